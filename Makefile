@@ -1,0 +1,38 @@
+# `make demo` runs the main job, `make test` checks everything; both set up .venv first.
+
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: help demo test lint types
+.DEFAULT_GOAL := help
+
+help:
+	@echo "make demo   compare zero-shot, IVLP and Prompt-OT on the bundled model and drawings"
+	@echo "make test   lint, types and tests"
+
+.venv/pip:
+	$(PYTHON) -c 'import sys; sys.exit("promptot needs Python 3.10 or newer" if sys.version_info < (3, 10) else 0)'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	touch $@
+
+.venv/core: .venv/pip pyproject.toml
+	$(BIN)/python -m pip install --quiet -e .
+	touch $@
+
+.venv/dev: .venv/core
+	$(BIN)/python -m pip install --quiet -e '.[dev]'
+	touch $@
+
+demo: .venv/core
+	$(BIN)/promptot demo
+
+lint: .venv/dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: .venv/dev
+	$(BIN)/mypy
+
+test: lint types
+	$(BIN)/python -m pytest

@@ -1,0 +1,239 @@
+"""What was learned, as a small folder: the prompts, and a card that says what they are."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+
+from promptot.backbones.backbone import Backbone
+from promptot.errors import PromptotError
+from promptot.files import write_bytes, write_json
+from promptot.prompts.ivlp import IVLPPrompts
+
+FORMAT_VERSION = 1
+TENSORS = "prompts.safetensors"
+CARD = "card.json"
+LARGEST_CARD = 64 * 2**20  # bytes; a card holds names and numbers
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class BackboneIdentity(_Part):
+    """The frozen model that the prompts were trained in."""
+
+    name: str
+    weight_hash: str = Field(pattern=r"^[0-9a-f]{64}$")
+
+
+class PromptShape(_Part):
+    """The arguments that rebuild the prompt design."""
+
+    design: Literal["ivlp", "none"]
+    text_width: int = Field(0, ge=0, le=2**16)
+    vision_width: int = Field(0, ge=0, le=2**16)
+    text_tokens: int = Field(0, ge=0, le=2**10)
+    text_depth: int = Field(0, ge=0, le=2**10)
+    vision_tokens: int = Field(0, ge=0, le=2**10)
+    vision_depth: int = Field(0, ge=0, le=2**10)
+    classes: int | None = Field(None, ge=1)
+
+
+class Card(_Part):
+    """Everything about an adapter that is not a tensor."""
+
+    format_version: int = FORMAT_VERSION
+    backbone: BackboneIdentity
+    prompts: PromptShape
+    class_names: tuple[str, ...]
+    template: str
+    recipe: dict[str, Any] = {}
+    metrics: dict[str, float] = {}
+    versions: dict[str, str] = {}
+    tensors_sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+
+
+def describe_prompts(prompts: IVLPPrompts | None, backbone: Backbone) -> PromptShape:
+    """The shape of `prompts`, as a card keeps it."""
+    if prompts is None:
+        return PromptShape(design="none")
+    text, vision = list(prompts.text), list(prompts.vision)
+    return PromptShape(
+        design="ivlp",
+        text_width=backbone.text_tower.width,
+        vision_width=backbone.image_tower.width,
+        text_tokens=text[0].shape[-2] if text else 0,
+        text_depth=len(text),
+        vision_tokens=vision[0].shape[-2] if vision else 0,
+        vision_depth=len(vision),
+        classes=len(text[0]) if text and text[0].dim() == 3 else None,
+    )
+
+
+def save_adapter(
+    folder: str | os.PathLike[str],
+    prompts: IVLPPrompts | None,
+    backbone: Backbone,
+    class_names: tuple[str, ...],
+    template: str,
+    *,
+    recipe: Mapping[str, Any] | None = None,
+    metrics: Mapping[str, float] | None = None,
+    versions: Mapping[str, str] | None = None,
+) -> Card:
+    """Write an adapter folder: `prompts.safetensors` and `card.json`.
+
+    The folder appears complete or not at all; one that is there already is replaced.
+
+    Raises:
+        PromptotError: the disk is full or the place can't be written to.
+    """
+    state = {} if prompts is None else prompts.state_dict()
+    tensors = save({key: value.detach().cpu().contiguous() for key, value in state.items()})
+    card = Card(
+        backbone=BackboneIdentity(name=backbone.name, weight_hash=backbone.weight_hash()),
+        prompts=describe_prompts(prompts, backbone),
+        class_names=class_names,
+        template=template,
+        recipe=dict(recipe or {}),
+        metrics=dict(metrics or {}),
+        versions=dict(versions or {}),
+        tensors_sha256=hashlib.sha256(tensors).hexdigest(),
+    )
+    target = Path(folder)
+    staging: Path | None = None
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        staging = Path(tempfile.mkdtemp(dir=target.parent, prefix=".partial-"))
+        write_bytes(staging / TENSORS, tensors)
+        write_json(staging / CARD, card.model_dump(mode="json"))
+        staging.chmod(0o755)
+        if target.exists():
+            old = target.with_name(f".old-{target.name}")
+            shutil.rmtree(old, ignore_errors=True)
+            target.replace(old)
+            staging.replace(target)
+            shutil.rmtree(old, ignore_errors=True)
+        else:
+            staging.replace(target)
+        staging = None
+    except OSError as error:
+        raise PromptotError(
+            f"Can't write the adapter to '{target}': {error.strerror or error}.",
+            fix="Choose a folder you may write to, on a disk with space.",
+        ) from error
+    finally:
+        if staging is not None:
+            shutil.rmtree(staging, ignore_errors=True)
+    return card
+
+
+def load_adapter(folder: str | os.PathLike[str]) -> tuple[Card, IVLPPrompts | None]:
+    """Read an adapter folder; every shape, hash and number is checked, and nothing is unpickled.
+
+    Raises:
+        PromptotError: there is no adapter, it is damaged, or a newer promptot wrote it.
+    """
+    path = Path(folder)
+    card = _read_card(path)
+    try:
+        tensors = (path / TENSORS).read_bytes()
+    except OSError as error:
+        raise _damaged(path, f"'{TENSORS}' can't be read ({error.strerror})") from error
+    if hashlib.sha256(tensors).hexdigest() != card.tensors_sha256:
+        raise _damaged(path, f"'{TENSORS}' is not the file that the card describes")
+    if card.prompts.design == "none":
+        return card, None
+    try:
+        state = load(tensors)
+    except (SafetensorError, ValueError) as error:
+        raise _damaged(path, f"'{TENSORS}' is not readable ({error})") from error
+
+    shape = card.prompts
+    text: tuple[int, ...] = (shape.text_tokens, shape.text_width)
+    if shape.classes is not None:
+        text = (shape.classes, *text)
+    vision: tuple[int, ...] = (shape.vision_tokens, shape.vision_width)
+    expected = {f"text.{i}": text for i in range(shape.text_depth)}
+    expected |= {f"vision.{i}": vision for i in range(shape.vision_depth)}
+    if {key: tuple(value.shape) for key, value in state.items()} != expected:
+        raise _damaged(path, "the tensors are not those that the card announces")
+    for key, value in state.items():
+        if not value.is_floating_point() or not value.isfinite().all():
+            raise _damaged(path, f"the tensor '{key}' holds values that are not finite numbers")
+    prompts = IVLPPrompts(**shape.model_dump(exclude={"design"}))
+    prompts.load_state_dict(state)
+    return card, prompts
+
+
+def check_backbone(card: Card, backbone: Backbone) -> None:
+    """Refuse to use an adapter in another model than the one it was trained in.
+
+    Raises:
+        PromptotError: the weights differ.
+    """
+    if backbone.weight_hash() != card.backbone.weight_hash:
+        raise PromptotError(
+            f"This adapter was trained in '{card.backbone.name}' "
+            f"(weights {card.backbone.weight_hash[:12]}), not in '{backbone.name}' "
+            f"(weights {backbone.weight_hash()[:12]}).",
+            fix="Load the backbone that its card names.",
+        )
+
+
+def _read_card(path: Path) -> Card:
+    file = path / CARD
+    if not file.is_file():
+        raise PromptotError(
+            f"There is no adapter in '{path}'.",
+            fix="Give the folder that `promptot fit --out` wrote; an interrupted run has none yet.",
+        )
+    try:
+        if file.stat().st_size > LARGEST_CARD:
+            raise _damaged(path, f"'{CARD}' is far too large")
+        text = file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise _damaged(path, f"'{CARD}' can't be read") from error
+    version = _format_version(text)
+    if version is not None and version > FORMAT_VERSION:
+        raise PromptotError(
+            f"The adapter in '{path}' has format version {version}; this promptot reads up to "
+            f"{FORMAT_VERSION}.",
+            fix="Update promptot: pip install -U promptot",
+        )
+    try:
+        return Card.model_validate_json(text)
+    except (ValidationError, RecursionError) as error:
+        reason = "nested too deeply"
+        if isinstance(error, ValidationError):
+            first = error.errors()[0]
+            reason = f"{'.'.join(map(str, first['loc'])) or 'JSON'}: {first['msg']}"
+        raise _damaged(path, f"'{CARD}' is not valid ({reason})") from error
+
+
+def _format_version(text: str) -> int | None:
+    """The format version of a card that may otherwise be unreadable to this version."""
+
+    class Version(BaseModel):
+        format_version: int
+
+    try:
+        return Version.model_validate_json(text).format_version
+    except (ValidationError, RecursionError):
+        return None
+
+
+def _damaged(path: Path, reason: str) -> PromptotError:
+    return PromptotError(
+        f"The adapter in '{path}' is damaged: {reason}.", fix="Copy it again or train it again."
+    )

@@ -1,0 +1,104 @@
+"""A frozen CLIP: two towers, a tokenizer, and how it wants its images."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from promptot.backbones.image_tower import ImageTower
+from promptot.backbones.packing import PackedText
+from promptot.backbones.preprocess import Preprocess
+from promptot.backbones.text_tower import TextTower
+from promptot.backbones.tokenizer import Tokenizer, tokenize_names, tokenize_template
+
+
+class Backbone(nn.Module):
+    """A CLIP whose weights never learn; prompts are passed in from outside.
+
+    One set of weights serves the frozen teacher (no prompts) and the prompted student.
+
+    Attributes:
+        name: what it was loaded from, e.g. "bundled:tiny".
+        image_tower, text_tower: the two towers.
+        tokenizer: text to token ids.
+        preprocess: image to tensor.
+        logit_scale: s, the factor on cosine similarities, 0-d.
+    """
+
+    logit_scale: Tensor
+
+    def __init__(
+        self,
+        name: str,
+        image_tower: ImageTower,
+        text_tower: TextTower,
+        logit_scale: Tensor,
+        tokenizer: Tokenizer,
+        preprocess: Preprocess,
+    ) -> None:
+        super().__init__()
+        self.name = name
+        self.image_tower = image_tower
+        self.text_tower = text_tower
+        self.tokenizer = tokenizer
+        self.preprocess = preprocess
+        self.register_buffer("logit_scale", logit_scale)
+        self._weight_hash: str | None = None
+        self.requires_grad_(False)
+        self.eval()
+
+    @property
+    def embed_dim(self) -> int:
+        return self.image_tower.proj.shape[1]
+
+    @property
+    def device(self) -> torch.device:
+        return self.logit_scale.device
+
+    def train(self, mode: bool = True) -> Backbone:
+        """A backbone stays in inference mode, whatever the module around it does."""
+        return super().train(False)
+
+    def encode_image(self, images: Tensor, prompts: Sequence[Tensor] = ()) -> Tensor:
+        """L2-normalised features [B, D] of preprocessed images [B, 3, R, R].
+
+        `prompts` are the learnable tokens of `ImageTower.encode`.
+        """
+        return F.normalize(self.image_tower(images, prompts).float(), dim=-1)
+
+    def encode_text(self, text: PackedText, context: Sequence[Tensor] = ()) -> Tensor:
+        """L2-normalised features [C, D] of packed class names.
+
+        `context` are the learnable tokens of `TextTower.forward`.
+        """
+        return F.normalize(self.text_tower(text, context).float(), dim=-1)
+
+    def tokenize(
+        self, class_names: Sequence[str], template: str = "a photo of a {}."
+    ) -> PackedText:
+        """Class names in a template, packed for `encode_text` without context."""
+        length = self.text_tower.context_length
+        return tokenize_template(self.tokenizer, class_names, template, length).to(self.device)
+
+    def tokenize_names(self, class_names: Sequence[str], context_tokens: int) -> PackedText:
+        """Class names alone, packed for `encode_text` with `context_tokens` learned tokens."""
+        length = self.text_tower.context_length
+        return tokenize_names(self.tokenizer, class_names, context_tokens, length).to(self.device)
+
+    def weight_hash(self) -> str:
+        """SHA-256 over the names, shapes and fp32 values of the weights, 64 hex digits."""
+        if self._weight_hash is None:
+            self._weight_hash = self._hash()
+        return self._weight_hash
+
+    def _hash(self) -> str:
+        digest = hashlib.sha256()
+        for key, value in sorted(self.state_dict().items()):
+            digest.update(f"{key}{tuple(value.shape)}".encode())
+            array = value.detach().to("cpu", torch.float32).contiguous().numpy()
+            digest.update(array.tobytes())
+        return digest.hexdigest()

@@ -1,0 +1,82 @@
+"""One name, one backbone: `bundled:tiny`, `open_clip:ViT-B-16/openai`, `hf:<dir>` and more."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from promptot.backbones.backbone import Backbone
+from promptot.errors import PromptotError, nearest
+
+
+@dataclass(frozen=True)
+class Source:
+    """A kind of backbone name: how it is written, and what loads it."""
+
+    pattern: str
+    summary: str
+    load: Callable[[str], Backbone]
+
+
+def _bundled(rest: str) -> Backbone:
+    from promptot.backbones.bundled import load_bundled
+
+    return load_bundled(rest)
+
+
+def _open_clip(rest: str) -> Backbone:
+    from promptot.backbones.open_clip_models import load_open_clip
+
+    return load_open_clip(rest)
+
+
+def _transformers(rest: str) -> Backbone:
+    from promptot.backbones.transformers_models import load_transformers
+
+    return load_transformers(rest)
+
+
+def _openai(rest: str) -> Backbone:
+    from promptot.backbones.openai_layout import load_openai_file
+
+    return load_openai_file(rest)
+
+
+SOURCES: dict[str, Source] = {
+    "bundled": Source("bundled:<name>", "the small CLIP inside the package", _bundled),
+    "open_clip": Source(
+        "open_clip:<arch>/<tag> or open_clip:local-dir:<dir>", "any ViT of open_clip", _open_clip
+    ),
+    "hf": Source("hf:<repo or dir>", "a CLIPModel of transformers", _transformers),
+    "openai": Source(
+        "openai:<file>", "a state dict in the OpenAI layout (.safetensors, .pt)", _openai
+    ),
+}
+
+
+def load_backbone(name: str = "bundled:tiny", device: str | torch.device = "cpu") -> Backbone:
+    """Load a frozen CLIP by name.
+
+    Args:
+        name: "<source>:<what>", see `SOURCES`.
+        device: where to put it.
+
+    Raises:
+        PromptotError: unknown source, weights that can't be had, or a kind that is not supported.
+
+    Example:
+        >>> backbone = load_backbone("bundled:tiny")
+        >>> text = backbone.tokenize(["cat", "hot dog"])
+        >>> backbone.encode_text(text).shape == (2, backbone.embed_dim)
+        True
+    """
+    source, separator, rest = name.partition(":")
+    if not separator or source not in SOURCES or not rest:
+        patterns = "; ".join(f"'{known.pattern}'" for known in SOURCES.values())
+        hint = nearest(source, SOURCES).split(" Valid:")[0].split("Valid:")[0]
+        raise PromptotError(
+            f"Unknown backbone '{name}'.", fix=f"{hint} Write one of: {patterns}.".strip()
+        )
+    return SOURCES[source].load(rest).to(device)

@@ -1,0 +1,45 @@
+"""Stems turn an image into patch tokens; everything after a stem is the same for any CLIP."""
+
+from __future__ import annotations
+
+import timm
+import torch
+from torch import Tensor, nn
+
+
+class ConvStem(nn.Module):
+    """CLIP's own patch embedding: one strided convolution."""
+
+    def __init__(self, width: int, patch: int | tuple[int, int], bias: bool = False) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, width, kernel_size=patch, stride=patch, bias=bias)
+
+    def forward(self, images: Tensor) -> Tensor:  # [B, 3, R, R] → [B, N, W]
+        return self.conv1(images).flatten(2).transpose(1, 2)
+
+
+class TrunkStem(nn.Module):
+    """A convolutional trunk from timm whose last feature map gives the tokens.
+
+    Args:
+        width: width of the tokens.
+        trunk: timm model name; it is built without weights, which come with the backbone.
+    """
+
+    def __init__(self, width: int, trunk: str) -> None:
+        super().__init__()
+        self.trunk = timm.create_model(trunk, pretrained=False, num_classes=0, global_pool="")
+        self.proj = nn.Linear(self.trunk.num_features, width)
+
+    def feature_map(self, images: Tensor) -> Tensor:
+        """The trunk's last feature map as a sequence, [B, N, F], of images [B, 3, R, R].
+
+        The trunk always works in inference mode: its batch-norm statistics are weights.
+        """
+        self.trunk.eval()
+        return self.trunk.forward_features(images).flatten(2).transpose(1, 2)
+
+    def forward(self, images: Tensor) -> Tensor:  # [B, 3, R, R] → [B, N, W]
+        with torch.no_grad():
+            features = self.feature_map(images)
+        return self.proj(features)

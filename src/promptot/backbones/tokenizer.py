@@ -1,0 +1,122 @@
+"""Tokenizers: a text in, its token ids from [SOS] to [EOS] out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from promptot.backbones.packing import PackedText, pack
+from promptot.errors import PromptotError
+
+
+class Tokenizer(Protocol):
+    """What a backbone needs of a tokenizer."""
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids of `text`, [SOS] first and [EOS] last, without padding or truncation."""
+        ...
+
+
+class ClipTokenizer:
+    """CLIP's byte-pair encoding (49,408 tokens), as open_clip ships it.
+
+    Args:
+        bpe: an open_clip `SimpleTokenizer`; by default a new one.
+
+    Example:
+        >>> ClipTokenizer().encode("a photo of a cat.")
+        [49406, 320, 1125, 539, 320, 2368, 269, 49407]
+    """
+
+    def __init__(self, bpe: Any = None) -> None:
+        from open_clip.tokenizer import SimpleTokenizer
+
+        self._bpe = SimpleTokenizer() if bpe is None else bpe
+
+    def encode(self, text: str) -> list[int]:
+        return [self._bpe.sot_token_id, *self._bpe.encode(text), self._bpe.eot_token_id]
+
+
+class FileTokenizer:
+    """A tokenizer in the `tokenizers` library's JSON format, special tokens included.
+
+    Args:
+        path: the JSON file; its post-processor must add [SOS] and [EOS].
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        from tokenizers import Tokenizer as Backend
+
+        self._backend = Backend.from_file(str(path))
+        self._backend.no_padding()
+        self._backend.no_truncation()
+
+    def encode(self, text: str) -> list[int]:
+        ids: list[int] = self._backend.encode(text).ids
+        return ids
+
+
+def tokenize_template(
+    tokenizer: Tokenizer, class_names: Sequence[str], template: str, context_length: int
+) -> PackedText:
+    """Pack `template` filled with each class name, for a tower without learned context.
+
+    Args:
+        template: a text with one "{}" for the class name.
+
+    Raises:
+        PromptotError: the template has no "{}", a name is empty, or a text is longer than
+            the tower's context.
+    """
+    if template.count("{}") != 1:
+        raise PromptotError(
+            f"The template {template!r} must contain '{{}}' once.",
+            fix="Write it like 'a photo of a {}.'.",
+        )
+    _check_names(class_names)
+    sequences = [tokenizer.encode(template.replace("{}", name)) for name in class_names]
+    _check_lengths(class_names, sequences, 0, context_length)
+    return pack(sequences)
+
+
+def tokenize_names(
+    tokenizer: Tokenizer, class_names: Sequence[str], context_tokens: int, context_length: int
+) -> PackedText:
+    """Pack "<class name>." for a tower that inserts learned context tokens after [SOS].
+
+    Args:
+        context_tokens: how many learned tokens will be inserted.
+
+    Raises:
+        PromptotError: a name is empty or too long for the tower's context.
+    """
+    _check_names(class_names)
+    sequences = [tokenizer.encode(f"{name}.") for name in class_names]
+    _check_lengths(class_names, sequences, context_tokens, context_length)
+    return pack(sequences, shared=1)
+
+
+def _check_names(class_names: Sequence[str]) -> None:
+    for index, name in enumerate(class_names):
+        if not name.strip():
+            raise PromptotError(
+                f"Class name number {index + 1} is empty.", fix="Give every class a name."
+            )
+
+
+def _check_lengths(
+    class_names: Sequence[str],
+    sequences: Sequence[Sequence[int]],
+    context_tokens: int,
+    context_length: int,
+) -> None:
+    for name, sequence in zip(class_names, sequences, strict=True):
+        length = len(sequence) + context_tokens
+        if length > context_length:
+            shown = name if len(name) <= 60 else name[:57] + "..."
+            raise PromptotError(
+                f"The class name '{shown}' needs {length} tokens, and this backbone's text tower "
+                f"takes {context_length}.",
+                fix=f"Shorten it by {length - context_length} tokens or more.",
+            )

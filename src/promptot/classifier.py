@@ -1,0 +1,161 @@
+"""Using what was learned: any images, any class names."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from promptot.adapter import CARD, Card, check_backbone, load_adapter
+from promptot.backbones import Backbone, load_backbone
+from promptot.errors import PromptotError
+from promptot.model import PromptedModel
+from promptot.run import ADAPTER
+from promptot.tasks.images import UnreadableImage, load_image
+from promptot.tasks.names import check_class_names
+
+ImageLike = str | os.PathLike[str] | Image.Image
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The likeliest classes of one image, the likeliest first.
+
+    Attributes:
+        image: its path, or "image <position>".
+        class_names, probabilities: the k likeliest; empty if the image could not be read.
+        problem: why it could not be read.
+    """
+
+    image: str
+    class_names: tuple[str, ...]
+    probabilities: tuple[float, ...]
+    problem: str | None = None
+
+
+class Classifier:
+    """An adapted CLIP, ready to predict.
+
+    Args:
+        model: the prompted model.
+        card: what the adapter says of itself.
+        batch_size: images that are computed together.
+
+    See `promptot.load`.
+    """
+
+    def __init__(self, model: PromptedModel, card: Card, batch_size: int = 32) -> None:
+        self.model = model.eval()
+        self.card = card
+        self.batch_size = batch_size
+        self._text_features: dict[tuple[str, ...], Tensor] = {}
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The names it was trained on, and predicts among unless told otherwise."""
+        return self.model.class_names
+
+    @torch.no_grad()
+    def predict(
+        self,
+        images: Sequence[ImageLike],
+        class_names: Sequence[str] | None = None,
+        top_k: int = 1,
+    ) -> list[Prediction]:
+        """The likeliest classes of each image.
+
+        Args:
+            images: paths or PIL images.
+            class_names: names to choose among; they need not be those of the training.
+            top_k: how many to give.
+
+        Returns:
+            one prediction an image, in their order; an unreadable image gets one with a `problem`.
+
+        Raises:
+            PromptotError: a class name is empty, repeated or too long.
+        """
+        names = self.class_names if class_names is None else tuple(class_names)
+        if top_k < 1:
+            raise PromptotError(f"top_k is {top_k}.", fix="Ask for at least 1.")
+        text = self.text_features(names)
+        preprocess = self.model.backbone.preprocess.test()
+        results: list[Prediction | None] = [None] * len(images)
+        waiting: list[tuple[int, Tensor]] = []
+        for index, image in enumerate(images):
+            try:
+                opened = image if isinstance(image, Image.Image) else load_image(os.fspath(image))
+                waiting.append((index, preprocess(opened.convert("RGB"))))
+            except UnreadableImage as error:
+                results[index] = Prediction(error.path, (), (), error.reason)
+            if waiting and (len(waiting) == self.batch_size or index == len(images) - 1):
+                probabilities = self._probabilities(torch.stack([x for _, x in waiting]), text)
+                values, places = probabilities.topk(min(top_k, len(names)))
+                for (position, _), row, best in zip(
+                    waiting, values.tolist(), places.tolist(), strict=True
+                ):
+                    results[position] = Prediction(
+                        _name_of(images[position], position),
+                        tuple(names[place] for place in best),
+                        tuple(row),
+                    )
+                waiting = []
+        return [result for result in results if result is not None]
+
+    def text_features(self, class_names: tuple[str, ...]) -> Tensor:
+        """The prompted features [C, D] of class names, computed once for each list of them."""
+        if class_names not in self._text_features:
+            check_class_names(class_names)
+            model = (
+                self.model
+                if class_names == self.class_names
+                else self.model.for_classes(class_names)
+            )
+            with torch.no_grad():
+                self._text_features[class_names] = model.encode_classes()
+        return self._text_features[class_names]
+
+    def _probabilities(self, images: Tensor, text: Tensor) -> Tensor:
+        features = self.model.encode_images(images.to(self.model.backbone.device))
+        return (self.model.backbone.logit_scale * features @ text.T).softmax(dim=1).cpu()
+
+
+def load(
+    run: str | os.PathLike[str],
+    backbone: Backbone | str | None = None,
+    device: str | torch.device = "cpu",
+) -> Classifier:
+    """Load a run's adapter, ready to predict.
+
+    Args:
+        run: a run folder that `fit` wrote, or its adapter folder.
+        backbone: where the adapter belongs; by default loaded by the name on its card.
+        device: where to compute.
+
+    Raises:
+        PromptotError: there is no adapter, it is damaged, or it belongs to another backbone.
+    """
+    card, prompts = load_adapter(adapter_folder(run))
+    if not isinstance(backbone, Backbone):
+        backbone = load_backbone(backbone or card.backbone.name, device)
+    check_backbone(card, backbone)
+    backbone.to(device)
+    if prompts is not None:
+        prompts.to(device)
+    return Classifier(PromptedModel(backbone, prompts, card.class_names, card.template), card)
+
+
+def adapter_folder(run: str | os.PathLike[str]) -> Path:
+    """The adapter folder of a run folder, or the folder itself if it is an adapter."""
+    folder = Path(run)
+    inner = folder / ADAPTER
+    return folder if (folder / CARD).is_file() or not inner.exists() else inner
+
+
+def _name_of(image: ImageLike, position: int) -> str:
+    return f"image {position}" if isinstance(image, Image.Image) else os.fspath(image)

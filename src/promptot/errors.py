@@ -1,0 +1,39 @@
+"""The one exception a user of promptot has to know."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class PromptotError(Exception):
+    """Something the user can put right: what is wrong, and what to do about it.
+
+    Args:
+        problem: one sentence that says what is wrong.
+        fix: one sentence that says what to do.
+
+    Example:
+        >>> print(PromptotError("No folder 'birds'.", fix="Check the path."))
+        No folder 'birds'. Check the path.
+    """
+
+    def __init__(self, problem: str, *, fix: str | None = None) -> None:
+        super().__init__(problem if fix is None else f"{problem} {fix}")
+        self.problem = problem
+        self.fix = fix
+
+
+def nearest(word: str, choices: Iterable[str]) -> str:
+    """A sentence that points from a mistyped word to what was probably meant.
+
+    Example:
+        >>> nearest("promt-ot", ["prompt-ot", "ivlp"])
+        "Did you mean 'prompt-ot'? Valid: ivlp, prompt-ot."
+        >>> nearest("xyz", ["prompt-ot", "ivlp"])
+        'Valid: ivlp, prompt-ot.'
+    """
+    known = sorted(choices)
+    valid = f"Valid: {', '.join(known)}."
+    close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
+    return f"Did you mean '{close[0]}'? {valid}" if close else valid

@@ -1,0 +1,92 @@
+"""Logits of the student and of the teacher over a list of images, in one pass."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from promptot.evaluation.metrics import accuracy, wilson_interval
+from promptot.model import PromptedModel
+from promptot.tasks.loader import Batch
+
+
+@dataclass(frozen=True, eq=False)
+class Scores:
+    """What both models say of N images among C classes.
+
+    Attributes:
+        labels: [N].
+        student, teacher: logits, [N, C], fp32, on the CPU.
+        indices: position of each image in the list of examples, [N].
+    """
+
+    labels: Tensor
+    student: Tensor
+    teacher: Tensor
+    indices: Tensor
+
+    @property
+    def student_accuracy(self) -> float:
+        return accuracy(self.student, self.labels)
+
+    @property
+    def teacher_accuracy(self) -> float:
+        return accuracy(self.teacher, self.labels)
+
+    @property
+    def student_interval(self) -> tuple[float, float]:
+        """95 % Wilson interval of the student's accuracy."""
+        return _interval(self.student, self.labels)
+
+    @property
+    def teacher_interval(self) -> tuple[float, float]:
+        """95 % Wilson interval of the teacher's accuracy."""
+        return _interval(self.teacher, self.labels)
+
+
+@torch.no_grad()
+def score(
+    model: PromptedModel,
+    batches: Iterable[Batch],
+    autocast: AbstractContextManager[None] | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> Scores:
+    """Classify images among the model's class names, prompted and frozen.
+
+    The text features are computed once, the stem once per image.
+
+    Args:
+        model: on the device to use.
+        batches: images [B, 3, R, R], or their patch tokens [B, N, W], with labels.
+        autocast: a context for reduced precision.
+        progress: called with the number of images after each batch.
+
+    Raises:
+        ValueError: there is no batch.
+    """
+    device = model.backbone.device
+    scale = model.backbone.logit_scale
+    labels, student, teacher, indices = [], [], [], []
+    with autocast or nullcontext():
+        student_text = model.encode_classes()
+        for batch in batches:
+            patches = model.patch_tokens(batch.images.to(device, non_blocking=True))
+            frozen = model.encode_frozen(patches)
+            prompted = model.encode_images(patches) if model.prompts is not None else frozen
+            student.append((scale * prompted @ student_text.T).float().cpu())
+            teacher.append((scale * frozen @ model.teacher_text.T).float().cpu())
+            labels.append(batch.labels)
+            indices.append(batch.indices)
+            if progress is not None:
+                progress(len(batch.labels))
+    if not labels:
+        raise ValueError("there are no images to score")
+    return Scores(torch.cat(labels), torch.cat(student), torch.cat(teacher), torch.cat(indices))
+
+
+def _interval(logits: Tensor, labels: Tensor) -> tuple[float, float]:
+    return wilson_interval(int((logits.argmax(dim=1) == labels).sum()), len(labels))

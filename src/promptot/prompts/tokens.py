@@ -1,0 +1,20 @@
+"""What a prompt design hands to the two towers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class PromptTokens:
+    """Learnable tokens, one tensor a block from the first block on; empty for an unprompted tower.
+
+    Attributes:
+        text: context tokens, each [n, W_text], or [C, n, W_text] when class-specific.
+        vision: tokens appended to the patches, each [m, W_vision].
+    """
+
+    text: tuple[Tensor, ...] = ()
+    vision: tuple[Tensor, ...] = ()

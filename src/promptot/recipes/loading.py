@@ -1,0 +1,215 @@
+"""Reading recipes: shipped ones by name, own ones from a file, single values from overrides."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterator, Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from promptot.errors import PromptotError, nearest
+from promptot.recipes.schema import Recipe
+
+_SHIPPED = files("promptot.recipes")
+
+
+class _Loader(yaml.SafeLoader):
+    """Safe YAML in which `1e-4` is a number, as everywhere else."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"),
+    list("-+.0123456789"),
+)
+
+
+def list_recipes() -> list[str]:
+    """The names of the recipes that ship with promptot.
+
+    Example:
+        >>> "prompt-ot" in list_recipes()
+        True
+    """
+    return sorted(
+        entry.name.removesuffix(".yaml")
+        for entry in _SHIPPED.iterdir()
+        if entry.name.endswith(".yaml")
+    )
+
+
+def load_recipe(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
+    """Load and check a recipe.
+
+    Args:
+        name_or_path: a shipped recipe's name, or a YAML file of the same form (what it leaves out
+            takes the default; its name is the file's unless it gives one).
+        overrides: values that replace single keys, each `section.key=value`; the value is read as
+            YAML, so `null`, `true`, `3` and `1e-4` mean what they do there.
+
+    Raises:
+        PromptotError: the recipe or a key is unknown, or a value is not allowed.
+
+    Example:
+        >>> load_recipe("prompt-ot", ["optim.lr=0.002", "data.shots=null"]).optim.lr
+        0.002
+    """
+    values = _read(name_or_path)
+    for override in overrides:
+        _apply(values, override)
+    try:
+        return Recipe.model_validate(values)
+    except ValidationError as error:
+        raise _explain(error, str(name_or_path)) from None
+
+
+def describe(recipe: Recipe) -> dict[str, Any]:
+    """The values that have an effect, flat, by the keys that overrides use.
+
+    What a recipe switches off (λ when nothing is preserved, the schedule when nothing is trained)
+    is left out.
+
+    Example:
+        >>> describe(load_recipe("ivlp"))["optim.lr"]
+        0.0025
+    """
+    shown = {}
+    for key in recipe_keys():
+        section, _, field = key.rpartition(".")
+        if _has_effect(recipe, section, field):
+            shown[key] = getattr(getattr(recipe, section) if section else recipe, field)
+    return shown
+
+
+def _has_effect(recipe: Recipe, section: str, field: str) -> bool:
+    if section == "prompts":
+        return recipe.prompts.design != "none" or field == "design"
+    if section == "objective":
+        return recipe.trains and field in recipe.objective.used_fields()
+    return recipe.trains or (section == "" and field != "evaluate_epoch") or field == "template"
+
+
+def recipe_keys() -> list[str]:
+    """Every key that an override may set, in the order of the schema."""
+    return list(_keys(Recipe, ""))
+
+
+def _keys(model: type[BaseModel], prefix: str) -> Iterator[str]:
+    for name, field in model.model_fields.items():
+        kind = field.annotation
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            yield from _keys(kind, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}"
+
+
+def _read(name_or_path: str | Path) -> dict[str, Any]:
+    name = str(name_or_path)
+    if name in list_recipes():
+        return _parse((_SHIPPED / f"{name}.yaml").read_text(encoding="utf-8"), name)
+    path = Path(name_or_path)
+    if path.suffix.lower() not in {".yaml", ".yml"} and not path.is_file():
+        raise PromptotError(f"No recipe '{name}'.", fix=nearest(name, list_recipes()))
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
+        raise PromptotError(
+            f"Can't read the recipe '{path}': {reason}.",
+            fix=f"Give a YAML file, or one of: {', '.join(list_recipes())}.",
+        ) from None
+    given = {key: value for key, value in _parse(text, str(path)).items() if value is not None}
+    return {"name": path.stem} | given  # an empty section takes its defaults
+
+
+def _parse(text: str, source: str) -> dict[str, Any]:
+    try:
+        values = yaml.load(text, Loader=_Loader)
+    except yaml.YAMLError as error:
+        where = getattr(error, "problem_mark", None)
+        line = f" (line {where.line + 1})" if where is not None else ""
+        raise PromptotError(
+            f"The recipe '{source}' is not valid YAML{line}.",
+            fix="Check its indentation and colons.",
+        ) from None
+    if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
+        raise PromptotError(
+            f"The recipe '{source}' does not hold keys and values.",
+            fix=f"Start from a shipped one; the keys are: {', '.join(recipe_keys())}.",
+        )
+    return values
+
+
+def _apply(values: dict[str, Any], override: str) -> None:
+    """Set one `section.key=value` in the nested `values`."""
+    key, equals, text = override.partition("=")
+    key, text = key.strip(), text.strip()
+    if not equals or not key or not text:
+        raise PromptotError(
+            f"The override '{override}' is not of the form key=value.",
+            fix="For example optim.lr=0.002; write null for 'none'.",
+        )
+    if key not in recipe_keys():
+        raise _unknown(key)
+    section, _, field = key.rpartition(".")
+    target = values
+    if section:
+        # A section that is not a mapping stays as it is, for the validation to report.
+        target = values.setdefault(section, {})
+        if not isinstance(target, dict):
+            return
+    target[field] = _scalar(text)
+
+
+def _scalar(text: str) -> Any:
+    """Read a value as YAML; whatever is neither a number, a boolean, null nor quoted is text."""
+    try:
+        value = yaml.load(text, Loader=_Loader)
+    except yaml.YAMLError:
+        return text
+    quoted = isinstance(value, str) and text[0] in "'\""
+    return value if quoted or value is None or isinstance(value, bool | int | float) else text
+
+
+def _unknown(key: str) -> PromptotError:
+    known = recipe_keys()
+    same_section = [name for name in known if name.startswith(f"{key}.")]
+    if same_section:
+        return PromptotError(
+            f"'{key}' is a section of the recipe, not a key.",
+            fix=f"Its keys: {', '.join(same_section)}.",
+        )
+    section, _, field = key.rpartition(".")
+    same_field = [name for name in known if name.rpartition(".")[2] == field]
+    same_section = [name for name in known if name.startswith(f"{section}.")]
+    if same_section:
+        # By the last part alone: the section in front would make every pair look alike.
+        close = difflib.get_close_matches(field, [name.rpartition(".")[2] for name in same_section])
+        same_field = same_field or [f"{section}.{name}" for name in close]
+    if same_field:
+        fix = f"Did you mean '{same_field[0]}'?"
+    elif same_section:
+        fix = f"Valid: {', '.join(same_section)}."
+    else:
+        fix = nearest(key, known)
+    return PromptotError(f"Unknown recipe key '{key}'.", fix=fix)
+
+
+def _explain(error: ValidationError, source: str) -> PromptotError:
+    """One readable sentence from pydantic's first complaint."""
+    first = error.errors(include_url=False)[0]
+    key = ".".join(map(str, first["loc"]))
+    complaint = first["msg"].removeprefix("Value error, ")
+    if first["type"] == "extra_forbidden":
+        return _unknown(key)
+    if first["type"] == "value_error":
+        return PromptotError(f"The recipe '{source}' can't work: {complaint}.")
+    if first["type"] == "model_type":
+        complaint = "it should hold keys and values"
+    complaint = complaint.replace("Input should", "it should").replace("String should", "it should")
+    return PromptotError(f"The value of '{key}' is {first['input']!r}; {complaint}.")

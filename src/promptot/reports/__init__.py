@@ -1,0 +1,37 @@
+"""Results for people: tables, figures and one self-contained page."""
+
+from __future__ import annotations
+
+from promptot.reports.data import (
+    COMPARISON_COLUMNS,
+    Answer,
+    Column,
+    ExampleImage,
+    History,
+    Measure,
+    PlanPicture,
+    ReportData,
+    ResultTable,
+    Row,
+)
+from promptot.reports.figures import write_picture
+from promptot.reports.page import render_report, write_report
+from promptot.reports.tables import markdown_table, rich_table
+
+__all__ = [
+    "COMPARISON_COLUMNS",
+    "Answer",
+    "Column",
+    "ExampleImage",
+    "History",
+    "Measure",
+    "PlanPicture",
+    "ReportData",
+    "ResultTable",
+    "Row",
+    "markdown_table",
+    "render_report",
+    "rich_table",
+    "write_picture",
+    "write_report",
+]

@@ -1,0 +1,403 @@
+"""Figures: one small function each, plain values in, an SVG string out.
+
+The SVGs are meant to stand in the page: their text is text, and their colours are the page's CSS
+variables, so that one figure is right on a light and on a dark background and in print.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import os
+import re
+import warnings
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Literal
+from xml.etree import ElementTree
+
+from promptot.files import atomic_write
+from promptot.reports.data import History, Measure, PlanPicture, ResultTable
+from promptot.reports.tables import Cell, cells, printable
+from promptot.reports.theme import DARK, LIGHT, SERIES
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+Colours = Mapping[str, str]
+
+# Colours no one would choose, which `_to_svg` replaces by the page's variables.
+_STAND_INS = {name: f"#0a0b{number:02x}" for number, name in enumerate(LIGHT)}
+_VARIABLES = {stand_in: f"var(--{name}, {LIGHT[name]})" for name, stand_in in _STAND_INS.items()}
+_DASHES: tuple[Any, ...] = (
+    (0, (1.4, 1.4)),
+    "-",
+    (0, (5, 1.6)),
+    (0, (6, 1.5, 1.4, 1.5)),
+)
+_MARKERS = "oDs^vPX"
+_MOST_POINTS = 80
+MOST_PAIRS = 32
+_WRITTEN_PAIRS = 10
+
+PANELS = {
+    "total": "Total loss",
+    "cross_entropy": "Cross-entropy",
+    "preservation": "Preservation term",
+    "image_drift": "Drift of image features",
+    "text_drift": "Drift of text features",
+    "off_diagonal_mass": "Off-diagonal mass of the plan",
+}
+
+
+def curves_figure(histories: Sequence[History], key: str, places: Mapping[str, int]) -> str:
+    """How one logged quantity went, a line a method.
+
+    Long series are drawn as means of up to 80 equal stretches; values that are not finite are
+    left out.
+
+    Args:
+        histories: the methods' logs; those without `key` are left out.
+        key: name of the series.
+        places: method -> its place among all methods, which decides colour, dash and marker.
+
+    Example:
+        >>> svg = curves_figure([History("ot", [1, 2], {"total": [2.0, 1.0]})], "total", {"ot": 0})
+        >>> svg[:4], "Total loss" in svg
+        ('<svg', True)
+    """
+    drawn = [(h.name, *_thinned(h.steps, h.series[key])) for h in histories if key in h.series]
+    drawn = [line for line in drawn if line[1]]
+    title = PANELS.get(key, _short(key.replace("_", " "), 40))
+    with _figure(4.2, 2.6) as figure:
+        axes = figure.add_subplot()
+        _plain_axes(axes, _STAND_INS, title)
+        for name, steps, values in drawn:
+            place = places.get(name, 0)
+            axes.plot(
+                steps,
+                values,
+                color=_STAND_INS[f"series-{place % SERIES}"],
+                linestyle=_DASHES[place % len(_DASHES)],
+                marker=_MARKERS[place % len(_MARKERS)] if len(values) == 1 else "",
+                linewidth=1.8,
+            )
+        axes.set_xlabel("step", color=_STAND_INS["muted"])
+        axes.locator_params(nbins=5)
+        if key == "off_diagonal_mass":
+            axes.set_ylim(-0.03, 1.03)
+        elif drawn:
+            highest = max(max(values) for _, _, values in drawn)
+            lowest = min(min(values) for _, _, values in drawn)
+            axes.set_ylim(min(0.0, lowest * 1.06), highest * 1.06 if highest > 0 else 1.0)
+        else:
+            _say_nothing_here(axes)
+        story = "; ".join(
+            f"{name} from {values[0]:.3g} to {values[-1]:.3g}" for name, _, values in drawn
+        )
+        return _to_svg(figure, f"{title} by step: {story or 'not measured'}.")
+
+
+def results_figure(table: ResultTable) -> str:
+    """The shares of a result table as dots with their intervals; a rule marks the first row.
+
+    Raises:
+        ValueError: the table holds no share.
+
+    Example:
+        >>> from promptot.reports.data import Column, Row
+        >>> rows = [Row("zero-shot", {"base": 0.7}), Row("Prompt-OT", {"base": 0.8})]
+        >>> "80.0 %" in results_figure(ResultTable(rows, columns=[Column("base", "Base")]))
+        True
+    """
+    lines = sum(len(members) + 1.7 for _, members in _dots(table))
+    with _figure(4.9, 0.4 + 0.22 * lines) as figure:
+        axes = figure.add_subplot()
+        _draw_dots(axes, table, _STAND_INS)
+        return _to_svg(figure, f"Accuracies with their intervals: {_story(table)}.")
+
+
+def plan_figure(picture: PlanPicture) -> str:
+    """A transport plan as a heat map: each cell is the share of its row's mass.
+
+    A plan of up to 10 pairs has the shares written in; of more than 32 pairs the first 32 are
+    drawn.
+
+    Example:
+        >>> svg = plan_figure(PlanPicture([[0.5, 0.0], [0.1, 0.4]], ["apple", "pear"]))
+        >>> "0.80" in svg and "apple" in svg
+        True
+    """
+    from matplotlib.collections import PolyCollection
+    from matplotlib.colors import to_rgba
+    from matplotlib.patches import Rectangle
+
+    values = picture.values
+    size = min(len(values), MOST_PAIRS)
+    labels = [_short(label) for label in picture.labels[:size]]
+    with _figure(5.0, 4.6) as figure:
+        axes = figure.add_subplot()
+        _plain_axes(axes, _STAND_INS)
+        axes.grid(visible=False)
+        squares: list[list[tuple[float, float]]] = []
+        heat: list[Any] = []
+        for i, row in enumerate(values[:size]):
+            for j, mass in enumerate(row[:size]):
+                share = mass / sum(row) if sum(row) > 0 else 0.0
+                if share >= 0.001:
+                    left, right, top, bottom = j - 0.5, j + 0.5, i - 0.5, i + 0.5
+                    squares.append([(left, top), (right, top), (right, bottom), (left, bottom)])
+                    heat.append(to_rgba(_STAND_INS["heat"], 0.12 + 0.88 * min(share, 1.0)))
+                if size <= _WRITTEN_PAIRS:
+                    tone = "on-heat" if share > 0.75 else "muted" if share < 0.001 else "ink"
+                    written = f"{share:.2f}" if share >= 0.001 else "0"
+                    axes.text(j, i, written, ha="center", va="center", color=_STAND_INS[tone])
+            diagonal = Rectangle((i - 0.5, i - 0.5), 1, 1, fill=False, lw=1.2)
+            diagonal.set_edgecolor(_STAND_INS["ink"])
+            axes.add_patch(diagonal)
+        axes.add_collection(PolyCollection(squares, facecolors=heat, linewidths=0))
+        axes.set(xlim=(-0.5, size - 0.5), ylim=(size - 0.5, -0.5), aspect="equal")
+        size_of_text = 9.5 if size <= 16 else 190 / (size + 4)
+        ticks = range(size)
+        axes.xaxis.tick_top()
+        axes.tick_params(length=0, pad=5)
+        axes.set_yticks(ticks, labels, fontsize=size_of_text, parse_math=False)
+        axes.set_xticks(ticks, labels, fontsize=size_of_text, parse_math=False)
+        for label in axes.get_xticklabels():
+            label.set(rotation=45, ha="left", rotation_mode="anchor")
+        for line in (n - 0.5 for n in range(size + 1)):
+            axes.axhline(line, color=_STAND_INS["line"], linewidth=0.6, zorder=0)
+            axes.axvline(line, color=_STAND_INS["line"], linewidth=0.6, zorder=0)
+        for side in axes.spines.values():
+            side.set_visible(False)
+        axes.xaxis.set_label_position("bottom")
+        axes.set_xlabel("pair of the frozen model", color=_STAND_INS["muted"])
+        axes.set_ylabel("pair of the adapted model", color=_STAND_INS["muted"])
+        return _to_svg(
+            figure,
+            f"Transport plan of {len(values)} pairs, outlined on the diagonal; share of the mass "
+            f"off the diagonal {picture.off_diagonal_mass:.3f}.",
+        )
+
+
+def write_picture(
+    table: ResultTable,
+    path: str | os.PathLike[str],
+    *,
+    title: str,
+    subtitle: str = "",
+    theme: Literal["light", "dark"] = "light",
+) -> None:
+    """Draw the shares of a result table as a PNG for a README: 1600 pixels wide, read at 800.
+
+    Args:
+        table: the methods side by side, as in the report.
+        path: where the PNG goes; written atomically.
+        title: what the picture says, in a few words.
+        subtitle: on which images and classes.
+        theme: for a light or a dark background.
+
+    Raises:
+        ValueError: the table holds no share.
+        PromptotError: the disk is full, or the folder can't be written to.
+    """
+    colours = LIGHT if theme == "light" else DARK
+    lines = sum(len(members) + 1.7 for _, members in _dots(table))
+    head = 0.98 if subtitle else 0.7
+    height = head + 0.45 + 0.24 * lines
+    with _figure(8.0, height) as figure:
+        figure.set_facecolor(colours["card"])
+        figure.set_layout_engine(
+            "constrained", rect=(0.02, 0.03, 0.95, 0.97 - head / height), w_pad=0, h_pad=0
+        )
+        place: dict[str, Any] = {"x": 0.03, "ha": "left", "va": "top", "parse_math": False}
+        figure.text(
+            y=1 - 0.2 / height, s=title, fontsize=15, weight="bold", color=colours["ink"], **place
+        )
+        if subtitle:
+            figure.text(
+                y=1 - 0.52 / height, s=subtitle, fontsize=11, color=colours["muted"], **place
+            )
+        _draw_dots(figure.add_subplot(), table, colours, scale=1.12)
+        with atomic_write(path) as temporary:
+            figure.savefig(temporary, format="png", dpi=200, facecolor=colours["card"])
+
+
+def legend_mark(place: int) -> str:
+    """The line and the marker that stand for the method at `place`, as a small SVG."""
+    colour = f"var(--series-{place % SERIES})"
+    dash = _DASHES[place % len(_DASHES)]
+    pattern = "" if dash == "-" else " ".join(f"{1.8 * length:g}" for length in dash[1])
+    return (
+        '<svg class="mark" viewBox="0 0 28 10" width="28" height="10" aria-hidden="true">'
+        f'<path d="M1 5H27" fill="none" stroke="{colour}" stroke-width="2.4" '
+        f'stroke-dasharray="{pattern or "none"}"/></svg>'
+    )
+
+
+def _dots(table: ResultTable) -> list[tuple[str, list[tuple[int, Measure, Cell]]]]:
+    """(column label, [(place of the row, measure, its cell)]) of every share with values."""
+    shown = cells(table)
+    groups = []
+    for number, column in enumerate(table.columns):
+        measures = [row.measure(column.key) for row in table.rows]
+        lines = [(i, m, shown[i][number]) for i, m in enumerate(measures) if m is not None]
+        if column.unit == "share" and lines:
+            groups.append((_short(column.label, 24), lines))
+    return groups
+
+
+def _story(table: ResultTable) -> str:
+    names = [row.name for row in table.rows]
+    return "; ".join(
+        f"{label}: " + ", ".join(f"{names[place]} {cell.text}" for place, _, cell in lines)
+        for label, lines in _dots(table)
+    )
+
+
+def _draw_dots(axes: Axes, table: ResultTable, colours: Colours, scale: float = 1.0) -> None:
+    """Groups of dots from the top down; values and differences stand in columns at the right."""
+    tones = {"better": "good", "worse": "bad", "equal": "muted", "": "muted"}
+
+    def beside(y: float, text: str, offset: float, colour: str, size: float) -> None:
+        axes.annotate(
+            text, (1, y), (offset * scale, 0), xycoords=axes.get_yaxis_transform(),
+            textcoords="offset points", ha="right", va="center_baseline", color=colours[colour],
+            fontsize=size * scale,
+        )  # fmt: skip
+
+    groups = _dots(table)
+    if not groups:
+        raise ValueError("the table has no share to draw")
+    _plain_axes(axes, colours)
+    axes.grid(visible=False, axis="y")
+    axes.grid(visible=True, axis="x", color=colours["line"], linewidth=0.7)
+    names: dict[float, str] = {}
+    heads: list[int] = []
+    ends: list[float] = []
+    beside(0, "accuracy", 58, "muted", 9)
+    if any(cell.difference for _, lines in groups for _, _, cell in lines):
+        beside(0, "change", 104, "muted", 9)
+    y = 0.0
+    for label, lines in groups:
+        heads.append(len(names))
+        names[y] = label
+        if lines[0][0] == 0 and len(lines) > 1:
+            axes.vlines(
+                100 * lines[0][1].value, y + 0.5, y + len(lines) + 0.5, zorder=1, linewidth=1,
+                color=colours["series-0"], linestyle=(0, (2, 2)),
+            )  # fmt: skip
+        for place, measure, cell in lines:
+            y += 1
+            names[y] = _short(table.rows[place].name, 24)
+            colour = colours[f"series-{place % SERIES}"]
+            low, high = measure.interval or (measure.value, measure.value)
+            ends += [measure.value, low, high]
+            axes.hlines(y, 100 * low, 100 * high, color=colour, linewidth=2.2, alpha=0.45)
+            axes.plot(
+                100 * measure.value, y, _MARKERS[place % len(_MARKERS)], color=colour, ms=7,
+                clip_on=False,
+            )  # fmt: skip
+            beside(y, cell.text, 58, "ink", 10)
+            beside(y, cell.difference, 104, tones[cell.verdict], 10)
+        y += 1.7
+    axes.set_yticks(list(names), list(names.values()), parse_math=False, fontsize=10 * scale)
+    axes.tick_params(axis="y", length=0, labelcolor=colours["ink"])
+    axes.tick_params(axis="x", labelsize=9.5 * scale)
+    for head in heads:
+        axes.get_yticklabels()[head].set_fontweight("bold")
+    left = math.floor((min(ends) - 0.01) * 20) / 20
+    right = math.ceil((max(ends) + 0.01) * 20) / 20
+    axes.set(ylim=(y - 1, -0.6), xlim=(100 * max(0.0, left), 100 * min(1.0, right) + 0.5))
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:g} %")
+    axes.spines["left"].set_visible(False)
+
+
+def _plain_axes(axes: Axes, colours: Colours, title: str = "") -> None:
+    axes.set_facecolor("none")
+    axes.set_axisbelow(True)
+    axes.grid(visible=True, axis="y", color=colours["line"], linewidth=0.7)
+    axes.tick_params(colors=colours["muted"], length=3, color=colours["line"])
+    for side, spine in axes.spines.items():
+        spine.set_visible(side in ("left", "bottom"))
+        spine.set_edgecolor(colours["line"])
+    if title:
+        axes.set_title(
+            title, loc="left", color=colours["ink"], weight="bold", fontsize=11, parse_math=False
+        )
+
+
+def _say_nothing_here(axes: Axes) -> None:
+    axes.text(
+        0.5, 0.5, "not measured", transform=axes.transAxes, ha="center", color=_STAND_INS["muted"]
+    )
+
+
+def _thinned(steps: Sequence[float], values: Sequence[float]) -> tuple[list[float], list[float]]:
+    """Means over up to `_MOST_POINTS` stretches of steps, of what is finite in each."""
+    kept = [(float(s), float(v)) for s, v in zip(steps, values, strict=True) if math.isfinite(v)]
+    width = math.ceil(len(kept) / _MOST_POINTS) or 1
+    stretches = [kept[start : start + width] for start in range(0, len(kept), width)]
+    return (
+        [sum(s for s, _ in stretch) / len(stretch) for stretch in stretches],
+        [sum(v for _, v in stretch) / len(stretch) for stretch in stretches],
+    )
+
+
+def _short(text: str, most: int = 20) -> str:
+    text = printable(text)
+    return text if len(text) <= most else f"{text[: most - 1]}…"
+
+
+@contextmanager
+def _figure(width: float, height: float) -> Iterator[Figure]:
+    """A figure in inches, apart from pyplot and from the user's matplotlib settings."""
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    settings = {
+        **matplotlib.rcParamsDefault,
+        "font.family": "DejaVu Sans",
+        "font.size": 10,
+        "svg.fonttype": "none",
+        "svg.hashsalt": "promptot",
+        "figure.facecolor": "none",
+    }
+    settings.pop("backend", None)
+    with matplotlib.rc_context(settings), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing")
+        yield Figure(figsize=(width, height), layout="constrained")
+
+
+def _to_svg(figure: Figure, description: str) -> str:
+    """Matplotlib's SVG made fit to stand in a page: own ids, CSS variables, no outer links."""
+    written = io.BytesIO()
+    figure.savefig(written, format="svg", transparent=True, metadata={"Date": None})
+    root = ElementTree.fromstring(written.getvalue())
+    prefix = f"f{zlib.crc32(written.getvalue()):08x}"
+    for element in root.iter():
+        element.tag = element.tag.partition("}")[2]
+        for name in list(element.attrib):
+            value = element.attrib.pop(name)
+            name = name.rpartition("}")[2]
+            if name == "id":
+                value = f"{prefix}-{value}"
+            elif name == "href":
+                value = value.replace("#", f"#{prefix}-", 1)
+            elif name in ("style", "clip-path"):
+                value = value.replace("url(#", f"url(#{prefix}-")
+                value = re.sub("#0a0b..", lambda m: _VARIABLES[m[0]], value)
+            element.set(name, value)
+    for parent in list(root.iter()):
+        for child in list(parent):
+            if child.tag in ("metadata", "style"):
+                parent.remove(child)
+    for name in ("width", "height", "version"):
+        root.attrib.pop(name, None)
+    root.set("xmlns", "http://www.w3.org/2000/svg")
+    root.set("role", "img")
+    root.set("aria-label", printable(description))
+    root.set("stroke-linejoin", "round")
+    return ElementTree.tostring(root, encoding="unicode")

@@ -1,0 +1,374 @@
+"""A run: from a task and a recipe to a trained adapter in a folder."""
+
+from __future__ import annotations
+
+import platform
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from lightning_fabric import Fabric
+
+from promptot.adapter import save_adapter
+from promptot.backbones.backbone import Backbone
+from promptot.errors import PromptotError
+from promptot.evaluation.scoring import Scores, score
+from promptot.files import write_json
+from promptot.model import PromptedModel
+from promptot.objectives import Objective, build_preservation
+from promptot.prompts import build_prompts
+from promptot.recipes.loading import describe
+from promptot.recipes.schema import Recipe
+from promptot.tasks.dataset import Example, ImageTask, Skipped
+from promptot.tasks.loader import ImageLoader
+from promptot.tasks.readable import choose_shots
+from promptot.training.checkpoint import read_checkpoint
+from promptot.training.loop import Batches, train
+from promptot.training.records import EpochRecord, Log, StepRecord
+from promptot.training.views import CachedViews, stem_tokens
+
+Classes = Literal["base", "novel", "all"]
+
+ADAPTER = "adapter"
+CHECKPOINT = "checkpoint.safetensors"
+MANIFEST = "manifest.json"
+CONTENTS = (ADAPTER, CHECKPOINT, MANIFEST, "steps.csv", "epochs.csv", "report.html")
+EVALUATION_BATCH = 32
+
+
+@dataclass(frozen=True)
+class Callbacks:
+    """Who is told how it goes; each may be None."""
+
+    on_start: Callable[[int, int], None] | None = None  # epochs done, epochs in all
+    on_step: Callable[[StepRecord], None] | None = None
+    on_epoch: Callable[[EpochRecord], None] | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """What a finished run leaves in memory; its folder holds the same on disk.
+
+    Attributes:
+        folder: where everything was written.
+        model: prompted with what was learned, over the classes it was trained on.
+        task: with the images that were drawn.
+        log: a record a step and an epoch.
+        scores: on the task's test images, by what was tested: "test", or "base" and "novel".
+        skipped: images that could not be read.
+        seconds: of training.
+    """
+
+    folder: Path
+    model: PromptedModel
+    task: ImageTask
+    log: Log
+    scores: dict[str, Scores]
+    skipped: tuple[Skipped, ...]
+    seconds: float
+
+
+def fit(
+    task: ImageTask,
+    out: str | Path,
+    backbone: Backbone,
+    recipe: Recipe,
+    fabric: Fabric,
+    *,
+    seed: int = 1,
+    classes: Classes = "all",
+    workers: int = 0,
+    overwrite: bool = False,
+    resume: bool = False,
+    callbacks: Callbacks | None = None,
+) -> Run:
+    """Draw shots, train prompts, test them, and write a run folder.
+
+    The folder gets `adapter/`, `steps.csv`, `epochs.csv` and `manifest.json`; while training,
+    a checkpoint too.
+
+    Args:
+        task: images by split; those to learn from are drawn from its training split.
+        out: the run folder.
+        classes: which half of the classes to train on, or all.
+        workers: processes that load images.
+        overwrite: replace a run that is there already.
+        resume: go on with an interrupted run.
+
+    Raises:
+        PromptotError: the folder holds a run and neither `overwrite` nor `resume` is given; the
+            run to resume is another one or there is none; a class has no readable image; the loss
+            is not finite; the disk is full.
+    """
+    folder = Path(out)
+    _prepare(folder, overwrite, resume)
+    drawn = choose_shots(task, recipe.data.shots, seed)
+    chosen = select_classes(drawn, classes)
+    identity = {
+        "recipe": recipe.model_dump(mode="json"),
+        "seed": seed,
+        "backbone": backbone.weight_hash(),
+        "classes": classes,
+        "train": [example.path for example in chosen.train],
+    }
+    if resume:
+        _check_same(read_checkpoint(folder / CHECKPOINT).run, identity)
+    manifest = _manifest(identity, drawn, chosen, backbone, recipe, fabric)
+    write_json(folder / MANIFEST, manifest)
+
+    log = Log(folder)
+    began = time.perf_counter()
+    model = adapt(
+        backbone,
+        chosen,
+        recipe,
+        fabric,
+        log,
+        seed=seed,
+        workers=workers,
+        checkpoint=folder / CHECKPOINT,
+        identity=identity,
+        callbacks=callbacks or Callbacks(),
+    )
+    seconds = time.perf_counter() - began
+
+    parts = {"test": chosen} if classes == "all" else {"base": drawn.base(), "novel": drawn.novel()}
+    scores, unreadable = {}, list(drawn.skipped)
+    for name, part in parts.items():
+        if part.test:
+            loader = evaluation_loader(backbone, part.test, fabric.device, workers)
+            other = model.for_classes(part.class_names)
+            scores[name] = score(other, loader, fabric.autocast())
+            unreadable += loader.skipped
+    metrics = summarise_scores(scores)
+    save_adapter(
+        folder / ADAPTER,
+        model.prompts,
+        backbone,
+        chosen.class_names,
+        chosen.template,
+        recipe=describe(recipe),
+        metrics=metrics,
+        versions=versions(),
+    )
+    manifest["results"] = {"seconds": round(seconds, 3), **metrics}
+    write_json(folder / MANIFEST, manifest)
+    (folder / CHECKPOINT).unlink(missing_ok=True)
+    return Run(folder, model, chosen, log, scores, tuple(unreadable), seconds)
+
+
+def adapt(
+    backbone: Backbone,
+    task: ImageTask,
+    recipe: Recipe,
+    fabric: Fabric,
+    log: Log,
+    *,
+    seed: int = 1,
+    workers: int = 0,
+    batches: Batches | None = None,
+    checkpoint: Path | None = None,
+    identity: dict[str, Any] | None = None,
+    callbacks: Callbacks = Callbacks(),
+) -> PromptedModel:
+    """Train the prompts of a recipe on a task's training images; the heart of `fit`.
+
+    Args:
+        task: its training images are all used.
+        batches: instead of loading the task's images; see `train`.
+        checkpoint, identity: see `train`.
+
+    Returns:
+        the prompted model over the task's classes, on the fabric's device.
+    """
+    backbone.to(fabric.device)
+    generator = torch.Generator().manual_seed(seed)
+    prompts = None
+    if recipe.trains:
+        prompts = build_prompts(recipe.prompts, backbone, len(task.class_names), generator)
+        prompts.to(fabric.device)
+    with fabric.autocast():
+        model = PromptedModel(backbone, prompts, task.class_names, task.template)
+    if prompts is None:
+        return model
+    objective = Objective(
+        build_preservation(recipe.objective.preservation, **recipe.objective.options()),
+        recipe.objective.strength,
+    )
+    train(
+        model,
+        objective,
+        batches or training_batches(backbone, task, recipe, fabric.device, seed, workers),
+        recipe.optim,
+        fabric,
+        log,
+        epochs=recipe.evaluate_epoch,
+        checkpoint=checkpoint,
+        run=identity,
+        on_start=callbacks.on_start,
+        on_step=callbacks.on_step,
+        on_epoch=callbacks.on_epoch,
+    )
+    return model
+
+
+def training_batches(
+    backbone: Backbone,
+    task: ImageTask,
+    recipe: Recipe,
+    device: torch.device,
+    seed: int,
+    workers: int = 0,
+    progress: Callable[[int], None] | None = None,
+) -> Batches:
+    """Batches of augmented images, or of the patch tokens of kept views if the recipe says so."""
+    optim, data = recipe.optim, recipe.data
+    transform = backbone.preprocess.train(scale=(data.smallest_crop, 1.0))
+    if data.views is None:
+        return ImageLoader(
+            task.train,
+            transform,
+            batch_size=optim.batch_size,
+            seed=seed,
+            shuffle=True,
+            drop_last=optim.drop_last,
+            workers=workers,
+            device=device,
+        ).batches
+    loader = ImageLoader(
+        task.train, transform, batch_size=EVALUATION_BATCH, seed=seed, workers=workers
+    )
+    stem = backbone.image_tower.stem
+    views = [
+        stem_tokens(stem, loader.batches(view), device, progress) for view in range(data.views)
+    ]
+    return CachedViews(
+        [view.images for view in views], views[0].labels, optim.batch_size, optim.drop_last, seed
+    ).batches
+
+
+def evaluation_loader(
+    backbone: Backbone, examples: tuple[Example, ...], device: torch.device, workers: int = 0
+) -> ImageLoader:
+    """Images as the backbone wants them for testing, in order."""
+    return ImageLoader(
+        examples,
+        backbone.preprocess.test(),
+        batch_size=EVALUATION_BATCH,
+        workers=workers,
+        device=device,
+        cache_bytes=0,
+    )
+
+
+def select_classes(task: ImageTask, classes: Classes) -> ImageTask:
+    """The base classes of a task, the novel ones, or all.
+
+    Raises:
+        PromptotError: there are no novel classes because there is only one class.
+    """
+    if classes == "all":
+        return task
+    if len(task.class_names) < 2:
+        raise PromptotError(
+            "One class can't be divided into base and novel.", fix="Use --classes all."
+        )
+    return task.base() if classes == "base" else task.novel()
+
+
+def summarise_scores(scores: dict[str, Scores]) -> dict[str, float]:
+    """Accuracies of the adapted and the frozen model, flat."""
+    flat = {}
+    for name, result in scores.items():
+        flat[f"{name}_accuracy"] = round(result.student_accuracy, 6)
+        flat[f"{name}_zero_shot_accuracy"] = round(result.teacher_accuracy, 6)
+    return flat
+
+
+def versions() -> dict[str, str]:
+    """Versions of what the numbers depend on."""
+    found = {"python": platform.python_version()}
+    for package in ("promptot", "torch", "torchvision", "open_clip_torch", "transformers", "pot"):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _prepare(folder: Path, overwrite: bool, resume: bool) -> None:
+    if overwrite and resume:
+        raise PromptotError("--overwrite and --resume exclude each other.", fix="Choose one.")
+    if folder.exists() and not folder.is_dir():
+        raise PromptotError(f"'{folder}' is a file.", fix="Choose another place for the run.")
+    held = [name for name in CONTENTS if (folder / name).exists()]
+    if resume:
+        if (folder / ADAPTER).exists():
+            raise PromptotError(
+                f"The run in '{folder}' is complete.", fix="Use it, or start anew with --overwrite."
+            )
+        if not (folder / CHECKPOINT).exists():
+            raise PromptotError(
+                f"There is nothing to resume in '{folder}'.", fix="Start without --resume."
+            )
+    elif held and not overwrite:
+        state = "an interrupted run" if CHECKPOINT in held else "a run"
+        raise PromptotError(
+            f"'{folder}' already holds {state}.",
+            fix="Go on with it (--resume), replace it (--overwrite), or choose another folder.",
+        )
+    elif held:
+        for name in held:
+            path = folder / name
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def _check_same(stored: Any, wanted: dict[str, Any]) -> None:
+    names = {
+        "recipe": "the recipe or its values",
+        "seed": "the seed",
+        "backbone": "the backbone",
+        "classes": "the classes",
+        "train": "the training images",
+    }
+    differ = [what for key, what in names.items() if stored.get(key) != wanted[key]]
+    if differ:
+        raise PromptotError(
+            f"The interrupted run was started with something else: {', '.join(differ)}.",
+            fix="Repeat the arguments it was started with, or start anew with --overwrite.",
+        )
+
+
+def _manifest(
+    identity: dict[str, Any],
+    drawn: ImageTask,
+    chosen: ImageTask,
+    backbone: Backbone,
+    recipe: Recipe,
+    fabric: Fabric,
+) -> dict[str, Any]:
+    return {
+        "recipe": describe(recipe),
+        "seed": identity["seed"],
+        "backbone": {"name": backbone.name, "weight_hash": backbone.weight_hash()},
+        "task": {
+            "name": drawn.name,
+            "classes": identity["classes"],
+            "class_names": list(chosen.class_names),
+            "template": chosen.template,
+            "shots": [
+                {"path": example.path, "class_name": chosen.class_names[example.label]}
+                for example in chosen.train
+            ],
+            "skipped": [{"path": item.path, "reason": item.reason} for item in drawn.skipped],
+        },
+        "device": str(fabric.device),
+        "precision": str(fabric._precision.precision),
+        "versions": versions(),
+        "platform": platform.platform(),
+    }

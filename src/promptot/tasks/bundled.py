@@ -1,0 +1,142 @@
+"""The drawings that ship with promptot: one concept, many artists; name = class, style = domain."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+from promptot.errors import PromptotError, nearest
+from promptot.tasks.dataset import Example, ImageTask
+
+DRAWINGS = Path(__file__).parents[1] / "assets" / "drawings"
+"""Where the drawings lie: `images.zip` and `index.csv`."""
+
+UNSEEN = "unseen"
+"""The group of concepts that were kept out of the bundled model's pretraining."""
+
+_SPLITS = ("train", "validation", "test")
+_COLUMNS = {"style", "group", "subgroup", "name", "split", "member"}
+
+
+@dataclass(frozen=True)
+class _Drawing:
+    style: str
+    group: str
+    name: str
+    split: str
+    member: str
+
+
+def list_groups(drawings: Path = DRAWINGS) -> list[str]:
+    """The groups of classes ("animals", …), each a task of its own."""
+    return sorted({drawing.group for drawing in _index(drawings)})
+
+
+def list_styles(split: str | None = None, drawings: Path = DRAWINGS) -> list[str]:
+    """The styles (icon sets) of one split (train, validation, test), or of all."""
+    return sorted({drawing.style for drawing in _index(drawings) if split in (None, drawing.split)})
+
+
+def load_bundled(
+    group: str, styles: Sequence[str] | None = None, drawings: Path = DRAWINGS
+) -> ImageTask:
+    """The drawings of one group as a task; splits are by style.
+
+    The classes, in alphabetical order, are the concepts with at least one training and one test
+    drawing.
+
+    Args:
+        group: one of `list_groups()`.
+        styles: keep only these styles; None keeps all.
+        drawings: the folder of `images.zip` and `index.csv`.
+
+    Raises:
+        PromptotError: the group or a style is unknown, or nothing is left.
+    """
+    return _load(group, lambda drawing: drawing.group == group, ("train", "test"), styles, drawings)
+
+
+def load_bundled_others(
+    group: str, styles: Sequence[str] | None = None, drawings: Path = DRAWINGS
+) -> ImageTask:
+    """The drawings of all groups but one: what a model that was tuned on it should still know.
+
+    The classes are the concepts with at least one test drawing; those of the group `unseen` are
+    left out, because the bundled model never knew them. Arguments and errors are those of
+    `load_bundled`.
+    """
+    return _load(
+        group,
+        lambda drawing: drawing.group not in {group, UNSEEN},
+        ("test",),
+        styles,
+        drawings,
+        "all but ",
+    )
+
+
+def _load(
+    group: str,
+    wanted: Callable[[_Drawing], bool],
+    required: Sequence[str],
+    styles: Sequence[str] | None,
+    folder: Path,
+    prefix: str = "",
+) -> ImageTask:
+    if group not in list_groups(folder):
+        raise PromptotError(
+            f"No group of drawings '{group}'.", fix=nearest(group, list_groups(folder))
+        )
+    for style in styles or ():
+        if style not in list_styles(drawings=folder):
+            raise PromptotError(
+                f"No style '{style}'.", fix=nearest(style, list_styles(drawings=folder))
+            )
+    drawings = [d for d in _index(folder) if wanted(d) and (styles is None or d.style in styles)]
+    names = set.intersection(*({d.name for d in drawings if d.split == s} for s in required))
+    if not names:
+        raise PromptotError(
+            f"No concept of '{prefix}{group}' is drawn in every needed split in these styles.",
+            fix="Take more styles.",
+        )
+    labels = {name: label for label, name in enumerate(sorted(names))}
+    archive = folder / "images.zip"
+    splits: dict[str, list[Example]] = {split: [] for split in _SPLITS}
+    for drawing in drawings:
+        if drawing.name in labels:
+            example = Example(f"{archive}::{drawing.member}", labels[drawing.name])
+            splits[drawing.split].append(example)
+    return ImageTask(
+        name=prefix + group,
+        class_names=tuple(labels),
+        train=tuple(splits["train"]),
+        validation=tuple(splits["validation"]),
+        test=tuple(splits["test"]),
+    )
+
+
+@lru_cache(maxsize=4)
+def _index(folder: Path) -> tuple[_Drawing, ...]:
+    """The drawings used by the tasks, sorted by style and member."""
+    try:
+        with (folder / "index.csv").open(encoding="utf-8", newline="") as file:
+            reader = csv.DictReader(file)
+            if not _COLUMNS.issubset(reader.fieldnames or ()):
+                raise PromptotError(
+                    f"'{folder / 'index.csv'}' lacks columns; it needs {sorted(_COLUMNS)}.",
+                    fix="Install promptot again.",
+                )
+            drawings = [
+                _Drawing(r["style"], r["group"], r["name"], r["split"], r["member"])
+                for r in reader
+                if r["split"] in _SPLITS
+            ]
+    except OSError as error:
+        raise PromptotError(
+            f"The bundled drawings can't be read from '{folder}': {error.strerror}.",
+            fix="Install promptot again.",
+        ) from None
+    return tuple(sorted(drawings, key=lambda d: (d.style, d.member)))

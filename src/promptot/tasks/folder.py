@@ -1,0 +1,193 @@
+"""A folder of class folders, as people keep their images, read as a task."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from promptot.errors import PromptotError
+from promptot.tasks.dataset import Example, ImageTask, Skipped
+from promptot.tasks.images import is_image_name
+from promptot.tasks.names import check_class_names, clean_name
+
+_SPLIT_NAMES = {
+    "train": "train",
+    "val": "validation",
+    "valid": "validation",
+    "validation": "validation",
+    "test": "test",
+}
+_NOT_CLASSES = {"__macosx", "__pycache__"}
+_LAYOUT = "Put the images of each class into a folder named after the class."
+
+
+def load_folder(path: str | os.PathLike[str], template: str = "a photo of a {}.") -> ImageTask:
+    """Read a folder of class folders, with or without split folders above them.
+
+    ```
+    pets/cat/1.jpg                  pets/train/cat/1.jpg   pets/test/cat/9.jpg
+    pets/golden_retriever/1.jpg     pets/train/dog/1.jpg   pets/val/dog/7.jpg
+    ```
+
+    The class folders in sorted order are the labels; underscores in their names become spaces.
+    Images may lie deeper inside a class folder. Hidden files and files whose ending is not an
+    image's are passed over; images that lie in no class folder are listed in `skipped`. Split
+    folders are `train`, `val` (or `valid`, `validation`) and `test`; without them every image is
+    in `train` (`split_examples` divides them). No image is opened here: `choose_shots` reads those
+    that are used.
+
+    Raises:
+        PromptotError: the folder is missing, holds no class folders, or an empty one; two classes
+            have one name, or a name is empty; split folders and class folders are mixed.
+    """
+    root = Path(path)
+    if not root.is_dir():
+        problem = "is a file, not a folder" if root.exists() else "does not exist"
+        raise PromptotError(f"The folder '{root}' {problem}.", fix="Check the path.")
+    splits = _split_folders(root)
+    folders = {split: _class_folders(top) for split, top in (splits or {"train": root}).items()}
+    if not any(folders.values()):
+        raise _no_classes(root)
+    class_names = _class_names(folders)
+    labels = {name.casefold(): label for label, name in enumerate(class_names)}
+    examples: dict[str, tuple[Example, ...]] = {}
+    for split, tops in folders.items():
+        examples[split] = tuple(
+            Example(str(image), labels[clean_name(folder.name).casefold()])
+            for folder in tops
+            for image in _images(folder)
+        )
+    _check_filled(root, class_names, examples)
+    return ImageTask(
+        name=clean_name(root.resolve().name) or str(root),
+        class_names=class_names,
+        train=examples.get("train", ()),
+        validation=examples.get("validation", ()),
+        test=examples.get("test", ()),
+        template=template,
+        skipped=tuple(
+            Skipped(str(image), "it lies in no class folder")
+            for top in (root, *splits.values())
+            for image in _own_images(top)
+        ),
+    )
+
+
+def _split_folders(root: Path) -> dict[str, Path]:
+    """The split folders by split; empty if the folders below `root` are the classes themselves.
+
+    A class may well be called "train". A split folder holds folders of images, a class folder
+    images; what could be either is refused rather than guessed.
+    """
+    with_images = [folder for folder in _class_folders(root) if _holds_images(folder)]
+    found = [
+        folder
+        for folder in with_images
+        if folder.name.casefold() in _SPLIT_NAMES
+        and any(_holds_images(inner) for inner in _class_folders(folder))
+    ]
+    others = [folder for folder in with_images if folder not in found]
+    if others:
+        without_own = [folder for folder in found if not _own_images(folder)]
+        if without_own:
+            raise PromptotError(
+                f"'{root}' holds split folders ({_names(without_own)}) and other folders with "
+                f"images ({_names(others)}).",
+                fix="Keep only the split folders; or, if these are all classes, put the images "
+                "straight into the class folders.",
+            )
+        return {}
+    splits: dict[str, Path] = {}
+    for folder in found:
+        split = _SPLIT_NAMES[folder.name.casefold()]
+        if split in splits:
+            raise PromptotError(
+                f"'{splits[split].name}' and '{folder.name}' in '{root}' are both the {split} "
+                "split.",
+                fix="Keep one of them.",
+            )
+        splits[split] = folder
+    return splits
+
+
+def _holds_images(folder: Path) -> bool:
+    return next(_images(folder), None) is not None
+
+
+def _own_images(folder: Path) -> list[Path]:
+    return [e for e in _entries(folder) if is_image_name(e.name) and not e.is_dir()]
+
+
+def _names(folders: list[Path]) -> str:
+    shown = ", ".join(folder.name for folder in folders[:5])
+    return f"{shown}, …" if len(folders) > 5 else shown
+
+
+def _class_folders(top: Path) -> list[Path]:
+    return [
+        entry
+        for entry in _entries(top)
+        if entry.is_dir() and entry.name.casefold() not in _NOT_CLASSES
+    ]
+
+
+def _class_names(folders: dict[str, list[Path]]) -> tuple[str, ...]:
+    """The cleaned names of the class folders of all splits, in the order of the folder names."""
+    for tops in folders.values():
+        for folder in tops:
+            if not clean_name(folder.name):
+                raise PromptotError(
+                    f"The class folder '{folder}' has an empty class name.", fix="Rename it."
+                )
+        if tops:
+            check_class_names(clean_name(folder.name) for folder in tops)
+    names = sorted({folder.name for tops in folders.values() for folder in tops})
+    return tuple({clean_name(name).casefold(): clean_name(name) for name in names}.values())
+
+
+def _check_filled(
+    root: Path, class_names: tuple[str, ...], examples: dict[str, tuple[Example, ...]]
+) -> None:
+    filled = {example.label for split in examples.values() for example in split}
+    empty = [name for label, name in enumerate(class_names) if label not in filled]
+    if len(empty) == len(class_names):
+        raise _no_classes(root)
+    if empty:
+        listed = ", ".join(f"'{name}'" for name in empty[:5])
+        more = f" and {len(empty) - 5} more" if len(empty) > 5 else ""
+        raise PromptotError(
+            f"No image in the class folders {listed}{more} of '{root}'.",
+            fix="Add images or remove the folders.",
+        )
+
+
+def _images(folder: Path, above: frozenset[Path] = frozenset()) -> Iterator[Path]:
+    """Every image file in or below `folder`, sorted; links back to a folder above are cut."""
+    real = folder.resolve()
+    if real in above:
+        return
+    for entry in _entries(folder):
+        if entry.is_dir():
+            yield from _images(entry, above | {real})
+        elif is_image_name(entry.name):
+            yield entry
+
+
+def _entries(folder: Path) -> list[Path]:
+    try:
+        visible = [entry for entry in folder.iterdir() if not entry.name.startswith(".")]
+    except OSError as error:
+        raise PromptotError(
+            f"Can't list the folder '{folder}': {error.strerror}.", fix="Check its permissions."
+        ) from None
+    return sorted(visible, key=lambda entry: entry.name)  # paths sort by case on some systems only
+
+
+def _no_classes(root: Path) -> PromptotError:
+    loose = len(_own_images(root))
+    if loose:
+        return PromptotError(
+            f"'{root}' holds {loose} images but no class folders with images.", fix=_LAYOUT
+        )
+    return PromptotError(f"'{root}' holds no class folders with images.", fix=_LAYOUT)

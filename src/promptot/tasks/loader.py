@@ -1,0 +1,195 @@
+"""From examples to batches of tensors: the same ones for the same seed, however they are loaded."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
+
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from promptot.errors import PromptotError
+from promptot.tasks.dataset import Example, Skipped
+from promptot.tasks.images import UnreadableImage, load_image
+
+Transform = Callable[[Image.Image], Tensor]
+_Loaded = tuple[Tensor, int, int] | Skipped
+
+
+class Batch(NamedTuple):
+    """Some images of a task."""
+
+    images: Tensor  # [B, 3, H, W]
+    labels: Tensor  # [B] long
+    indices: Tensor  # [B] long, positions in the list of examples
+
+
+class ImageDataset(Dataset[_Loaded]):
+    """Examples as tensors; the random draws of the transform depend on (seed, epoch, index) alone.
+
+    It is indexed by `(epoch, index)`. So neither the number of workers, nor the order of loading,
+    nor a resumed run changes an augmentation. Torch's global generator, from which torchvision's
+    transforms draw, is put back afterwards.
+
+    Args:
+        examples: the images.
+        transform: from a PIL image to a tensor [3, H, W].
+        seed: of the random draws.
+        cache_bytes: decoded images are kept in memory up to this many bytes.
+    """
+
+    def __init__(
+        self, examples: Sequence[Example], transform: Transform, seed: int = 0, cache_bytes: int = 0
+    ) -> None:
+        self.examples = tuple(examples)
+        self.transform = transform
+        self.seed = seed
+        self._cache: dict[int, Image.Image] = {}
+        self._cache_left = cache_bytes
+
+    def __len__(self) -> int:
+        return len(self.examples)
+
+    def __getitem__(self, key: tuple[int, int]) -> _Loaded:
+        """The image [3, H, W], its label and its index; what is unreadable comes as `Skipped`."""
+        epoch, index = key
+        try:
+            image = self._read(index)
+        except UnreadableImage as error:
+            return Skipped(error.path, error.reason)
+        before = torch.default_generator.get_state()
+        torch.default_generator.manual_seed(_mix(self.seed, epoch, index))
+        try:
+            return self.transform(image), self.examples[index].label, index
+        finally:
+            torch.default_generator.set_state(before)
+
+    def _read(self, index: int) -> Image.Image:
+        image = self._cache.get(index)
+        if image is None:
+            image = load_image(self.examples[index].path)
+            size = 4 * image.width * image.height  # Pillow keeps RGB in four bytes a pixel
+            if size <= self._cache_left:
+                self._cache[index] = image
+                self._cache_left -= size
+        return image
+
+
+class ImageLoader:
+    """Batches of a list of examples, epoch by epoch.
+
+    `batches(epoch)` is a function of the arguments alone: the same images in the same order with
+    the same augmentation, for any number of workers. Images that turn out to be unreadable are left
+    out of their batch and listed in `skipped`; a batch is never empty.
+
+    Args:
+        examples: the images, at least one.
+        transform: from a PIL image to a tensor [3, H, W].
+        batch_size: images per batch.
+        seed: of order and augmentation.
+        shuffle: a new order every epoch; otherwise the order of `examples`.
+        drop_last: leave out an incomplete last batch. Fewer examples than `batch_size` make one
+            smaller batch all the same: an epoch is never empty.
+        workers: processes that load; 0 loads in this one.
+        device: where the batches will go; memory is pinned for CUDA. (They are made on the CPU.)
+        cache_bytes: memory for decoded images, shared out among the workers.
+
+    Raises:
+        PromptotError: there are no examples, or the batch size is not positive.
+    """
+
+    def __init__(
+        self,
+        examples: Sequence[Example],
+        transform: Transform,
+        *,
+        batch_size: int,
+        seed: int = 0,
+        shuffle: bool = False,
+        drop_last: bool = False,
+        workers: int = 0,
+        device: torch.device | str = "cpu",
+        cache_bytes: int = 256 << 20,
+    ) -> None:
+        if not examples:
+            raise PromptotError("There are no images to load.", fix="Check the task's splits.")
+        if batch_size < 1:
+            raise PromptotError(f"A batch of {batch_size} images is not possible.", fix="Use >= 1.")
+        self._sampler = _EpochBatches(len(examples), batch_size, seed, shuffle, drop_last)
+        self._loader: DataLoader[_Loaded] = DataLoader(
+            ImageDataset(examples, transform, seed, cache_bytes // max(1, workers)),
+            batch_sampler=self._sampler,  # keys are (epoch, index)
+            num_workers=workers,
+            collate_fn=_collate,
+            pin_memory=torch.device(device).type == "cuda",
+            persistent_workers=workers > 0,
+            generator=torch.Generator(),  # so that the global one is left alone
+        )
+        self._skipped: dict[str, Skipped] = {}
+
+    def __len__(self) -> int:
+        """Batches per epoch."""
+        return len(self._sampler)
+
+    def __iter__(self) -> Iterator[Batch]:
+        return self.batches(0)
+
+    @property
+    def skipped(self) -> tuple[Skipped, ...]:
+        """The unreadable images met so far."""
+        return tuple(self._skipped.values())
+
+    def batches(self, epoch: int) -> Iterator[Batch]:
+        """The batches of one epoch. Finish or drop one epoch before starting another."""
+        self._sampler.epoch = epoch
+        for batch, skipped in self._loader:
+            self._skipped.update({item.path: item for item in skipped})
+            if batch is not None:
+                yield Batch(*batch)
+
+
+class _EpochBatches:
+    """Batches of keys (epoch, index)."""
+
+    def __init__(
+        self, count: int, batch_size: int, seed: int, shuffle: bool, drop_last: bool
+    ) -> None:
+        self.epoch = 0
+        self._count = count
+        self._batch_size = batch_size
+        self._seed = seed
+        self._shuffle = shuffle
+        self._drop_last = drop_last
+
+    def __len__(self) -> int:
+        if self._drop_last and self._count >= self._batch_size:
+            return self._count // self._batch_size
+        return -(-self._count // self._batch_size)
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        order = list(range(self._count))
+        if self._shuffle:
+            generator = torch.Generator().manual_seed(_mix(self._seed, self.epoch))
+            order = torch.randperm(self._count, generator=generator).tolist()
+        for start in range(0, len(self) * self._batch_size, self._batch_size):
+            yield [(self.epoch, index) for index in order[start : start + self._batch_size]]
+
+
+def _collate(
+    loaded: list[_Loaded],
+) -> tuple[tuple[Tensor, Tensor, Tensor] | None, list[Skipped]]:
+    skipped = [item for item in loaded if isinstance(item, Skipped)]
+    good = [item for item in loaded if not isinstance(item, Skipped)]
+    if not good:
+        return None, skipped
+    images, labels, indices = zip(*good, strict=True)
+    return (torch.stack(images), torch.tensor(labels), torch.tensor(indices)), skipped
+
+
+def _mix(*numbers: int) -> int:
+    """One seed from several numbers; neighbours give unrelated seeds."""
+    text = ",".join(map(str, numbers)).encode()
+    return int.from_bytes(hashlib.blake2b(text, digest_size=4).digest(), "big")

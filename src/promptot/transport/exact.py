@@ -1,0 +1,129 @@
+"""Exact plans: by enumeration, by assignment, or by network simplex."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import warnings
+
+import torch
+from torch import Tensor
+
+from promptot.transport.plan import ConvergenceWarning, TransportPlan
+from promptot.transport.problem import TransportProblem
+
+ENUMERATION_LIMIT = 6  # 6! = 720 permutations, one gather
+SIMPLEX_ITERATIONS = 1_000_000
+
+
+def solve_exact(problem: TransportProblem) -> TransportPlan:
+    """A coupling of least cost, min over π of Σ π_ij C_ij.
+
+    - Uniform marginals of equal size N: the optimum is a permutation (Birkhoff). Up to N = 6 all
+      N! are tried on the device without waiting for it; above, the Hungarian-type solver of
+      `scipy.optimize.linear_sum_assignment` runs on the host. Where the identity is optimal to
+      within rounding it is returned, so that duplicated points never count as moved.
+    - Any other marginals, zero weights included: the network simplex of POT, `ot.emd`, in fp64
+      on the host, which also gives the dual potentials.
+
+    Gradient: the plan is constant, `value` is differentiable in the cost (envelope theorem, see
+    `TransportPlan`); exact.
+
+    Costs are checked to be finite, except when the enumeration runs on an accelerator: a check
+    would wait for the device. There a non-finite cost gives a NaN `value`;
+    `problem.check_finite()` then says where it comes from.
+
+    Args:
+        problem: cost [N, M] and marginals.
+
+    Returns:
+        The plan, with `converged` and `iterations` = 0 (POT reports no count).
+
+    Raises:
+        PromptotError: a cost is NaN or infinite.
+
+    Example:
+        >>> import torch
+        >>> cost = torch.tensor([[4.0, 1.0], [1.0, 4.0]])
+        >>> result = solve_exact(TransportProblem(cost))
+        >>> result.plan
+        tensor([[0.0000, 0.5000],
+                [0.5000, 0.0000]])
+        >>> result.value, result.off_diagonal_mass
+        (tensor(1.), tensor(1.))
+    """
+    size = problem.cost.shape[0]
+    enumerate_on_device = problem.is_assignment and size <= ENUMERATION_LIMIT
+    if not enumerate_on_device or problem.cost.device.type == "cpu":
+        problem.check_finite()
+    cost = problem.cost.detach()
+    potentials, converged = None, True
+    if problem.is_assignment:
+        columns = _best_permutation(cost) if enumerate_on_device else _assignment(cost)
+        columns = _prefer_identity(cost, columns)
+        plan = torch.zeros_like(cost).scatter(1, columns[:, None], 1 / size)
+    else:
+        plan, potentials, converged = _network_simplex(problem)
+    value = (plan * problem.cost).sum()
+    return TransportPlan(
+        plan=plan,
+        cost=problem.cost,
+        value=value,
+        regularised_value=value,
+        marginal_error=problem.marginal_error(plan),
+        potentials=potentials,
+        converged=converged,
+    )
+
+
+@functools.cache
+def _permutations(size: int, device: torch.device) -> Tensor:
+    """All permutations [N!, N], the identity first."""
+    return torch.tensor(list(itertools.permutations(range(size))), device=device)
+
+
+def _best_permutation(cost: Tensor) -> Tensor:
+    """Columns [N] of the cheapest permutation of `cost` [N, N], without a synchronisation."""
+    table = _permutations(len(cost), cost.device)  # [N!, N]
+    totals = cost.gather(1, table.T).sum(dim=0)  # [N!]
+    # index_select, as indexing with a 0-d tensor would fetch it to the host.
+    return table.index_select(0, totals.argmin().reshape(1))[0]
+
+
+def _assignment(cost: Tensor) -> Tensor:
+    """Columns [N] of the cheapest permutation of `cost` [N, N], on the host."""
+    from scipy.optimize import linear_sum_assignment
+
+    _, columns = linear_sum_assignment(cost.cpu().numpy())
+    return torch.as_tensor(columns, device=cost.device)
+
+
+def _prefer_identity(cost: Tensor, columns: Tensor) -> Tensor:
+    """The identity if it costs the same as `columns` [N] to within rounding, else `columns`."""
+    stay = cost.diagonal().sum()
+    move = cost.gather(1, columns[:, None]).sum()
+    same = stay - move <= 4 * torch.finfo(cost.dtype).eps * stay.abs()
+    return torch.where(same, torch.arange(len(columns), device=columns.device), columns)
+
+
+def _network_simplex(
+    problem: TransportProblem,
+) -> tuple[Tensor, tuple[Tensor, Tensor], bool]:
+    import ot
+
+    cost = problem.cost.detach()
+    source, target = (weights.cpu().double().numpy() for weights in problem.marginals)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # POT warns too; one warning is enough
+        plan, log = ot.emd(
+            source,
+            target * (source.sum() / target.sum()),
+            cost.cpu().double().numpy(),
+            numItermax=SIMPLEX_ITERATIONS,
+            log=True,
+        )
+    converged = log["warning"] is None
+    if not converged:
+        warnings.warn(f"Exact transport: {log['warning']}", ConvergenceWarning, stacklevel=3)
+    back = functools.partial(torch.as_tensor, dtype=cost.dtype, device=cost.device)
+    return back(plan), (back(log["u"]), back(log["v"])), converged

@@ -1,0 +1,210 @@
+"""Entropic plans: Sinkhorn's iteration in the log domain, on the device of the cost."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from promptot.transport.numeric import require_positive
+from promptot.transport.plan import ConvergenceWarning, TransportPlan
+from promptot.transport.problem import TransportProblem
+
+CHECK_EVERY = 10  # iterations between two looks at the error: each waits for the device
+MAX_RELAXATION = 1.95  # 2 would not converge
+
+
+def solve_sinkhorn(
+    problem: TransportProblem,
+    epsilon: float = 0.05,
+    *,
+    relative: bool = True,
+    max_iterations: int = 2000,
+    tolerance: float = 1e-4,
+) -> TransportPlan:
+    """The coupling that minimises Σ π_ij C_ij + ε KL(π ‖ a ⊗ b) (Cuturi, 2013), log domain.
+
+    A small ε comes close to the exact plan and takes more iterations; a large one gives a ⊗ b.
+
+    Gradient: the plan is constant (envelope theorem, see `TransportPlan`). d/dC = π is the exact
+    gradient of `regularised_value` at fixed ε; with `relative`, ε follows the scale of the cost
+    but no gradient flows through it.
+
+    Args:
+        problem: cost [N, M] and marginals; zero weights are allowed.
+        epsilon: strength ε of the entropy, above zero: in units of the mean cost if `relative`,
+            else in units of the cost.
+        relative: multiply `epsilon` by the mean cost Σ a_i b_j C_ij.
+        max_iterations: stop after this many updates of both potentials.
+        tolerance: stop when the L1 error of the row marginal is at most this. The columns are
+            then exact.
+
+    Returns:
+        The plan with `potentials` (f, g), π_ij = a_i b_j exp((f_i + g_j − C_ij) / ε), the
+        absolute `epsilon`, `converged`, `iterations` and `marginal_error`.
+
+    Raises:
+        PromptotError: a cost is NaN or infinite, or an option is not positive.
+
+    Warns:
+        ConvergenceWarning: the tolerance was not reached.
+
+    Example:
+        >>> import torch
+        >>> cost = torch.tensor([[0.0, 1.0], [1.0, 0.0]])
+        >>> solve_sinkhorn(TransportProblem(cost), epsilon=0.1).plan.round(decimals=3)
+        tensor([[0.5000, 0.0000],
+                [0.0000, 0.5000]])
+        >>> solve_sinkhorn(TransportProblem(cost), epsilon=100.0).plan.round(decimals=3)
+        tensor([[0.2520, 0.2480],
+                [0.2480, 0.2520]])
+    """
+    require_positive(max_iterations=max_iterations, tolerance=tolerance)
+    problem.check_finite()
+    absolute = absolute_epsilon(problem, epsilon, relative=relative)
+    source, target = problem.marginals
+    scaled = alternate(
+        -problem.cost.detach() / absolute,
+        source,
+        target,
+        start=torch.zeros_like(target),
+        max_iterations=max_iterations,
+        tolerance=tolerance,
+    )
+    return entropic_plan(problem, absolute, scaled)
+
+
+class ScaledPotentials(NamedTuple):
+    """Dual potentials divided by ε, and how the iteration ended."""
+
+    source: Tensor  # u = f/ε [N]
+    target: Tensor  # v = g/ε [M]
+    iterations: int
+    converged: bool
+
+
+def absolute_epsilon(problem: TransportProblem, epsilon: float, *, relative: bool) -> Tensor:
+    """ε in units of the cost, 0-d and constant; `relative` multiplies by the mean cost."""
+    require_positive(epsilon=epsilon)
+    cost = problem.cost.detach()
+    if not relative:
+        return cost.new_full((), epsilon)
+    source, target = problem.marginals
+    mean_cost = (source[:, None] * target * cost).sum()
+    # All points may coincide: then any ε gives the same plan, and zero would give NaN.
+    return (epsilon * mean_cost).clamp_min(torch.finfo(cost.dtype).tiny)
+
+
+def alternate(
+    log_kernel: Tensor,
+    source: Tensor,
+    target: Tensor,
+    *,
+    start: Tensor,
+    max_iterations: int,
+    tolerance: float,
+) -> ScaledPotentials:
+    """Sinkhorn's alternating updates of u [N] and v [M], from v = `start`, over-relaxed.
+
+    `log_kernel` [N, M] is −C/ε. A zero weight is a log weight of −∞, which logsumexp leaves out.
+    The relaxation follows the observed rate of convergence, which saves about nine iterations in
+    ten where plain updates are slow (Lehmann et al., 2022, "A note on overrelaxation in the
+    Sinkhorn algorithm").
+    """
+    rows = log_kernel + target.log()  # [N, M]: what each row sums over
+    columns = log_kernel + source.log()[:, None]  # [N, M]
+    v = start
+    u = -torch.logsumexp(rows + v, dim=1)
+    relaxation, last_error = 1.0, math.inf
+    for iteration in range(1, max_iterations + 1):
+        look = iteration % CHECK_EVERY == 0 or iteration == max_iterations
+        step = 1.0 if look else relaxation  # a plain step makes the column marginal exact
+        v = torch.lerp(v, -torch.logsumexp(columns + u[:, None], dim=0), step)
+        next_u = -torch.logsumexp(rows + v, dim=1)
+        if look:
+            error = _row_error(source, u, next_u)
+            if error <= tolerance:
+                return ScaledPotentials(u, v, iteration, True)
+            relaxation = best_relaxation(relaxation, (error / last_error) ** (1 / CHECK_EVERY))
+            last_error = error
+        u = torch.lerp(u, next_u, step)
+    _warn(max_iterations, tolerance)
+    return ScaledPotentials(u, v, max_iterations, False)
+
+
+def alternate_with_itself(
+    log_kernel: Tensor, weights: Tensor, *, max_iterations: int, tolerance: float
+) -> ScaledPotentials:
+    """The same for a point set and itself: one potential, averaged updates, few iterations.
+
+    `log_kernel` [N, N] is symmetric (Feydy et al., 2019, section 3.1).
+    """
+    columns = log_kernel + weights.log()[:, None]  # [N, N]
+    u = torch.zeros_like(weights)
+    for iteration in range(1, max_iterations + 1):
+        next_u = -torch.logsumexp(columns + u[:, None], dim=0)
+        look = iteration % CHECK_EVERY == 0 or iteration == max_iterations
+        if look and _row_error(weights, u, next_u) <= tolerance:
+            return ScaledPotentials(u, u, iteration, True)
+        u = (u + next_u) / 2
+    _warn(max_iterations, tolerance)
+    return ScaledPotentials(u, u, max_iterations, False)
+
+
+def entropic_plan(
+    problem: TransportProblem, epsilon: Tensor, scaled: ScaledPotentials
+) -> TransportPlan:
+    """The plan, its value and the dual value that belong to scaled potentials."""
+    source, target = problem.marginals
+    cost = problem.cost.detach()
+    density = torch.exp(scaled.source[:, None] + scaled.target - cost / epsilon)  # [N, M]
+    plan = source[:, None] * target * density
+    value = (plan * problem.cost).sum()
+    # The dual value errs by the square of the marginal error, the primal one by its first power.
+    dual = epsilon * (
+        (source * scaled.source).sum() + (target * scaled.target).sum() 
+    )
+    return TransportPlan(
+        plan=plan,
+        cost=problem.cost,
+        value=value,
+        regularised_value=value + (dual - value).detach(),
+        marginal_error=problem.marginal_error(plan),
+        potentials=(epsilon * scaled.source, epsilon * scaled.target),
+        epsilon=epsilon,
+        converged=scaled.converged,
+        iterations=scaled.iterations,
+    )
+
+
+def best_relaxation(relaxation: float, rate: float) -> float:
+    """The relaxation ω that converges fastest, from the rate per iteration seen with the last one.
+
+    Young's relation (rate + ω − 1)² = rate · ω² · ρ gives the rate ρ of plain updates; the best ω
+    is then 2 / (1 + √(1 − ρ)). Back to plain updates, ω = 1, where the error did not shrink.
+
+    Example:
+        >>> round(best_relaxation(1.0, 0.96), 3)
+        1.667
+    """
+    if not 0 < rate < 1:
+        return 1.0
+    plain_rate = min((rate + relaxation - 1) ** 2 / (rate * relaxation**2), 1.0)
+    return min(2 / (1 + math.sqrt(1 - plain_rate)), MAX_RELAXATION)
+
+
+def _row_error(weights: Tensor, u: Tensor, next_u: Tensor) -> float:
+    """L1 error of the row marginal of the plan of (u, v), which is a · exp(u − next u)."""
+    return float((weights * torch.expm1(u - next_u).abs()).sum())
+
+
+def _warn(max_iterations: int, tolerance: float) -> None:
+    warnings.warn(
+        f"Sinkhorn did not reach a marginal error of {tolerance} in {max_iterations} iterations: "
+        "the plan is approximate. Raise epsilon, max_iterations or tolerance.",
+        ConvergenceWarning,
+        stacklevel=4,
+    )

@@ -1,0 +1,1 @@
+"""Building blocks of `tools/build_assets.py`, one module a stage."""
