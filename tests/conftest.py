@@ -1,9 +1,64 @@
-"""Helper modules stand beside the tests that use them."""
+"""A small random CLIP and small folders of images, shared by the tests."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
-for folder in ("backbones", "golden"):
-    sys.path.insert(0, str(Path(__file__).parent / folder))
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+
+HERE = Path(__file__).parent
+for helpers in ("backbones", "golden"):  # helper modules stand beside the tests that use them
+    sys.path.insert(0, str(HERE / helpers))
+
+from promptot.backbones import Backbone, load_backbone  # noqa: E402
+
+COLOURS = {"red": (200, 30, 30), "green_apple": (40, 180, 60), "blue": (30, 60, 210)}
+COLOURS |= {"yellow": (220, 210, 40)}
+
+
+@pytest.fixture(scope="session")
+def clip_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small random CLIP (3 blocks a tower, 32 px) in the OpenAI layout."""
+    from weights import openai_state_dict
+
+    path = tmp_path_factory.mktemp("clip") / "clip.safetensors"
+    save_file({key: torch.tensor(value) for key, value in openai_state_dict(7).items()}, path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def backbone(clip_file: Path) -> Backbone:
+    return load_backbone(f"openai:{clip_file}")
+
+
+@pytest.fixture
+def make_photos(tmp_path: Path) -> Callable[..., Path]:
+    """Write class folders of noisy one-colour images; gives their folder."""
+
+    def make(
+        name: str = "photos", images: int = 6, splits: tuple[str, ...] = (), size: int = 40
+    ) -> Path:
+        generator = np.random.default_rng(0)
+        for split in splits or ("",):
+            for label, colour in COLOURS.items():
+                folder = tmp_path / name / split / label
+                folder.mkdir(parents=True, exist_ok=True)
+                for index in range(images):
+                    noise = generator.normal(0, 25, (size, size, 3))
+                    pixels = np.clip(np.array(colour) + noise, 0, 255).astype(np.uint8)
+                    Image.fromarray(pixels).save(folder / f"{index}.png")
+        return tmp_path / name
+
+    return make
+
+
+@pytest.fixture
+def photos(make_photos: Callable[..., Path]) -> Path:
+    """Four classes of six images, without split folders."""
+    return make_photos()

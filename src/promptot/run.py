@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import platform
 import shutil
 import time
@@ -106,7 +107,7 @@ def fit(
             is not finite; the disk is full.
     """
     folder = Path(out)
-    _prepare(folder, overwrite, resume)
+    _check_folder(folder, overwrite, resume)
     drawn = choose_shots(task, recipe.data.shots, seed)
     chosen = select_classes(drawn, classes)
     identity = {
@@ -118,6 +119,8 @@ def fit(
     }
     if resume:
         _check_same(read_checkpoint(folder / CHECKPOINT).run, identity)
+    else:
+        _clear(folder)
     manifest = _manifest(identity, drawn, chosen, backbone, recipe, fabric)
     write_json(folder / MANIFEST, manifest)
 
@@ -157,6 +160,7 @@ def fit(
         versions=versions(),
     )
     manifest["results"] = {"seconds": round(seconds, 3), **metrics}
+    manifest["task"]["skipped"] = [dataclasses.asdict(item) for item in unreadable]
     write_json(folder / MANIFEST, manifest)
     (folder / CHECKPOINT).unlink(missing_ok=True)
     return Run(folder, model, chosen, log, scores, tuple(unreadable), seconds)
@@ -292,8 +296,8 @@ def summarise_scores(scores: dict[str, Scores]) -> dict[str, float]:
 
 def versions() -> dict[str, str]:
     """Versions of what the numbers depend on."""
-    found = {"python": platform.python_version()}
-    for package in ("promptot", "torch", "torchvision", "open_clip_torch", "transformers", "pot"):
+    found = {"python": platform.python_version(), "torch": torch.__version__}
+    for package in ("promptot", "torchvision", "timm", "open_clip_torch", "transformers", "pot"):
         try:
             found[package] = version(package)
         except PackageNotFoundError:
@@ -301,7 +305,7 @@ def versions() -> dict[str, str]:
     return found
 
 
-def _prepare(folder: Path, overwrite: bool, resume: bool) -> None:
+def _check_folder(folder: Path, overwrite: bool, resume: bool) -> None:
     if overwrite and resume:
         raise PromptotError("--overwrite and --resume exclude each other.", fix="Choose one.")
     if folder.exists() and not folder.is_dir():
@@ -322,10 +326,16 @@ def _prepare(folder: Path, overwrite: bool, resume: bool) -> None:
             f"'{folder}' already holds {state}.",
             fix="Go on with it (--resume), replace it (--overwrite), or choose another folder.",
         )
-    elif held:
-        for name in held:
-            path = folder / name
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def _clear(folder: Path) -> None:
+    """Remove an old run; only what a run writes."""
+    for name in CONTENTS:
+        path = folder / name
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def _check_same(stored: Any, wanted: dict[str, Any]) -> None:
@@ -365,7 +375,7 @@ def _manifest(
                 {"path": example.path, "class_name": chosen.class_names[example.label]}
                 for example in chosen.train
             ],
-            "skipped": [{"path": item.path, "reason": item.reason} for item in drawn.skipped],
+            "skipped": [dataclasses.asdict(item) for item in drawn.skipped],
         },
         "device": str(fabric.device),
         "precision": str(fabric._precision.precision),

@@ -91,7 +91,9 @@ def test_parity_with_real_sizes(architecture: str) -> None:
 )
 def test_parity_of_small_odd_shapes_from_a_local_dir(config: dict, tmp_path: Path) -> None:
     torch.manual_seed(1)
-    model = open_clip.CLIP(**{k: v for k, v in config.items() if k != "text_cfg"}, text_cfg=config["text_cfg"])
+    model = open_clip.CLIP(
+        **{k: v for k, v in config.items() if k != "text_cfg"}, text_cfg=config["text_cfg"]
+    )
     randomise(model)
     save_local_dir(tmp_path, config, model)
     backbone = load_backbone(f"open_clip:local-dir:{tmp_path}")

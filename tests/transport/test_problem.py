@@ -27,6 +27,12 @@ def test_weights_take_the_type_of_the_cost():
     assert not source.requires_grad
 
 
+def test_rounding_in_the_weights_is_put_right():
+    rounded = torch.tensor([0.33335, 0.33335, 0.33335], dtype=torch.float64)
+    source, target = TransportProblem(torch.zeros(3, 2).double(), rounded).marginals
+    assert source.sum().item() == pytest.approx(target.sum().item(), abs=1e-15)
+
+
 @pytest.mark.parametrize("cost", [torch.zeros(3), torch.zeros(0, 2), torch.zeros(2, 2).long()])
 def test_refuses_a_wrong_cost(cost):
     with pytest.raises(PromptotError, match=r"matrix \[N, M\]"):

@@ -226,7 +226,7 @@ def write_picture(
 
 
 def legend_mark(place: int) -> str:
-    """The line and the marker that stand for the method at `place`, as a small SVG."""
+    """The stroke that stands for the method at `place`, as a small SVG."""
     colour = f"var(--series-{place % SERIES})"
     dash = _DASHES[place % len(_DASHES)]
     pattern = "" if dash == "-" else " ".join(f"{1.8 * length:g}" for length in dash[1])

@@ -60,17 +60,16 @@ def train(
     prompts = model.prompts
     if prompts is None:
         raise ValueError("the model has no prompts to train")
-    sgd = torch.optim.SGD(
+    optimizer = torch.optim.SGD(
         prompts.parameters(),
         lr=config.lr,
         momentum=config.momentum,
         weight_decay=config.weight_decay,
     )
-    wrapped, optimizer = fabric.setup(model, sgd)
     start = 0
     if checkpoint is not None and checkpoint.is_file():
         state = read_checkpoint(checkpoint)
-        restore(state, prompts, sgd)
+        restore(state, prompts, optimizer)
         start = state.epoch
         log.restore(start)
 
@@ -85,7 +84,8 @@ def train(
         steps: list[StepRecord] = []
         for batch in batches(epoch):
             inputs, labels = fabric.to_device((batch.images, batch.labels))
-            student, teacher = wrapped(inputs)
+            with fabric.autocast():
+                student, teacher = model(inputs)
             result = objective(student, teacher, labels, model.backbone.logit_scale)
             optimizer.zero_grad()
             fabric.backward(result.total)
@@ -102,7 +102,7 @@ def train(
             )
         record = log.add_epoch(steps, time.perf_counter() - began)
         if checkpoint is not None:
-            save_checkpoint(checkpoint, epoch, run or {}, prompts, sgd)
+            save_checkpoint(checkpoint, epoch, run or {}, prompts, optimizer)
         if on_epoch is not None:
             on_epoch(record)
 

@@ -21,8 +21,8 @@ class TransportPlan:
     Gradients: the plan is a constant (detached). By the envelope theorem (Danskin) the gradient
     of a minimum is the gradient of the minimised function at the fixed minimiser, so
     d/dC = π is the exact gradient of `value` for an exact plan, and of `regularised_value` for an
-    entropic one. `value` of an entropic plan has that same gradient; it leaves out the change of
-    the plan itself, which is what a loss that follows `regularised_value` wants. Where several
+    entropic one. The `value` of an entropic plan carries that same gradient, not that of
+    Σ π_ij C_ij as a function of C: descending it descends `regularised_value`. Where several
     plans are optimal it is a subgradient.
     """
 

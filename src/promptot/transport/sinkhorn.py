@@ -165,7 +165,7 @@ def entropic_plan(
     value = (plan * problem.cost).sum()
     # The dual value errs by the square of the marginal error, the primal one by its first power.
     dual = epsilon * (
-        (source * scaled.source).sum() + (target * scaled.target).sum() 
+        (source * scaled.source).sum() + (target * scaled.target).sum() - plan.sum() + 1
     )
     return TransportPlan(
         plan=plan,
