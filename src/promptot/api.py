@@ -11,7 +11,7 @@ from typing import Any
 
 from promptot.backbones import Backbone, load_backbone
 from promptot.classifier import load
-from promptot.devices import make_fabric
+from promptot.devices import pick_device
 from promptot.errors import PromptotError
 from promptot.evaluation.scoring import Scores, score
 from promptot.recipes import Recipe, load_recipe
@@ -60,7 +60,8 @@ def fit(
             which images that are depends on the folder alone, not on the seed.
         seed: of the shots, the start and the order of training.
         overrides: recipe values, such as "optim.lr=0.002".
-        device, precision: see `make_fabric`.
+        device: see `pick_device`; it and `precision` do not touch a loaded backbone.
+        precision: see `load_backbone`.
         workers: processes that load images.
         overwrite, resume: what to do if the folder holds a run.
         callbacks: who is told how it goes.
@@ -76,15 +77,13 @@ def fit(
         task = load_folder(task, recipe.data.template)
         if test_share > 0:
             task = split_examples(task, seed=0, fractions=(1 - test_share, 0.0, test_share))
-    fabric = make_fabric(device, precision)
     if not isinstance(backbone, Backbone):
-        backbone = load_backbone(backbone, fabric.device)
+        backbone = load_backbone(backbone, pick_device(device), precision)
     return fit_task(
         task,
         Path(out),
         backbone,
         recipe,
-        fabric,
         seed=seed,
         classes=classes,
         workers=workers,
@@ -136,8 +135,7 @@ def evaluate(
     Raises:
         PromptotError: with what to do about it.
     """
-    fabric = make_fabric(device, precision)
-    classifier = load(run, backbone, fabric.device)
+    classifier = load(run, backbone, pick_device(device), precision)
     task = data if isinstance(data, ImageTask) else load_folder(data, classifier.card.template)
     examples = task.test or (*task.train, *task.validation)
     trained = _trained_on(Path(run))
@@ -160,7 +158,7 @@ def evaluate(
     for name, part in parts.items():
         if not part.test:
             continue
-        loader = evaluation_loader(classifier.model.backbone, part.test, fabric.device, workers)
+        loader = evaluation_loader(classifier.model.backbone, part.test, workers)
         model = classifier.model.for_classes(part.class_names)
         done = 0
 
@@ -169,7 +167,7 @@ def evaluate(
             done += images
             progress(name, done, total)
 
-        scores[name] = score(model, loader, fabric.autocast(), count)
+        scores[name] = score(model, loader, count)
         skipped |= {item.path: item for item in loader.skipped}
     return Evaluation(scores, tuple(skipped.values()), len(examples) - len(fresh))
 

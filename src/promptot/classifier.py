@@ -129,24 +129,24 @@ def load(
     run: str | os.PathLike[str],
     backbone: Backbone | str | None = None,
     device: str | torch.device = "cpu",
+    precision: str = "fp32",
 ) -> Classifier:
     """Load a run's adapter, ready to predict.
 
     Args:
         run: a run folder that `fit` wrote, or its adapter folder.
         backbone: where the adapter belongs; by default loaded by the name on its card.
-        device: where to compute.
+        device, precision: see `load_backbone`; they do not touch a loaded backbone.
 
     Raises:
         PromptotError: there is no adapter, it is damaged, or it belongs to another backbone.
     """
     card, prompts = load_adapter(adapter_folder(run))
     if not isinstance(backbone, Backbone):
-        backbone = load_backbone(backbone or card.backbone.name, device)
+        backbone = load_backbone(backbone or card.backbone.name, device, precision)
     check_backbone(card, backbone)
-    backbone.to(device)
     if prompts is not None:
-        prompts.to(device)
+        prompts.to(backbone.device)
     return Classifier(PromptedModel(backbone, prompts, card.class_names, card.template), card)
 
 

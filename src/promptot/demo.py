@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning_fabric import Fabric
 
 from promptot.backbones import Backbone, load_backbone
 from promptot.evaluation.metrics import harmonic_mean
@@ -35,7 +34,7 @@ from promptot.tasks.dataset import ImageTask
 from promptot.tasks.images import load_image
 from promptot.tasks.loader import Batch
 from promptot.training.records import EpochRecord, Log
-from promptot.training.views import stem_tokens
+from promptot.training.views import keep_view
 
 GROUP = "animals"
 SHOTS = 4
@@ -120,9 +119,10 @@ class Demo:
 
 def run_demo(
     out: str | Path,
-    fabric: Fabric,
     seed: int = 1,
     overrides: Sequence[str] = (),
+    device: torch.device | str = "cpu",
+    precision: str = "fp32",
     progress: Progress = lambda what, done, total: None,
 ) -> Demo:
     """Adapt the bundled CLIP to the base classes of one group of drawings, and test what it knows.
@@ -131,25 +131,26 @@ def run_demo(
         out: folder for `report.html` and `results.json`.
         seed: of the shots, the start and the order of training.
         overrides: recipe values that replace the demo's, for both methods.
+        device, precision: see `load_backbone`.
     """
     began = time.perf_counter()
-    backbone = load_backbone("bundled:tiny", fabric.device)
+    backbone = load_backbone("bundled:tiny", device, precision)
     drawn = load_bundled(GROUP).few_shot(SHOTS, seed)
     tasks = dict(zip(PARTS, (drawn.base(), drawn.novel(), load_bundled_others(GROUP)), strict=True))
     tests = {}
     for part, task in tasks.items():
-        loader = evaluation_loader(backbone, task.test, fabric.device)
+        loader = evaluation_loader(backbone, task.test)
         done = _counter(progress, f"reading the drawings ({part})", len(task.test))
-        tests[part] = stem_tokens(backbone.image_tower.stem, loader, fabric.device, done)
+        tests[part] = keep_view(backbone, loader, done)
 
     recipes = {name: load_recipe(name, [*OVERRIDES, *overrides]) for name in METHODS}
     first = next(iter(recipes.values()))
     total = len(tasks["base"].train) * (first.data.views or 0)
     done = _counter(progress, "augmenting the drawings", total)
-    batches = training_batches(backbone, tasks["base"], first, fabric.device, seed, 0, done)
+    batches = training_batches(backbone, tasks["base"], first, seed, 0, done)
 
     frozen = PromptedModel(backbone, None, tasks["base"].class_names, drawn.template)
-    found = {"Zero-shot": _test(frozen, tasks, tests, fabric)}
+    found = {"Zero-shot": _test(frozen, tasks, tests)}
     outcomes = [Outcome("Zero-shot", _measures(found["Zero-shot"]), Log(), None, None)]
     models = {}
     for name, recipe in recipes.items():
@@ -159,7 +160,6 @@ def run_demo(
             backbone,
             tasks["base"],
             recipe,
-            fabric,
             log,
             seed=seed,
             batches=batches,
@@ -167,7 +167,7 @@ def run_demo(
         )
         seconds = time.perf_counter() - started
         models[METHODS[name]] = model
-        found[METHODS[name]] = _test(model, tasks, tests, fabric)
+        found[METHODS[name]] = _test(model, tasks, tests)
         outcomes.append(
             Outcome(METHODS[name], _measures(found[METHODS[name]]), log, seconds, recipe)
         )
@@ -181,10 +181,10 @@ def run_demo(
 
 
 def _test(
-    model: PromptedModel, tasks: dict[str, ImageTask], tests: dict[str, Batch], fabric: Fabric
+    model: PromptedModel, tasks: dict[str, ImageTask], tests: dict[str, Batch]
 ) -> dict[str, Scores]:
     return {
-        part: score(model.for_classes(task.class_names), [tests[part]], fabric.autocast())
+        part: score(model.for_classes(task.class_names), [tests[part]])
         for part, task in tasks.items()
     }
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from promptot.backbones.backbone import Backbone
@@ -63,12 +62,15 @@ class PromptedModel(nn.Module):
     def prompt_tokens(self) -> PromptTokens:
         return PromptTokens() if self.prompts is None else self.prompts()
 
-    def forward(self, inputs: Tensor) -> tuple[Features, Features]:
+    def forward(
+        self, inputs: Tensor, teacher_image: Tensor | None = None
+    ) -> tuple[Features, Features]:
         """Features of the student and of the teacher.
 
         Args:
             inputs: preprocessed images [B, 3, R, R], or their patch tokens [B, N, W] as the stem
                 gives them.
+            teacher_image: the teacher's image features [B, D], if they are known already.
 
         Returns:
             student and teacher `Features`: image [B, D] and text [C, D], L2-normalised. Only the
@@ -77,8 +79,12 @@ class PromptedModel(nn.Module):
         tokens = self.prompt_tokens()
         with torch.no_grad():
             patches = self.patch_tokens(inputs)
-            teacher = Features(image=self._encode_patches(patches), text=self.teacher_text)
-        image = self._encode_patches(patches, tokens.vision) if tokens.vision else teacher.image
+            if teacher_image is None:
+                teacher_image = self.backbone.encode_patches(patches)
+            teacher = Features(image=teacher_image, text=self.teacher_text)
+        image = (
+            self.backbone.encode_patches(patches, tokens.vision) if tokens.vision else teacher.image
+        )
         return Features(image=image, text=self._encode_text(tokens)), teacher
 
     def patch_tokens(self, inputs: Tensor) -> Tensor:
@@ -87,11 +93,11 @@ class PromptedModel(nn.Module):
 
     def encode_images(self, inputs: Tensor) -> Tensor:
         """The student's image features, [B, D]."""
-        return self._encode_patches(self.patch_tokens(inputs), self.prompt_tokens().vision)
+        return self.backbone.encode_patches(self.patch_tokens(inputs), self.prompt_tokens().vision)
 
     def encode_frozen(self, inputs: Tensor) -> Tensor:
         """The teacher's image features, [B, D]."""
-        return self._encode_patches(self.patch_tokens(inputs))
+        return self.backbone.encode_patches(self.patch_tokens(inputs))
 
     def encode_classes(self) -> Tensor:
         """The student's text features, [C, D]."""
@@ -100,10 +106,6 @@ class PromptedModel(nn.Module):
     def for_classes(self, class_names: Sequence[str], template: str | None = None) -> PromptedModel:
         """The same backbone and prompts over other class names."""
         return PromptedModel(self.backbone, self.prompts, class_names, template or self.template)
-
-    def _encode_patches(self, patches: Tensor, prompts: Sequence[Tensor] = ()) -> Tensor:
-        features = self.backbone.image_tower.encode(patches, prompts)
-        return F.normalize(features.float(), dim=-1)
 
     def _encode_text(self, tokens: PromptTokens) -> Tensor:
         if self._text is None:

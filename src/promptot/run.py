@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from lightning_fabric import Fabric
 
 from promptot.adapter import save_adapter
 from promptot.backbones.backbone import Backbone
@@ -31,7 +30,7 @@ from promptot.tasks.readable import choose_shots
 from promptot.training.checkpoint import read_checkpoint
 from promptot.training.loop import Batches, train
 from promptot.training.records import EpochRecord, Log, StepRecord
-from promptot.training.views import CachedViews, stem_tokens
+from promptot.training.views import CachedViews, keep_view
 
 Classes = Literal["base", "novel", "all"]
 
@@ -79,7 +78,6 @@ def fit(
     out: str | Path,
     backbone: Backbone,
     recipe: Recipe,
-    fabric: Fabric,
     *,
     seed: int = 1,
     classes: Classes = "all",
@@ -96,6 +94,7 @@ def fit(
     Args:
         task: images by split; those to learn from are drawn from its training split.
         out: the run folder.
+        backbone: on the device to use.
         classes: which half of the classes to train on, or all.
         workers: processes that load images.
         overwrite: replace a run that is there already.
@@ -121,7 +120,7 @@ def fit(
         _check_same(read_checkpoint(folder / CHECKPOINT).run, identity)
     else:
         _clear(folder)
-    manifest = _manifest(identity, drawn, chosen, backbone, recipe, fabric)
+    manifest = _manifest(identity, drawn, chosen, backbone, recipe)
     write_json(folder / MANIFEST, manifest)
 
     log = Log(folder)
@@ -130,7 +129,6 @@ def fit(
         backbone,
         chosen,
         recipe,
-        fabric,
         log,
         seed=seed,
         workers=workers,
@@ -144,9 +142,9 @@ def fit(
     scores, unreadable = {}, list(drawn.skipped)
     for name, part in parts.items():
         if part.test:
-            loader = evaluation_loader(backbone, part.test, fabric.device, workers)
+            loader = evaluation_loader(backbone, part.test, workers)
             other = model.for_classes(part.class_names)
-            scores[name] = score(other, loader, fabric.autocast())
+            scores[name] = score(other, loader)
             unreadable += loader.skipped
     metrics = summarise_scores(scores)
     save_adapter(
@@ -170,7 +168,6 @@ def adapt(
     backbone: Backbone,
     task: ImageTask,
     recipe: Recipe,
-    fabric: Fabric,
     log: Log,
     *,
     seed: int = 1,
@@ -188,16 +185,14 @@ def adapt(
         checkpoint, identity: see `train`.
 
     Returns:
-        the prompted model over the task's classes, on the fabric's device.
+        the prompted model over the task's classes, on the backbone's device.
     """
-    backbone.to(fabric.device)
     generator = torch.Generator().manual_seed(seed)
     prompts = None
     if recipe.trains:
         prompts = build_prompts(recipe.prompts, backbone, len(task.class_names), generator)
-        prompts.to(fabric.device)
-    with fabric.autocast():
-        model = PromptedModel(backbone, prompts, task.class_names, task.template)
+        prompts.to(backbone.device)
+    model = PromptedModel(backbone, prompts, task.class_names, task.template)
     if prompts is None:
         return model
     objective = Objective(
@@ -207,9 +202,8 @@ def adapt(
     train(
         model,
         objective,
-        batches or training_batches(backbone, task, recipe, fabric.device, seed, workers),
+        batches or training_batches(backbone, task, recipe, seed, workers),
         recipe.optim,
-        fabric,
         log,
         epochs=recipe.evaluate_epoch,
         checkpoint=checkpoint,
@@ -225,7 +219,6 @@ def training_batches(
     backbone: Backbone,
     task: ImageTask,
     recipe: Recipe,
-    device: torch.device,
     seed: int,
     workers: int = 0,
     progress: Callable[[int], None] | None = None,
@@ -242,22 +235,17 @@ def training_batches(
             shuffle=True,
             drop_last=optim.drop_last,
             workers=workers,
-            device=device,
+            device=backbone.device,
         ).batches
     loader = ImageLoader(
         task.train, transform, batch_size=EVALUATION_BATCH, seed=seed, workers=workers
     )
-    stem = backbone.image_tower.stem
-    views = [
-        stem_tokens(stem, loader.batches(view), device, progress) for view in range(data.views)
-    ]
-    return CachedViews(
-        [view.images for view in views], views[0].labels, optim.batch_size, optim.drop_last, seed
-    ).batches
+    views = [keep_view(backbone, loader.batches(view), progress) for view in range(data.views)]
+    return CachedViews(views, optim.batch_size, optim.drop_last, seed).batches
 
 
 def evaluation_loader(
-    backbone: Backbone, examples: tuple[Example, ...], device: torch.device, workers: int = 0
+    backbone: Backbone, examples: tuple[Example, ...], workers: int = 0
 ) -> ImageLoader:
     """Images as the backbone wants them for testing, in order."""
     return ImageLoader(
@@ -265,7 +253,7 @@ def evaluation_loader(
         backbone.preprocess.test(),
         batch_size=EVALUATION_BATCH,
         workers=workers,
-        device=device,
+        device=backbone.device,
         cache_bytes=0,
     )
 
@@ -360,7 +348,6 @@ def _manifest(
     chosen: ImageTask,
     backbone: Backbone,
     recipe: Recipe,
-    fabric: Fabric,
 ) -> dict[str, Any]:
     return {
         "recipe": describe(recipe),
@@ -377,8 +364,8 @@ def _manifest(
             ],
             "skipped": [dataclasses.asdict(item) for item in drawn.skipped],
         },
-        "device": str(fabric.device),
-        "precision": str(fabric._precision.precision),
+        "device": str(backbone.device),
+        "precision": backbone.precision,
         "versions": versions(),
         "platform": platform.platform(),
     }

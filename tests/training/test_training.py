@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from promptot.backbones import Backbone
-from promptot.devices import make_fabric
+from promptot.backbones import Backbone, load_backbone
 from promptot.errors import PromptotError
 from promptot.model import PromptedModel
 from promptot.objectives import Objective, build_preservation
@@ -20,7 +19,7 @@ from promptot.tasks import Batch
 from promptot.training import learning_rate, train
 from promptot.training.checkpoint import read_checkpoint
 from promptot.training.records import Log
-from promptot.training.views import CachedViews, stem_tokens
+from promptot.training.views import CachedViews, keep_view
 
 NAMES = ["cat", "hot dog", "great white shark"]
 
@@ -50,7 +49,6 @@ def run(
         objective,
         options.pop("batches", batches),
         config,
-        make_fabric("cpu", options.pop("precision", "fp32")),
         log,
         epochs=epochs,
         checkpoint=None if folder is None else folder / "checkpoint.safetensors",
@@ -123,8 +121,13 @@ def test_an_interrupted_run_ends_as_the_uninterrupted(
     assert log.steps == whole_log.steps
 
 
-def test_bf16_trains_and_prompts_stay_in_fp32(backbone: Backbone) -> None:
-    model, log = run(backbone, precision="bf16", batches=lambda epoch: batches(1))
+def test_bf16_trains_close_to_fp32_and_prompts_stay_in_fp32(
+    backbone: Backbone, clip_file: Path
+) -> None:
+    half = load_backbone(f"openai:{clip_file}", precision="bf16")
+    assert half.weight_hash() == backbone.weight_hash()
+    assert half.image_tower.transformer.blocks[0].mlp.c_fc.weight.dtype == torch.bfloat16
+    model, log = run(half, batches=lambda epoch: batches(1))
     assert all(p.dtype == torch.float32 for p in model.prompts.parameters())
     assert log.epochs[-1].total < log.epochs[0].total
     _, exact = run(backbone, batches=lambda epoch: batches(1))
@@ -158,20 +161,16 @@ def test_a_damaged_checkpoint_is_an_error(backbone: Backbone, tmp_path: Path) ->
 
 
 def test_cached_views_feed_the_same_features(backbone: Backbone) -> None:
-    stem = backbone.image_tower.stem
-    whole = list(batches(1))
-    tokens = stem_tokens(
-        stem,
-        [Batch(b.images, b.labels, b.indices + 4 * i) for i, b in enumerate(whole)],
-        torch.device("cpu"),
-    )
+    whole = [Batch(b.images, b.labels, b.indices + 4 * i) for i, b in enumerate(batches(1))]
+    tokens = keep_view(backbone, reversed(whole))
     assert tokens.labels.tolist() == torch.cat([b.labels for b in whole]).tolist()
     model = make_model(backbone)
-    expected, _ = model(whole[1].images)
-    student, _ = model(tokens.images[4:8])
+    expected, frozen = model(whole[1].images)
+    student, teacher = model(tokens.images[4:8], tokens.teacher[4:8])
     torch.testing.assert_close(student.image, expected.image)
+    torch.testing.assert_close(teacher.image, frozen.image)
 
-    views = CachedViews([tokens.images, -tokens.images], tokens.labels, 5, True, seed=1)
+    views = CachedViews([tokens, tokens._replace(images=-tokens.images)], 5, True, seed=1)
     first, second, third = (list(views.batches(epoch)) for epoch in (1, 2, 3))
     assert [len(batch.labels) for batch in first] == [5, 5]
     assert all(torch.equal(b.images, tokens.images[b.indices]) for b in first + third)

@@ -15,6 +15,8 @@ from promptot.backbones.preprocess import Preprocess
 from promptot.backbones.text_tower import TextTower
 from promptot.backbones.tokenizer import Tokenizer, tokenize_names, tokenize_template
 
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
+
 
 class Backbone(nn.Module):
     """A CLIP whose weights never learn; prompts are passed in from outside.
@@ -27,6 +29,7 @@ class Backbone(nn.Module):
         tokenizer: text to token ids.
         preprocess: image to tensor.
         logit_scale: s, the factor on cosine similarities, 0-d.
+        precision: of the towers' matrices, "fp32" or "bf16".
     """
 
     logit_scale: Tensor
@@ -47,6 +50,7 @@ class Backbone(nn.Module):
         self.tokenizer = tokenizer
         self.preprocess = preprocess
         self.register_buffer("logit_scale", logit_scale)
+        self.precision = "fp32"
         self._weight_hash: str | None = None
         self.requires_grad_(False)
         self.eval()
@@ -63,12 +67,27 @@ class Backbone(nn.Module):
         """A backbone stays in inference mode, whatever the module around it does."""
         return super().train(False)
 
+    def store_matrices(self, precision: str) -> None:
+        """Store the matrices of both towers in a precision; products are computed in it.
+
+        The weight hash stays that of the weights as they were loaded.
+        """
+        self.weight_hash()
+        for tower in (self.image_tower, self.text_tower):
+            for block in tower.transformer.blocks:
+                block.store_matrices(PRECISIONS[precision])
+        self.precision = precision
+
     def encode_image(self, images: Tensor, prompts: Sequence[Tensor] = ()) -> Tensor:
         """L2-normalised features [B, D] of preprocessed images [B, 3, R, R].
 
         `prompts` are the learnable tokens of `ImageTower.encode`.
         """
-        return F.normalize(self.image_tower(images, prompts).float(), dim=-1)
+        return self.encode_patches(self.image_tower.stem(images), prompts)
+
+    def encode_patches(self, patch_tokens: Tensor, prompts: Sequence[Tensor] = ()) -> Tensor:
+        """L2-normalised features [B, D] of patch tokens [B, N, W], as the stem gives them."""
+        return F.normalize(self.image_tower.encode(patch_tokens, prompts).float(), dim=-1)
 
     def encode_text(self, text: PackedText, context: Sequence[Tensor] = ()) -> Tensor:
         """L2-normalised features [C, D] of packed class names.
@@ -90,7 +109,7 @@ class Backbone(nn.Module):
         return tokenize_names(self.tokenizer, class_names, context_tokens, length).to(self.device)
 
     def weight_hash(self) -> str:
-        """SHA-256 over the names, shapes and fp32 values of the weights, 64 hex digits."""
+        """SHA-256 over the names, shapes and values of the weights as loaded, 64 hex digits."""
         if self._weight_hash is None:
             self._weight_hash = self._hash()
         return self._weight_hash

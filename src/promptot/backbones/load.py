@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from promptot.backbones.backbone import Backbone
+from promptot.backbones.backbone import PRECISIONS, Backbone
 from promptot.errors import PromptotError, nearest
 
 
@@ -56,12 +56,17 @@ SOURCES: dict[str, Source] = {
 }
 
 
-def load_backbone(name: str = "bundled:tiny", device: str | torch.device = "cpu") -> Backbone:
+def load_backbone(
+    name: str = "bundled:tiny", device: str | torch.device = "cpu", precision: str = "fp32"
+) -> Backbone:
     """Load a frozen CLIP by name.
 
     Args:
         name: "<source>:<what>", see `SOURCES`.
         device: where to put it.
+        precision: of the matrices in both towers, see `PRECISIONS`. With "bf16" they take half
+            the memory and matrix products are computed in bf16; the residual stream, norms,
+            softmax, prompts, logits and losses stay in fp32.
 
     Raises:
         PromptotError: unknown source, weights that can't be had, or a kind that is not supported.
@@ -79,4 +84,9 @@ def load_backbone(name: str = "bundled:tiny", device: str | torch.device = "cpu"
         raise PromptotError(
             f"Unknown backbone '{name}'.", fix=f"{hint} Write one of: {patterns}.".strip()
         )
-    return SOURCES[source].load(rest).to(device)
+    if precision not in PRECISIONS:
+        raise PromptotError(f"Unknown precision '{precision}'.", fix=nearest(precision, PRECISIONS))
+    backbone = SOURCES[source].load(rest)
+    if precision != "fp32":
+        backbone.store_matrices(precision)
+    return backbone.to(device)

@@ -122,7 +122,7 @@ def _shared_prefix_block(
             for group in groups
         ]
     )
-    suffix = block.feed_forward(suffix + attn.out_proj(attended))
+    suffix = block.feed_forward(suffix + attn.project_output(attended))
     prefix = block.feed_forward(prefix + attn.attend(q_prefix, k_prefix, v_prefix, causal=True))
     return prefix, suffix
 
@@ -147,7 +147,7 @@ def _read_ends(block: Block, prefix: Tensor, suffix: Tensor, text: PackedText) -
             for group in text.groups
         ]
     )
-    return block.feed_forward(suffix[text.ends] + attn.out_proj(attended))
+    return block.feed_forward(suffix[text.ends] + attn.project_output(attended))
 
 
 def _attend_group(
@@ -173,7 +173,7 @@ def _attend_group(
         future = torch.ones(queries, keys, dtype=torch.bool, device=q.device).triu(1)
         own = own.masked_fill(future, float("-inf"))
     to_prefix = _times_prefix(q, k_prefix.transpose(-2, -1))  # [g, H, Lq, P]
-    weights = torch.cat([to_prefix, own], dim=-1).softmax(dim=-1)
+    weights = torch.cat([to_prefix, own], dim=-1).softmax(dim=-1, dtype=torch.float32).to(q.dtype)
     from_prefix, from_own = weights.split([shared, keys], dim=-1)
     return attn.merge_heads(_times_prefix(from_prefix, v_prefix) + from_own @ v)
 

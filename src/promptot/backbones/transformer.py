@@ -1,20 +1,24 @@
-"""The transformer block that both towers are made of: pre-norm, as in CLIP."""
+"""The transformer block that both towers are made of: pre-norm, as in CLIP.
+
+The matrices may be stored in bf16 while everything between them (residual stream, norms, softmax)
+stays in fp32; a product is computed in the precision of its matrix.
+"""
 
 from __future__ import annotations
+
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-
-class QuickGELU(nn.Module):
-    """CLIP's approximation of GELU: x · sigmoid(1.702 x)."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x * torch.sigmoid(1.702 * x)
+QUICK_GELU_SCALE = 1.702
+ACTIVATIONS = ("gelu", "quick_gelu")
 
 
-ACTIVATIONS: dict[str, type[nn.Module]] = {"gelu": nn.GELU, "quick_gelu": QuickGELU}
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """`F.linear` in the precision of the weight."""
+    return F.linear(x.to(weight.dtype), weight, bias)
 
 
 class Attention(nn.Module):
@@ -33,19 +37,22 @@ class Attention(nn.Module):
 
     def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys and values, each [..., L, W], of `x` [..., L, W]."""
-        q, k, v = F.linear(x, self.in_proj_weight, self.in_proj_bias).chunk(3, dim=-1)
+        q, k, v = linear(x, self.in_proj_weight, self.in_proj_bias).chunk(3, dim=-1)
         return q, k, v
 
     def project_queries(self, x: Tensor) -> Tensor:
         """Only the queries [..., L, W] of `x` [..., L, W]."""
         width = x.shape[-1]
-        return F.linear(x, self.in_proj_weight[:width], self.in_proj_bias[:width])
+        return linear(x, self.in_proj_weight[:width], self.in_proj_bias[:width])
 
     def project_keys_values(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Only the keys and values, each [..., L, W], of `x` [..., L, W]."""
         width = x.shape[-1]
-        k, v = F.linear(x, self.in_proj_weight[width:], self.in_proj_bias[width:]).chunk(2, dim=-1)
+        k, v = linear(x, self.in_proj_weight[width:], self.in_proj_bias[width:]).chunk(2, dim=-1)
         return k, v
+
+    def project_output(self, x: Tensor) -> Tensor:  # [..., W] → [..., W]
+        return linear(x, self.out_proj.weight, self.out_proj.bias)
 
     def split_heads(self, x: Tensor) -> Tensor:
         """[..., L, W] → [..., H, L, W / H]."""
@@ -60,7 +67,63 @@ class Attention(nn.Module):
         out = F.scaled_dot_product_attention(
             self.split_heads(q), self.split_heads(k), self.split_heads(v), is_causal=causal
         )
-        return self.out_proj(self.merge_heads(out))
+        return self.project_output(self.merge_heads(out))
+
+
+class MLP(nn.Module):
+    """Two linear layers around GELU or CLIP's QuickGELU, x · sigmoid(1.702 x)."""
+
+    def __init__(self, width: int, hidden: int, activation: str) -> None:
+        super().__init__()
+        if activation not in ACTIVATIONS:
+            raise ValueError(f"activation must be one of {ACTIVATIONS}, not '{activation}'")
+        self.quick = activation == "quick_gelu"
+        self.c_fc = nn.Linear(width, hidden)
+        self.c_proj = nn.Linear(hidden, width)
+
+    def forward(self, x: Tensor) -> Tensor:  # [..., W] → [..., W]
+        fc, proj = self.c_fc, self.c_proj
+        if fc.weight.requires_grad or proj.weight.requires_grad:
+            hidden = fc(x)
+            hidden = (
+                hidden * torch.sigmoid(QUICK_GELU_SCALE * hidden) if self.quick else F.gelu(hidden)
+            )
+            return proj(hidden)
+        rows = x.flatten(0, -2).to(fc.weight.dtype)
+        out: Tensor = _FrozenMLP.apply(rows, fc.weight, fc.bias, proj.weight, proj.bias, self.quick)
+        return out.unflatten(0, x.shape[:-1])
+
+
+class _FrozenMLP(torch.autograd.Function):
+    """The same MLP when its weights are constants: fewer passes, and one tensor kept for backward.
+
+    With a = 1.702, QuickGELU(x) = silu(a x) / a, whose derivative is silu'(a x). Both factors ride
+    along in the matrix products, so that the activation is one kernel forward and one backward.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,  # [T, W]
+        fc_weight: Tensor,
+        fc_bias: Tensor,
+        proj_weight: Tensor,
+        proj_bias: Tensor,
+        quick: bool,
+    ) -> Tensor:
+        scale = QUICK_GELU_SCALE if quick else 1.0
+        hidden = torch.addmm(fc_bias, x, fc_weight.T, beta=scale, alpha=scale)  # a · fc(x)
+        ctx.save_for_backward(hidden, fc_weight, proj_weight)
+        ctx.quick = quick
+        active = F.silu(hidden) if quick else F.gelu(hidden)
+        return torch.addmm(proj_bias, active, proj_weight.T, alpha=1 / scale)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        hidden, fc_weight, proj_weight = ctx.saved_tensors
+        gradient = gradients[0].to(proj_weight.dtype) @ proj_weight
+        backward = torch.ops.aten.silu_backward if ctx.quick else torch.ops.aten.gelu_backward
+        return backward(gradient, hidden) @ fc_weight, None, None, None, None, None
 
 
 class Block(nn.Module):
@@ -73,10 +136,7 @@ class Block(nn.Module):
         self.ln_1 = nn.LayerNorm(width, eps=eps)
         self.attn = Attention(width, heads)
         self.ln_2 = nn.LayerNorm(width, eps=eps)
-        self.mlp = nn.Sequential()
-        self.mlp.add_module("c_fc", nn.Linear(width, mlp_width))
-        self.mlp.add_module("act", ACTIVATIONS[activation]())
-        self.mlp.add_module("c_proj", nn.Linear(mlp_width, width))
+        self.mlp = MLP(width, mlp_width, activation)
 
     def forward(self, x: Tensor) -> Tensor:  # [B, L, W] → [B, L, W]
         q, k, v = self.attn.project(self.ln_1(x))
@@ -92,6 +152,13 @@ class Block(nn.Module):
 
     def feed_forward(self, x: Tensor) -> Tensor:  # [..., W] → [..., W]
         return x + self.mlp(self.ln_2(x))
+
+    def store_matrices(self, dtype: torch.dtype) -> None:
+        """Store the matrices and their biases in `dtype`; products are computed in it."""
+        for module in (self.attn.out_proj, self.mlp.c_fc, self.mlp.c_proj):
+            module.to(dtype)
+        for parameter in (self.attn.in_proj_weight, self.attn.in_proj_bias):
+            parameter.data = parameter.data.to(dtype)
 
 
 class Transformer(nn.Module):

@@ -94,12 +94,12 @@ def demo(
 ) -> None:
     """Compare zero-shot, IVLP and Prompt-OT on the drawings inside the package."""
     from promptot.demo import headline, run_demo
-    from promptot.devices import make_fabric
+    from promptot.devices import pick_device
     from promptot.reports import rich_table
 
     console = console_for(json_path)
     with progress_bar(console) as bar:
-        result = run_demo(out, make_fabric(device, precision), seed, set_ or (), Stages(bar))
+        result = run_demo(out, seed, set_ or (), pick_device(device), precision, Stages(bar))
     console.print(rich_table(result.table, title="A small CLIP, adapted to drawings of animals"))
     console.print(escape(headline(result.outcomes)), highlight=False)
     console.print(f"{result.seconds:.0f} s. Report: {result.page}", highlight=False)
@@ -213,10 +213,10 @@ def predict(
 ) -> None:
     """Classify images, among the trained class names or any others."""
     import promptot
-    from promptot.devices import make_fabric
+    from promptot.devices import pick_device
 
     console = console_for(json_path)
-    classifier = promptot.load(run, backbone, make_fabric(device).device)
+    classifier = promptot.load(run, backbone, pick_device(device))
     names = None if classes is None else [name.strip() for name in classes.split(",")]
     predictions = classifier.predict(images, names, top_k)
     rows = [

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -52,7 +51,6 @@ class Scores:
 def score(
     model: PromptedModel,
     batches: Iterable[Batch],
-    autocast: AbstractContextManager[None] | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> Scores:
     """Classify images among the model's class names, prompted and frozen.
@@ -62,7 +60,6 @@ def score(
     Args:
         model: on the device to use.
         batches: images [B, 3, R, R], or their patch tokens [B, N, W], with labels.
-        autocast: a context for reduced precision.
         progress: called with the number of images after each batch.
 
     Raises:
@@ -71,18 +68,18 @@ def score(
     device = model.backbone.device
     scale = model.backbone.logit_scale
     labels, student, teacher, indices = [], [], [], []
-    with autocast or nullcontext():
-        student_text = model.encode_classes()
-        for batch in batches:
-            patches = model.patch_tokens(batch.images.to(device, non_blocking=True))
-            frozen = model.encode_frozen(patches)
-            prompted = model.encode_images(patches) if model.prompts is not None else frozen
-            student.append((scale * prompted @ student_text.T).float().cpu())
-            teacher.append((scale * frozen @ model.teacher_text.T).float().cpu())
-            labels.append(batch.labels)
-            indices.append(batch.indices)
-            if progress is not None:
-                progress(len(batch.labels))
+    student_text = model.encode_classes()
+    for batch in batches:
+        patches = model.patch_tokens(batch.images.to(device, non_blocking=True))
+        known = batch.teacher
+        frozen = model.encode_frozen(patches) if known is None else known.to(device)
+        prompted = model.encode_images(patches) if model.prompts is not None else frozen
+        student.append((scale * prompted @ student_text.T).float().cpu())
+        teacher.append((scale * frozen @ model.teacher_text.T).float().cpu())
+        labels.append(batch.labels)
+        indices.append(batch.indices)
+        if progress is not None:
+            progress(len(batch.labels))
     if not labels:
         raise ValueError("there are no images to score")
     return Scores(torch.cat(labels), torch.cat(student), torch.cat(teacher), torch.cat(indices))

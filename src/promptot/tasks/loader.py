@@ -20,11 +20,22 @@ _Loaded = tuple[Tensor, int, int] | Skipped
 
 
 class Batch(NamedTuple):
-    """Some images of a task."""
+    """Some images of a task, or their patch tokens as a backbone's stem gives them."""
 
-    images: Tensor  # [B, 3, H, W]
+    images: Tensor  # [B, 3, H, W], or patch tokens [B, N, W]
     labels: Tensor  # [B] long
     indices: Tensor  # [B] long, positions in the list of examples
+    teacher: Tensor | None = None  # [B, D], the frozen model's image features, where kept
+
+    def to(self, device: torch.device | str) -> Batch:
+        """The same batch on a device."""
+        teacher = self.teacher
+        return Batch(
+            self.images.to(device, non_blocking=True),
+            self.labels.to(device, non_blocking=True),
+            self.indices.to(device, non_blocking=True),
+            None if teacher is None else teacher.to(device, non_blocking=True),
+        )
 
 
 class ImageDataset(Dataset[_Loaded]):

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning_fabric import Fabric
 from torch import Tensor
 
 from promptot.errors import PromptotError
@@ -29,7 +28,6 @@ def train(
     objective: Objective,
     batches: Batches,
     config: OptimConfig,
-    fabric: Fabric,
     log: Log,
     *,
     epochs: int | None = None,
@@ -42,11 +40,10 @@ def train(
     """Train the prompts of `model` in place.
 
     Args:
-        model: its prompts must exist.
+        model: on the device to use; its prompts must exist.
         objective: what is minimised.
         batches: gives an epoch's batches (images or patch tokens, labels) for its number, from 1.
         config: optimiser and schedule.
-        fabric: device and precision.
         log: where each epoch's records go.
         epochs: stop after this many, of the `config.epochs` that the schedule spans.
         checkpoint: file to write after every epoch; if it exists, training goes on from it.
@@ -83,14 +80,13 @@ def train(
             group["lr"] = lr
         steps: list[StepRecord] = []
         for batch in batches(epoch):
-            inputs, labels = fabric.to_device((batch.images, batch.labels))
-            with fabric.autocast():
-                student, teacher = model(inputs)
-            result = objective(student, teacher, labels, model.backbone.logit_scale)
+            batch = batch.to(model.backbone.device)
+            student, teacher = model(batch.images, batch.teacher)
+            result = objective(student, teacher, batch.labels, model.backbone.logit_scale)
             optimizer.zero_grad()
-            fabric.backward(result.total)
+            result.total.backward()
             optimizer.step()
-            accuracy = (result.logits.argmax(dim=1) == labels).float().mean()
+            accuracy = (result.logits.argmax(dim=1) == batch.labels).float().mean()
             steps.append(_record(epoch, len(steps) + 1, lr, result, accuracy))
             if on_step is not None:
                 on_step(steps[-1])

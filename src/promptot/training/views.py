@@ -1,6 +1,7 @@
-"""Patch tokens of a few augmented views per image, made once and used in turn.
+"""A few augmented views per image, made once, kept as patch tokens and used in turn.
 
-Prompts enter after the stem, so for a backbone whose stem is most of the work (a convolutional
+Prompts enter after the stem, and the teacher has none: with the views kept, neither the stem nor
+the teacher is ever computed again. For a backbone whose stem is most of the work (a convolutional
 trunk) an epoch on kept views costs a fraction of one that augments anew.
 """
 
@@ -11,24 +12,21 @@ from collections.abc import Callable, Iterable, Iterator
 import torch
 from torch import Tensor
 
+from promptot.backbones.backbone import Backbone
 from promptot.tasks.loader import Batch
 
 
 class CachedViews:
-    """K views of N images as patch tokens; epoch e trains on view (e − 1) mod K of every image.
+    """K views of N images; epoch e trains on view (e − 1) mod K of every image.
 
     Args:
-        views: the patch tokens of each view, K tensors [N, P, W].
-        labels: [N].
+        views: each view of all the images, as `keep_view` makes it.
         batch_size, drop_last: of the batches; an epoch is never empty.
         seed: of the order of each epoch.
     """
 
-    def __init__(
-        self, views: list[Tensor], labels: Tensor, batch_size: int, drop_last: bool, seed: int
-    ) -> None:
+    def __init__(self, views: list[Batch], batch_size: int, drop_last: bool, seed: int) -> None:
         self.views = views
-        self.labels = labels
         self.batch_size = batch_size
         self.drop_last = drop_last
         self.seed = seed
@@ -37,32 +35,39 @@ class CachedViews:
         """Shuffled batches of one epoch, counted from 1."""
         view = self.views[(epoch - 1) % len(self.views)]
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
-        order = torch.randperm(len(view), generator=generator)
-        for indices in order.split(self.batch_size):
-            whole = len(indices) == self.batch_size or len(order) < self.batch_size
+        order = torch.randperm(len(view.labels), generator=generator)
+        for chosen in order.split(self.batch_size):
+            whole = len(chosen) == self.batch_size or len(order) < self.batch_size
             if whole or not self.drop_last:
-                yield Batch(view[indices], self.labels[indices], indices)
+                teacher = None if view.teacher is None else view.teacher[chosen]
+                yield Batch(view.images[chosen], view.labels[chosen], chosen, teacher)
 
 
 @torch.no_grad()
-def stem_tokens(
-    stem: Callable[[Tensor], Tensor],
+def keep_view(
+    backbone: Backbone,
     batches: Iterable[Batch],
-    device: torch.device,
     progress: Callable[[int], None] | None = None,
 ) -> Batch:
-    """Patch tokens of all the images of `batches`, in the order of their indices, on the CPU.
+    """Patch tokens and the teacher's features of all images, on the CPU, in order of their indices.
 
     Args:
-        stem: images [B, 3, R, R] to patch tokens [B, P, W].
+        backbone: on the device to use.
+        batches: of images [B, 3, R, R].
         progress: called with the number of images after each batch.
+
+    Raises:
+        ValueError: there is no batch.
     """
-    tokens, labels, indices = [], [], []
+    kept: list[tuple[Tensor, ...]] = []
     for batch in batches:
-        tokens.append(stem(batch.images.to(device)).cpu())
-        labels.append(batch.labels)
-        indices.append(batch.indices)
+        tokens = backbone.image_tower.stem(batch.images.to(backbone.device))
+        teacher = backbone.encode_patches(tokens)
+        kept.append((tokens.cpu(), batch.labels, batch.indices, teacher.cpu()))
         if progress is not None:
             progress(len(batch.labels))
-    order = torch.cat(indices).argsort()
-    return Batch(torch.cat(tokens)[order], torch.cat(labels)[order], torch.cat(indices)[order])
+    if not kept:
+        raise ValueError("there are no images to keep")
+    tokens, labels, indices, teacher = (torch.cat(column) for column in zip(*kept, strict=True))
+    order = indices.argsort()
+    return Batch(tokens[order], labels[order], indices[order], teacher[order])
