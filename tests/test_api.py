@@ -15,7 +15,8 @@ import promptot
 from promptot.api import Evaluation
 from promptot.backbones import Backbone
 from promptot.errors import PromptotError
-from promptot.run import Callbacks, Run
+from promptot.run import Run
+from promptot.training.loop import Callbacks
 
 QUICK = ("optim.epochs=2", "optim.lr=0.01")
 

@@ -17,7 +17,6 @@ from promptot.evaluation.scoring import Scores, score
 from promptot.recipes import Recipe, load_recipe
 from promptot.run import (
     MANIFEST,
-    Callbacks,
     Classes,
     Run,
     evaluation_loader,
@@ -25,6 +24,7 @@ from promptot.run import (
 )
 from promptot.run import fit as fit_task
 from promptot.tasks import ImageTask, Skipped, load_folder, split_examples
+from promptot.training.loop import Callbacks
 
 PathLike = str | os.PathLike[str]
 

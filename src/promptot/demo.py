@@ -28,11 +28,12 @@ from promptot.reports import (
     Row,
     write_report,
 )
-from promptot.run import Callbacks, adapt, evaluation_loader, training_batches, versions
+from promptot.run import adapt, evaluation_loader, training_loader, versions
 from promptot.tasks.bundled import load_bundled, load_bundled_others
 from promptot.tasks.dataset import ImageTask
 from promptot.tasks.images import load_image
 from promptot.tasks.loader import Batch
+from promptot.training.loop import Callbacks
 from promptot.training.records import EpochRecord, Log
 from promptot.training.views import keep_view
 
@@ -139,15 +140,15 @@ def run_demo(
     tasks = dict(zip(PARTS, (drawn.base(), drawn.novel(), load_bundled_others(GROUP)), strict=True))
     tests = {}
     for part, task in tasks.items():
-        loader = evaluation_loader(backbone, task.test)
+        drawings = evaluation_loader(backbone, task.test)
         done = _counter(progress, f"reading the drawings ({part})", len(task.test))
-        tests[part] = keep_view(backbone, loader, done)
+        tests[part] = keep_view(backbone, drawings, done)
 
     recipes = {name: load_recipe(name, [*OVERRIDES, *overrides]) for name in METHODS}
     first = next(iter(recipes.values()))
     total = len(tasks["base"].train) * (first.data.views or 0)
     done = _counter(progress, "augmenting the drawings", total)
-    batches = training_batches(backbone, tasks["base"], first, seed, 0, done)
+    loader = training_loader(backbone, tasks["base"], first, seed, 0, done)
 
     frozen = PromptedModel(backbone, None, tasks["base"].class_names, drawn.template)
     found = {"Zero-shot": _test(frozen, tasks, tests)}
@@ -162,7 +163,7 @@ def run_demo(
             recipe,
             log,
             seed=seed,
-            batches=batches,
+            loader=loader,
             callbacks=_training_progress(progress, METHODS[name]),
         )
         seconds = time.perf_counter() - started

@@ -52,7 +52,7 @@ class PromptedModel(nn.Module):
                 fix="Use the class names they were trained on, or train with "
                 "prompts.class_specific=false.",
             )
-        self._text = (
+        self.text = (
             backbone.tokenize_names(class_names, tokens.text[0].shape[-2]) if tokens.text else None
         )
         with torch.no_grad():
@@ -108,6 +108,6 @@ class PromptedModel(nn.Module):
         return PromptedModel(self.backbone, self.prompts, class_names, template or self.template)
 
     def _encode_text(self, tokens: PromptTokens) -> Tensor:
-        if self._text is None:
+        if self.text is None:
             return self.teacher_text
-        return self.backbone.encode_text(self._text, tokens.text)
+        return self.backbone.encode_text(self.text, tokens.text)

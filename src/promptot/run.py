@@ -28,8 +28,8 @@ from promptot.tasks.dataset import Example, ImageTask, Skipped
 from promptot.tasks.loader import ImageLoader
 from promptot.tasks.readable import choose_shots
 from promptot.training.checkpoint import read_checkpoint
-from promptot.training.loop import Batches, train
-from promptot.training.records import EpochRecord, Log, StepRecord
+from promptot.training.loop import Callbacks, Loader, train
+from promptot.training.records import Log
 from promptot.training.views import CachedViews, keep_view
 
 Classes = Literal["base", "novel", "all"]
@@ -39,15 +39,6 @@ CHECKPOINT = "checkpoint.safetensors"
 MANIFEST = "manifest.json"
 CONTENTS = (ADAPTER, CHECKPOINT, MANIFEST, "steps.csv", "epochs.csv", "report.html")
 EVALUATION_BATCH = 32
-
-
-@dataclass(frozen=True)
-class Callbacks:
-    """Who is told how it goes; each may be None."""
-
-    on_start: Callable[[int, int], None] | None = None  # epochs done, epochs in all
-    on_step: Callable[[StepRecord], None] | None = None
-    on_epoch: Callable[[EpochRecord], None] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,7 +125,7 @@ def fit(
         workers=workers,
         checkpoint=folder / CHECKPOINT,
         identity=identity,
-        callbacks=callbacks or Callbacks(),
+        callbacks=callbacks,
     )
     seconds = time.perf_counter() - began
 
@@ -172,16 +163,16 @@ def adapt(
     *,
     seed: int = 1,
     workers: int = 0,
-    batches: Batches | None = None,
+    loader: Loader | None = None,
     checkpoint: Path | None = None,
     identity: dict[str, Any] | None = None,
-    callbacks: Callbacks = Callbacks(),
+    callbacks: Callbacks | None = None,
 ) -> PromptedModel:
     """Train the prompts of a recipe on a task's training images; the heart of `fit`.
 
     Args:
         task: its training images are all used.
-        batches: instead of loading the task's images; see `train`.
+        loader: gives the batches; by default `training_loader` of the task.
         checkpoint, identity: see `train`.
 
     Returns:
@@ -202,27 +193,25 @@ def adapt(
     train(
         model,
         objective,
-        batches or training_batches(backbone, task, recipe, seed, workers),
+        loader or training_loader(backbone, task, recipe, seed, workers),
         recipe.optim,
         log,
         epochs=recipe.evaluate_epoch,
         checkpoint=checkpoint,
         run=identity,
-        on_start=callbacks.on_start,
-        on_step=callbacks.on_step,
-        on_epoch=callbacks.on_epoch,
+        callbacks=callbacks or Callbacks(),
     )
     return model
 
 
-def training_batches(
+def training_loader(
     backbone: Backbone,
     task: ImageTask,
     recipe: Recipe,
     seed: int,
     workers: int = 0,
     progress: Callable[[int], None] | None = None,
-) -> Batches:
+) -> Loader:
     """Batches of augmented images, or of the patch tokens of kept views if the recipe says so."""
     optim, data = recipe.optim, recipe.data
     transform = backbone.preprocess.train(scale=(data.smallest_crop, 1.0))
@@ -236,12 +225,12 @@ def training_batches(
             drop_last=optim.drop_last,
             workers=workers,
             device=backbone.device,
-        ).batches
+        )
     loader = ImageLoader(
         task.train, transform, batch_size=EVALUATION_BATCH, seed=seed, workers=workers
     )
     views = [keep_view(backbone, loader.batches(view), progress) for view in range(data.views)]
-    return CachedViews(views, optim.batch_size, optim.drop_last, seed).batches
+    return CachedViews(views, optim.batch_size, optim.drop_last, seed)
 
 
 def evaluation_loader(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -18,6 +18,8 @@ from promptot.recipes import OptimConfig
 from promptot.tasks import Batch
 from promptot.training import learning_rate, train
 from promptot.training.checkpoint import read_checkpoint
+from promptot.training.estimate import Estimate
+from promptot.training.loop import Callbacks
 from promptot.training.records import Log
 from promptot.training.views import CachedViews, keep_view
 
@@ -37,6 +39,16 @@ def batches(epoch: int, count: int = 3) -> Iterator[Batch]:
         yield Batch(images, labels, torch.arange(4))
 
 
+class Made:
+    """A loader of made-up batches."""
+
+    def __init__(self, batches: Callable[[int], Iterator[Batch]]) -> None:
+        self.batches = batches
+
+    def __len__(self) -> int:
+        return len(list(self.batches(1)))
+
+
 def run(
     backbone: Backbone, folder: Path | None = None, epochs: int | None = None, **options
 ) -> tuple[PromptedModel, Log]:
@@ -47,12 +59,12 @@ def run(
     train(
         model,
         objective,
-        options.pop("batches", batches),
+        Made(options.pop("batches", batches)),
         config,
         log,
         epochs=epochs,
         checkpoint=None if folder is None else folder / "checkpoint.safetensors",
-        **options,
+        callbacks=Callbacks(**options),
     )
     return model, log
 
@@ -173,7 +185,19 @@ def test_cached_views_feed_the_same_features(backbone: Backbone) -> None:
     views = CachedViews([tokens, tokens._replace(images=-tokens.images)], 5, True, seed=1)
     first, second, third = (list(views.batches(epoch)) for epoch in (1, 2, 3))
     assert [len(batch.labels) for batch in first] == [5, 5]
+    assert len(views) == 2
     assert all(torch.equal(b.images, tokens.images[b.indices]) for b in first + third)
     assert all(torch.equal(b.images, -tokens.images[b.indices]) for b in second)
     assert first[0].indices.tolist() != third[0].indices.tolist()
     assert torch.equal(first[0].indices, next(iter(views.batches(1))).indices)
+
+
+def test_an_estimate_changes_nothing(backbone: Backbone) -> None:
+    estimates: list[Estimate] = []
+    told, log = run(backbone, on_estimate=estimates.append)
+    plain, plain_log = run(backbone)
+    assert torch.equal(told.prompts.text[0], plain.prompts.text[0])
+    assert log.steps == plain_log.steps
+    assert estimates[0].steps == 3
+    assert estimates[0].epoch_seconds > 0
+    assert 0 < estimates[0].memory_bytes < estimates[0].available_bytes

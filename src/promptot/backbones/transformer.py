@@ -153,6 +153,11 @@ class Block(nn.Module):
     def feed_forward(self, x: Tensor) -> Tensor:  # [..., W] → [..., W]
         return x + self.mlp(self.ln_2(x))
 
+    @property
+    def element_size(self) -> int:
+        """Bytes of one element of the matrices, and of what is computed with them."""
+        return self.mlp.c_fc.weight.element_size()
+
     def store_matrices(self, dtype: torch.dtype) -> None:
         """Store the matrices and their biases in `dtype`; products are computed in it."""
         for module in (self.attn.out_proj, self.mlp.c_fc, self.mlp.c_proj):

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -17,42 +18,61 @@ from promptot.objectives.objective import Objective, ObjectiveResult
 from promptot.recipes.schema import OptimConfig
 from promptot.tasks.loader import Batch
 from promptot.training.checkpoint import read_checkpoint, restore, save_checkpoint
+from promptot.training.estimate import Estimate, check_memory
 from promptot.training.records import EpochRecord, Log, StepRecord
 from promptot.training.schedule import learning_rate
 
-Batches = Callable[[int], Iterable[Batch]]
+
+class Loader(Protocol):
+    """Batches of images or of patch tokens, epoch by epoch."""
+
+    def __len__(self) -> int:
+        """Batches an epoch."""
+        ...
+
+    def batches(self, epoch: int) -> Iterator[Batch]:
+        """The batches of one epoch, counted from 1; the same ones whenever it is asked for."""
+        ...
+
+
+@dataclass(frozen=True)
+class Callbacks:
+    """Who is told how it goes; each may be None."""
+
+    on_estimate: Callable[[Estimate], None] | None = None
+    on_start: Callable[[int, int], None] | None = None  # epochs done, epochs in all
+    on_step: Callable[[StepRecord], None] | None = None
+    on_epoch: Callable[[EpochRecord], None] | None = None
 
 
 def train(
     model: PromptedModel,
     objective: Objective,
-    batches: Batches,
+    loader: Loader,
     config: OptimConfig,
     log: Log,
     *,
     epochs: int | None = None,
     checkpoint: Path | None = None,
     run: dict[str, Any] | None = None,
-    on_start: Callable[[int, int], None] | None = None,
-    on_step: Callable[[StepRecord], None] | None = None,
-    on_epoch: Callable[[EpochRecord], None] | None = None,
+    callbacks: Callbacks = Callbacks(),
 ) -> None:
     """Train the prompts of `model` in place.
 
     Args:
         model: on the device to use; its prompts must exist.
         objective: what is minimised.
-        batches: gives an epoch's batches (images or patch tokens, labels) for its number, from 1.
+        loader: gives the batches.
         config: optimiser and schedule.
         log: where each epoch's records go.
         epochs: stop after this many, of the `config.epochs` that the schedule spans.
         checkpoint: file to write after every epoch; if it exists, training goes on from it.
         run: what identifies the run, kept in the checkpoint.
-        on_start: called with the epochs already done and the epochs in all.
-        on_step, on_epoch: called with each record.
+        callbacks: who is told how it goes. An estimate costs three trial steps, which change
+            nothing.
 
     Raises:
-        PromptotError: the loss is not finite, or an epoch has no batch.
+        PromptotError: there is not enough memory, the loss is not finite, or an epoch has no batch.
     """
     prompts = model.prompts
     if prompts is None:
@@ -63,44 +83,65 @@ def train(
         momentum=config.momentum,
         weight_decay=config.weight_decay,
     )
-    start = 0
+    start, last = 0, epochs or config.epochs
     if checkpoint is not None and checkpoint.is_file():
         state = read_checkpoint(checkpoint)
         restore(state, prompts, optimizer)
         start = state.epoch
         log.restore(start)
 
-    last = epochs or config.epochs
-    if on_start is not None:
-        on_start(start, last)
+    def backpropagate(batch: Batch) -> tuple[ObjectiveResult, Batch]:
+        batch = batch.to(model.backbone.device)
+        student, teacher = model(batch.images, batch.teacher)
+        result = objective(student, teacher, batch.labels, model.backbone.logit_scale)
+        optimizer.zero_grad()
+        result.total.backward()
+        return result, batch
+
+    memory, available = check_memory(model, config.batch_size)
+    if callbacks.on_estimate is not None:
+        seconds = _trial(loader.batches(start + 1), backpropagate)
+        callbacks.on_estimate(Estimate(seconds, len(loader), memory, available))
+    if callbacks.on_start is not None:
+        callbacks.on_start(start, last)
+
     for epoch in range(start + 1, last + 1):
         began = time.perf_counter()
         lr = learning_rate(epoch, config)
         for group in optimizer.param_groups:
             group["lr"] = lr
         steps: list[StepRecord] = []
-        for batch in batches(epoch):
-            batch = batch.to(model.backbone.device)
-            student, teacher = model(batch.images, batch.teacher)
-            result = objective(student, teacher, batch.labels, model.backbone.logit_scale)
-            optimizer.zero_grad()
-            result.total.backward()
+        for loaded in loader.batches(epoch):
+            result, batch = backpropagate(loaded)
             optimizer.step()
             accuracy = (result.logits.argmax(dim=1) == batch.labels).float().mean()
             steps.append(_record(epoch, len(steps) + 1, lr, result, accuracy))
-            if on_step is not None:
-                on_step(steps[-1])
+            if callbacks.on_step is not None:
+                callbacks.on_step(steps[-1])
         if not steps:
             raise PromptotError(
-                f"Epoch {epoch} has no batch: there are fewer images than the batch size.",
-                fix=f"Lower optim.batch_size (now {config.batch_size}) or set "
+                f"Epoch {epoch} has no batch: none of its images could be read, or there are "
+                "fewer than the batch size.",
+                fix=f"Check the images, lower optim.batch_size (now {config.batch_size}) or set "
                 "optim.drop_last=false.",
             )
         record = log.add_epoch(steps, time.perf_counter() - began)
         if checkpoint is not None:
             save_checkpoint(checkpoint, epoch, run or {}, prompts, optimizer)
-        if on_epoch is not None:
-            on_epoch(record)
+        if callbacks.on_epoch is not None:
+            callbacks.on_epoch(record)
+
+
+def _trial(batches: Iterator[Batch], step: Callable[[Batch], object], repeats: int = 2) -> float:
+    """Seconds a step, loading included, the first (which warms up) left out; 0 without batches."""
+    marks = []
+    for batch, _ in zip(batches, range(repeats + 1), strict=False):
+        result = step(batch)
+        del result
+        if batch.images.is_cuda:
+            torch.cuda.synchronize()
+        marks.append(time.perf_counter())
+    return (marks[-1] - marks[0]) / (len(marks) - 1) if len(marks) > 1 else 0.0
 
 
 def _record(

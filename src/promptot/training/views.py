@@ -31,6 +31,12 @@ class CachedViews:
         self.drop_last = drop_last
         self.seed = seed
 
+    def __len__(self) -> int:
+        """Batches an epoch."""
+        images = len(self.views[0].labels)
+        whole = images // self.batch_size
+        return max(1, whole) if self.drop_last else -(-images // self.batch_size)
+
     def batches(self, epoch: int) -> Iterator[Batch]:
         """Shuffled batches of one epoch, counted from 1."""
         view = self.views[(epoch - 1) % len(self.views)]
