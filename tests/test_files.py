@@ -25,9 +25,14 @@ def test_what_is_written_is_there_and_nothing_else(tmp_path: Path) -> None:
 @pytest.mark.parametrize("error", [ValueError("broke"), KeyboardInterrupt()])
 def test_an_interruption_leaves_the_old_file(tmp_path: Path, error: BaseException) -> None:
     write_text(tmp_path / "a.txt", "old")
-    with pytest.raises(type(error)), atomic_write(tmp_path / "a.txt") as temporary:
-        temporary.write_text("half of the new")
-        raise error
+
+    def write_half() -> None:
+        with atomic_write(tmp_path / "a.txt") as temporary:
+            temporary.write_text("half of the new")
+            raise error
+
+    with pytest.raises(type(error)):
+        write_half()
     assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]
     assert (tmp_path / "a.txt").read_text() == "old"
 

@@ -105,6 +105,18 @@ def test_packing_restores_the_order() -> None:
     assert packed.unsort(packed.order).tolist() == [0, 1, 2, 3]
 
 
+def test_few_padding_tokens_replace_a_group_and_change_nothing() -> None:
+    tower = make_tower(3, 3)
+    names = make_names(3, 100, 3) + [[SOS, *range(1, 1 + n), EOS] for n in (9, 10, 12)]
+    packed = pack(names, shared=1)
+    assert [group.classes for group in packed.groups][-1] == 3
+    assert packed.groups[-1].beyond_end is not None
+    assert len(packed.suffixes) == sum(len(name) - 1 for name in names) + 3 + 2
+    assert packed.suffixes[packed.ends].tolist() == [EOS] * len(names)
+    expected = full_length_features(tower, names)
+    torch.testing.assert_close(tower(packed), expected, rtol=1e-5, atol=1e-5)
+
+
 def test_no_names_is_an_error() -> None:
     with pytest.raises(PromptotError, match="no class names"):
         pack([])

@@ -2,23 +2,37 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from promptot.errors import PromptotError
 
+PADDING_PER_GROUP = 16
+"""A group of its own costs about as much as this many tokens; below that, padding is cheaper."""
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, eq=False)
 class LengthGroup:
-    """Classes whose own part has the same number of tokens, neighbours in the packed order."""
+    """Neighbouring classes whose own parts are computed together, padded to one length.
+
+    Attributes:
+        first_class, classes: which classes, in packed order (g of them).
+        first_token, length: where their tokens are: g · L of them from the first on.
+        future: True where a token must not look: later positions, padding included, [L, L].
+        beyond_end: True at positions after each class's [EOS], [g, 1, 1, L]; None if there are
+            none, because all have the same length.
+    """
 
     first_class: int
     classes: int
     first_token: int
     length: int
+    future: Tensor
+    beyond_end: Tensor | None
 
     @property
     def tokens(self) -> slice:
@@ -28,18 +42,24 @@ class LengthGroup:
     def members(self) -> slice:
         return slice(self.first_class, self.first_class + self.classes)
 
+    def to(self, device: torch.device | str) -> LengthGroup:
+        beyond = None if self.beyond_end is None else self.beyond_end.to(device)
+        return replace(self, future=self.future.to(device), beyond_end=beyond)
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, eq=False)
 class PackedText:
     """C token sequences that begin alike, packed.
 
     Attributes:
         prefix: tokens that all the sequences start with, [SOS] first, [P].
         suffixes: the remaining tokens of each class up to its [EOS], shortest class first, [T].
+            Where that is cheaper than one more group, a few follow an [EOS] as padding; causal
+            attention keeps them from changing anything.
         offsets: position of each of these tokens in its class's own part, from 0, [T].
         order: original index of each packed class, [C].
         ends: index in `suffixes` of each packed class's [EOS], [C].
-        groups: runs of packed classes with the same length.
+        groups: runs of packed classes that are computed together.
     """
 
     prefix: Tensor
@@ -69,7 +89,7 @@ class PackedText:
             self.offsets.to(device),
             self.order.to(device),
             self.ends.to(device),
-            self.groups,
+            tuple(group.to(device) for group in self.groups),
         )
 
 
@@ -84,31 +104,68 @@ def pack(sequences: Sequence[Sequence[int]], shared: int | None = None) -> Packe
     Example:
         >>> packed = pack([[0, 5, 6, 7, 9], [0, 5, 8, 9]])
         >>> packed.prefix.tolist(), packed.suffixes.tolist(), packed.order.tolist()
-        ([0, 5], [8, 9, 6, 7, 9], [1, 0])
+        ([0, 5], [8, 9, 9, 6, 7, 9], [1, 0])
     """
     if not sequences:
         raise PromptotError("There are no class names.", fix="Give at least one.")
     if shared is None:
         shared = _common_prefix(sequences)
     order = sorted(range(len(sequences)), key=lambda index: len(sequences[index]))
-    suffixes = [list(sequences[index][shared:]) for index in order]
-    lengths = [len(suffix) for suffix in suffixes]
-    groups: list[LengthGroup] = []
-    token = 0
-    for index, length in enumerate(lengths):
-        if groups and groups[-1].length == length:
-            last = groups.pop()
-            groups.append(LengthGroup(last.first_class, last.classes + 1, last.first_token, length))
-        else:
-            groups.append(LengthGroup(index, 1, token, length))
-        token += length
+    own = [list(sequences[index][shared:]) for index in order]
+    suffixes: list[int] = []
+    offsets: list[int] = []
+    ends: list[int] = []
+    groups = []
+    for first, last in _group([len(tokens) for tokens in own]):
+        members = own[first:last]
+        length = len(members[-1])
+        groups.append(_make_group(first, len(suffixes), [len(tokens) for tokens in members]))
+        for tokens in members:
+            ends.append(len(suffixes) + len(tokens) - 1)
+            suffixes += tokens + tokens[-1:] * (length - len(tokens))
+            offsets += range(length)
     return PackedText(
         prefix=torch.tensor(sequences[0][:shared], dtype=torch.long),
-        suffixes=torch.tensor([token for suffix in suffixes for token in suffix]),
-        offsets=torch.cat([torch.arange(length) for length in lengths]),
+        suffixes=torch.tensor(suffixes),
+        offsets=torch.tensor(offsets),
         order=torch.tensor(order),
-        ends=torch.tensor(lengths).cumsum(0) - 1,
+        ends=torch.tensor(ends),
         groups=tuple(groups),
+    )
+
+
+def _group(lengths: Sequence[int]) -> list[tuple[int, int]]:
+    """Runs [first, last) of ascending lengths to compute together, from the longest on.
+
+    A run takes in the next shorter length as long as the padding of that costs less than a group.
+    """
+    runs: list[tuple[int, int]] = []
+    last = len(lengths)
+    while last > 0:
+        longest = lengths[last - 1]
+        first, padding = last, 0
+        while first > 0:
+            shorter = lengths[first - 1]
+            start = bisect_left(lengths, shorter, 0, first)
+            padding += (first - start) * (longest - shorter)
+            if padding > PADDING_PER_GROUP:
+                break
+            first = start
+        runs.append((first, last))
+        last = first
+    return runs[::-1]
+
+
+def _make_group(first_class: int, first_token: int, lengths: Sequence[int]) -> LengthGroup:
+    length = lengths[-1]
+    beyond = torch.arange(length) >= torch.tensor(lengths)[:, None]  # [g, L]
+    return LengthGroup(
+        first_class=first_class,
+        classes=len(lengths),
+        first_token=first_token,
+        length=length,
+        future=torch.ones(length, length, dtype=torch.bool).triu(1),
+        beyond_end=beyond[:, None, None] if lengths[0] < length else None,
     )
 
 

@@ -109,19 +109,7 @@ def _shared_prefix_block(
     attn = block.attn
     q_prefix, k_prefix, v_prefix = attn.project(block.ln_1(prefix))
     q, k, v = attn.project(block.ln_1(suffix))
-    attended = torch.cat(
-        [
-            _attend_group(
-                attn,
-                q[group.tokens].unflatten(0, (-1, group.length)),
-                k[group.tokens].unflatten(0, (-1, group.length)),
-                v[group.tokens].unflatten(0, (-1, group.length)),
-                k_prefix[group.members] if len(k_prefix) > 1 else k_prefix,
-                v_prefix[group.members] if len(v_prefix) > 1 else v_prefix,
-            ).flatten(0, 1)
-            for group in groups
-        ]
-    )
+    attended = _attend_groups(attn, q, k, v, k_prefix, v_prefix, groups, ends_only=False)
     suffix = block.feed_forward(suffix + attn.project_output(attended))
     prefix = block.feed_forward(prefix + attn.attend(q_prefix, k_prefix, v_prefix, causal=True))
     return prefix, suffix
@@ -134,48 +122,69 @@ def _read_ends(block: Block, prefix: Tensor, suffix: Tensor, text: PackedText) -
     normed = block.ln_1(suffix)
     q = attn.project_queries(normed[text.ends])
     k, v = attn.project_keys_values(normed)
-    attended = torch.cat(
-        [
-            _attend_group(
-                attn,
-                q[group.members].unsqueeze(1),
-                k[group.tokens].unflatten(0, (-1, group.length)),
-                v[group.tokens].unflatten(0, (-1, group.length)),
-                k_prefix[group.members] if len(k_prefix) > 1 else k_prefix,
-                v_prefix[group.members] if len(v_prefix) > 1 else v_prefix,
-            ).flatten(0, 1)
-            for group in text.groups
-        ]
-    )
+    attended = _attend_groups(attn, q, k, v, k_prefix, v_prefix, text.groups, ends_only=True)
     return block.feed_forward(suffix[text.ends] + attn.project_output(attended))
 
 
-def _attend_group(
-    attn: Attention, q: Tensor, k: Tensor, v: Tensor, k_prefix: Tensor, v_prefix: Tensor
+def _attend_groups(
+    attn: Attention,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    k_prefix: Tensor,
+    v_prefix: Tensor,
+    groups: Sequence[LengthGroup],
+    *,
+    ends_only: bool,
 ) -> Tensor:
-    """Attention of g classes of equal length to their prefix and, causally, to themselves.
+    """Let every class attend to the prefix and, causally, to its own tokens.
 
     Args:
-        q: queries of the last Lq positions of each class, [g, Lq, W].
-        k, v: keys and values of the classes' own tokens, [g, L, W].
-        k_prefix, v_prefix: keys and values of the prefix, [1 or g, P, W].
+        q: queries of all own tokens [T, W], or of the [EOS] of each class [C, W] if `ends_only`.
+        k, v: keys and values of all own tokens, [T, W].
+        k_prefix, v_prefix: keys and values of the prefix, [1 or C, P, W].
 
     Returns:
-        [g, Lq, W], heads merged, before the output projection.
+        what was attended, in the shape of `q`, heads merged, before the output projection.
     """
-    q, k, v = attn.split_heads(q), attn.split_heads(k), attn.split_heads(v)
-    k_prefix, v_prefix = attn.split_heads(k_prefix), attn.split_heads(v_prefix)
-    q = q * q.shape[-1] ** -0.5
-    queries, keys, shared = q.shape[-2], k.shape[-2], k_prefix.shape[-2]
+    q = (q * (q.shape[-1] // attn.heads) ** -0.5).unflatten(-1, (attn.heads, -1))  # [·, H, d]
+    k, v = k.unflatten(-1, (attn.heads, -1)), v.unflatten(-1, (attn.heads, -1))
+    k_prefix, v_prefix = attn.split_heads(k_prefix), attn.split_heads(v_prefix)  # [·, H, P, d]
+    attended = []
+    for group in groups:
+        queries = 1 if ends_only else group.length
+        chosen = q[group.members if ends_only else group.tokens]
+        shared = slice(None) if len(k_prefix) == 1 else group.members
+        out = _attend_group(
+            chosen.unflatten(0, (-1, queries)).transpose(1, 2),
+            k[group.tokens].unflatten(0, (-1, group.length)).transpose(1, 2),
+            v[group.tokens].unflatten(0, (-1, group.length)).transpose(1, 2),
+            k_prefix[shared],
+            v_prefix[shared],
+            group.beyond_end if ends_only else group.future,
+        )  # [g, H, Lq, d]
+        attended.append(out.transpose(1, 2).reshape(-1, q.shape[-2] * q.shape[-1]))
+    return torch.cat(attended)
 
+
+def _attend_group(
+    q: Tensor, k: Tensor, v: Tensor, k_prefix: Tensor, v_prefix: Tensor, hidden: Tensor | None
+) -> Tensor:
+    """Attention of g classes to their prefix and to themselves, [g, H, Lq, d].
+
+    Args:
+        q: scaled queries, [g, H, Lq, d].
+        k, v: keys and values of the classes' own tokens, [g, H, L, d].
+        k_prefix, v_prefix: keys and values of the prefix, [1 or g, H, P, d].
+        hidden: True where a query must not look, broadcast to [g, H, Lq, L]; None: nowhere.
+    """
     own = q @ k.transpose(-2, -1)  # [g, H, Lq, L]
-    if queries > 1:
-        future = torch.ones(queries, keys, dtype=torch.bool, device=q.device).triu(1)
-        own = own.masked_fill(future, float("-inf"))
-    to_prefix = _times_prefix(q, k_prefix.transpose(-2, -1))  # [g, H, Lq, P]
-    weights = torch.cat([to_prefix, own], dim=-1).softmax(dim=-1, dtype=torch.float32).to(q.dtype)
-    from_prefix, from_own = weights.split([shared, keys], dim=-1)
-    return attn.merge_heads(_times_prefix(from_prefix, v_prefix) + from_own @ v)
+    if hidden is not None:
+        own = own.masked_fill(hidden, float("-inf"))
+    scores = torch.cat([_times_prefix(q, k_prefix.transpose(-2, -1)), own], dim=-1)
+    weights = scores.softmax(dim=-1, dtype=torch.float32).to(q.dtype)  # [g, H, Lq, P + L]
+    to_prefix, to_own = weights.split([k_prefix.shape[-2], k.shape[-2]], dim=-1)
+    return _times_prefix(to_prefix, v_prefix) + to_own @ v
 
 
 def _times_prefix(x: Tensor, prefix: Tensor) -> Tensor:
