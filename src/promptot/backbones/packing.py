@@ -21,7 +21,7 @@ class LengthGroup:
 
     Attributes:
         first_class, classes: which classes, in packed order (g of them).
-        first_token, length: where their tokens are: g · L of them from the first on.
+        length: L, the tokens of each class, padding included; the group has g · L in all.
         future: True where a token must not look: later positions, padding included, [L, L].
         beyond_end: True at positions after each class's [EOS], [g, 1, 1, L]; None if there are
             none, because all have the same length.
@@ -29,14 +29,9 @@ class LengthGroup:
 
     first_class: int
     classes: int
-    first_token: int
     length: int
     future: Tensor
     beyond_end: Tensor | None
-
-    @property
-    def tokens(self) -> slice:
-        return slice(self.first_token, self.first_token + self.classes * self.length)
 
     @property
     def members(self) -> slice:
@@ -119,7 +114,7 @@ def pack(sequences: Sequence[Sequence[int]], shared: int | None = None) -> Packe
     for first, last in _group([len(tokens) for tokens in own]):
         members = own[first:last]
         length = len(members[-1])
-        groups.append(_make_group(first, len(suffixes), [len(tokens) for tokens in members]))
+        groups.append(_make_group(first, [len(tokens) for tokens in members]))
         for tokens in members:
             ends.append(len(suffixes) + len(tokens) - 1)
             suffixes += tokens + tokens[-1:] * (length - len(tokens))
@@ -156,13 +151,12 @@ def _group(lengths: Sequence[int]) -> list[tuple[int, int]]:
     return runs[::-1]
 
 
-def _make_group(first_class: int, first_token: int, lengths: Sequence[int]) -> LengthGroup:
+def _make_group(first_class: int, lengths: Sequence[int]) -> LengthGroup:
     length = lengths[-1]
     beyond = torch.arange(length) >= torch.tensor(lengths)[:, None]  # [g, L]
     return LengthGroup(
         first_class=first_class,
         classes=len(lengths),
-        first_token=first_token,
         length=length,
         future=torch.ones(length, length, dtype=torch.bool).triu(1),
         beyond_end=beyond[:, None, None] if lengths[0] < length else None,

@@ -150,15 +150,17 @@ def _attend_groups(
     q = (q * (q.shape[-1] // attn.heads) ** -0.5).unflatten(-1, (attn.heads, -1))  # [·, H, d]
     k, v = k.unflatten(-1, (attn.heads, -1)), v.unflatten(-1, (attn.heads, -1))
     k_prefix, v_prefix = attn.split_heads(k_prefix), attn.split_heads(v_prefix)  # [·, H, P, d]
+    sizes = [group.classes * group.length for group in groups]
+    rows = [group.classes for group in groups] if ends_only else sizes
     attended = []
-    for group in groups:
-        queries = 1 if ends_only else group.length
-        chosen = q[group.members if ends_only else group.tokens]
+    for group, q_own, k_own, v_own in zip(
+        groups, q.split(rows), k.split(sizes), v.split(sizes), strict=True
+    ):
         shared = slice(None) if len(k_prefix) == 1 else group.members
         out = _attend_group(
-            chosen.unflatten(0, (-1, queries)).transpose(1, 2),
-            k[group.tokens].unflatten(0, (-1, group.length)).transpose(1, 2),
-            v[group.tokens].unflatten(0, (-1, group.length)).transpose(1, 2),
+            q_own.unflatten(0, (group.classes, -1)).transpose(1, 2),
+            k_own.unflatten(0, (group.classes, -1)).transpose(1, 2),
+            v_own.unflatten(0, (group.classes, -1)).transpose(1, 2),
             k_prefix[shared],
             v_prefix[shared],
             group.beyond_end if ends_only else group.future,
@@ -182,7 +184,7 @@ def _attend_group(
     if hidden is not None:
         own = own.masked_fill(hidden, float("-inf"))
     scores = torch.cat([_times_prefix(q, k_prefix.transpose(-2, -1)), own], dim=-1)
-    weights = scores.softmax(dim=-1, dtype=torch.float32).to(q.dtype)  # [g, H, Lq, P + L]
+    weights = scores.softmax(dim=-1)  # [g, H, Lq, P + L]
     to_prefix, to_own = weights.split([k_prefix.shape[-2], k.shape[-2]], dim=-1)
     return _times_prefix(to_prefix, v_prefix) + to_own @ v
 
