@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from promptot.backbones.architecture import Architecture, build_towers
 from promptot.backbones.backbone import Backbone
 from promptot.backbones.preprocess import Preprocess
+from promptot.backbones.stems import TrunkStem
 from promptot.backbones.tokenizer import FileTokenizer
 from promptot.errors import PromptotError, nearest
 
@@ -49,4 +50,8 @@ def load_folder(folder: Path, name: str) -> Backbone:
     logit_scale = weights.pop("logit_scale").float()
     image_tower, text_tower = build_towers(architecture, weights)
     tokenizer = FileTokenizer(folder / "tokenizer.json")
-    return Backbone(name, image_tower, text_tower, logit_scale, tokenizer, preprocess)
+    backbone = Backbone(name, image_tower, text_tower, logit_scale, tokenizer, preprocess)
+    if isinstance(image_tower.stem, TrunkStem):
+        backbone.weight_hash()  # of the weights as they are stored
+        image_tower.stem.fuse_norms()
+    return backbone
