@@ -147,7 +147,7 @@ def _attend_groups(
     Returns:
         what was attended, in the shape of `q`, heads merged, before the output projection.
     """
-    q = (q * (q.shape[-1] // attn.heads) ** -0.5).unflatten(-1, (attn.heads, -1))  # [·, H, d]
+    q = q.unflatten(-1, (attn.heads, -1))  # [·, H, d]
     k, v = k.unflatten(-1, (attn.heads, -1)), v.unflatten(-1, (attn.heads, -1))
     k_prefix, v_prefix = attn.split_heads(k_prefix), attn.split_heads(v_prefix)  # [·, H, P, d]
     sizes = [group.classes * group.length for group in groups]
@@ -175,7 +175,7 @@ def _attend_group(
     """Attention of g classes to their prefix and to themselves, [g, H, Lq, d].
 
     Args:
-        q: scaled queries, [g, H, Lq, d].
+        q: queries, [g, H, Lq, d].
         k, v: keys and values of the classes' own tokens, [g, H, L, d].
         k_prefix, v_prefix: keys and values of the prefix, [1 or g, H, P, d].
         hidden: True where a query must not look, broadcast to [g, H, Lq, L]; None: nowhere.
@@ -184,7 +184,7 @@ def _attend_group(
     if hidden is not None:
         own = own.masked_fill(hidden, float("-inf"))
     scores = torch.cat([_times_prefix(q, k_prefix.transpose(-2, -1)), own], dim=-1)
-    weights = scores.softmax(dim=-1)  # [g, H, Lq, P + L]
+    weights = (scores * q.shape[-1] ** -0.5).softmax(dim=-1)  # [g, H, Lq, P + L]
     to_prefix, to_own = weights.split([k_prefix.shape[-2], k.shape[-2]], dim=-1)
     return _times_prefix(to_prefix, v_prefix) + to_own @ v
 

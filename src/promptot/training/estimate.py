@@ -13,11 +13,11 @@ from promptot.model import PromptedModel
 
 GIB = 2**30
 # Tensors of one token's width that the backward pass keeps in each block. In fp32: the inputs of
-# both norms. In the precision of the matrices: queries, keys, values, the attended values; the
-# text tower also keeps the scaled queries.
+# both norms. In the precision of the matrices: queries, keys, values; the image tower also keeps
+# the attended values.
 RESIDUAL_TENSORS = 2
 IMAGE_TENSORS = 4
-TEXT_TENSORS = 5
+TEXT_TENSORS = 3
 
 
 @dataclass(frozen=True)

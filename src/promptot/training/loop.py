@@ -16,6 +16,7 @@ from promptot.errors import PromptotError
 from promptot.model import PromptedModel
 from promptot.objectives.objective import Objective, ObjectiveResult
 from promptot.recipes.schema import OptimConfig
+from promptot.tasks.dataset import ImageTask
 from promptot.tasks.loader import Batch
 from promptot.training.checkpoint import read_checkpoint, restore, save_checkpoint
 from promptot.training.estimate import Estimate, check_memory
@@ -39,6 +40,7 @@ class Loader(Protocol):
 class Callbacks:
     """Who is told how it goes; each may be None."""
 
+    on_task: Callable[[ImageTask], None] | None = None  # with the shots drawn
     on_estimate: Callable[[Estimate], None] | None = None
     on_start: Callable[[int, int], None] | None = None  # epochs done, epochs in all
     on_step: Callable[[StepRecord], None] | None = None
