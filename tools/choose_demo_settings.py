@@ -19,59 +19,53 @@ from promptot.demo import GROUP, METHODS, PARTS, SHOTS
 from promptot.evaluation.metrics import harmonic_mean
 from promptot.evaluation.scoring import score
 from promptot.files import write_json
+from promptot.model import PromptedModel
 from promptot.recipes import load_recipe
-from promptot.run import adapt, evaluation_loader, training_loader
+from promptot.run import adapt, evaluation_loader
 from promptot.tasks.bundled import load_bundled, load_bundled_others
 from promptot.tasks.dataset import ImageTask
-from promptot.tasks.loader import Batch
+from promptot.tasks.loader import Batch, ImageLoader
 from promptot.training.records import Log
-from promptot.training.views import keep_view
+from promptot.training.views import CachedViews, keep_view
 
-GRID = {
-    "optim.batch_size,optim.epochs,optim.lr": [
-        (4, 4, None),
-        (4, 7, None),
-        (16, 12, None),
-        (16, 12, 0.02),
-        (32, 25, 0.02),
-    ],
-    "data.smallest_crop": [0.08, 0.5],
-}
-
-
-def settings() -> list[list[str]]:
-    """Every setting of the grid, as overrides."""
-    keys = [key for group in GRID for key in group.split(",")]
-    found = []
-    for values in itertools.product(*GRID.values()):
-        flat = [v for value in values for v in (value if isinstance(value, tuple) else (value,))]
-        found.append([f"{k}={v}" for k, v in zip(keys, flat, strict=True) if v is not None])
-    return found
+CROPS = (0.08, 0.5)
+SCHEDULES = (
+    ("optim.epochs=4",),
+    ("optim.epochs=6",),
+    ("optim.batch_size=16", "optim.epochs=10", "optim.lr=0.02"),
+    ("optim.batch_size=32", "optim.epochs=20", "optim.lr=0.02"),
+)
+VIEWS = 6
 
 
 def try_setting(
     backbone: Backbone,
     tasks: dict[str, ImageTask],
     kept: dict[str, Batch],
-    overrides: list[str],
+    views: list[Batch],
+    overrides: tuple[str, ...],
     seed: int,
 ) -> list[dict[str, object]]:
     """Train both methods with one setting and score them on the validation styles."""
     rows: list[dict[str, object]] = []
-    common = ["data.shots=4", "data.views=8", *overrides]
-    recipes = {name: load_recipe(name, common) for name in METHODS}
-    loader = training_loader(backbone, tasks["base"], recipes["prompt-ot"], seed)
-    for name, recipe in recipes.items():
+    for name in METHODS:
+        recipe = load_recipe(name, overrides)
+        loader = CachedViews(views, recipe.optim.batch_size, recipe.optim.drop_last, seed)
         began = time.perf_counter()
         model = adapt(backbone, tasks["base"], recipe, Log(), seed=seed, loader=loader)
         seconds = time.perf_counter() - began
-        scores = {
-            part: score(model.for_classes(task.class_names), [kept[part]]).student_accuracy
-            for part, task in tasks.items()
-        }
-        hm = harmonic_mean(scores["base"], scores["novel"])
-        rows.append({"method": name, **scores, "harmonic_mean": hm, "seconds": seconds})
+        rows.append({"method": name, **_shares(model, tasks, kept), "seconds": seconds})
     return rows
+
+
+def _shares(
+    model: PromptedModel, tasks: dict[str, ImageTask], kept: dict[str, Batch]
+) -> dict[str, float]:
+    shares = {
+        part: score(model.for_classes(task.class_names), [kept[part]]).student_accuracy
+        for part, task in tasks.items()
+    }
+    return {**shares, "harmonic_mean": harmonic_mean(shares["base"], shares["novel"])}
 
 
 def main() -> None:
@@ -82,23 +76,30 @@ def main() -> None:
 
     backbone = load_backbone("bundled:tiny")
     everything, others = load_bundled(GROUP), load_bundled_others(GROUP)
+    whole = dict(zip(PARTS, (everything.base(), everything.novel(), others), strict=True))
+    kept = {  # every validation drawing, not only as many as shots
+        part: keep_view(backbone, evaluation_loader(backbone, task.validation))
+        for part, task in whole.items()
+    }
+    frozen = PromptedModel(backbone, None, whole["base"].class_names)
+    print("zero-shot", _shares(frozen, whole, kept), flush=True)
     results: dict[str, list[dict[str, object]]] = {}
-    for seed in arguments.seeds:
+    for seed, crop in itertools.product(arguments.seeds, CROPS):
         drawn = everything.few_shot(SHOTS, seed)
         tasks = dict(zip(PARTS, (drawn.base(), drawn.novel(), others), strict=True))
-        whole = dict(
-            zip(PARTS, (everything.base(), everything.novel(), others), strict=True)
-        )  # every validation drawing, not only the drawn ones
-        kept = {
-            part: keep_view(backbone, evaluation_loader(backbone, task.validation))
-            for part, task in whole.items()
-        }
-        for overrides in settings():
-            for row in try_setting(backbone, tasks, kept, overrides, seed):
-                key = " ".join(overrides)
+        loader = ImageLoader(
+            tasks["base"].train,
+            backbone.preprocess.train(scale=(crop, 1.0)),
+            batch_size=32,
+            seed=seed,
+        )
+        views = [keep_view(backbone, loader.batches(view)) for view in range(VIEWS)]
+        for schedule in SCHEDULES:
+            key = " ".join((f"data.smallest_crop={crop}", *schedule))
+            for row in try_setting(backbone, tasks, kept, views, schedule, seed):
                 results.setdefault(key, []).append({"seed": seed, **row})
                 print(seed, key, row, flush=True)
-                write_json(arguments.out, results)
+            write_json(arguments.out, results)
 
     def mean(key: str, method: str, field: str) -> float:
         rows = [row for row in results[key] if row["method"] == method]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from collections.abc import Callable, Sequence
@@ -13,17 +14,18 @@ from promptot.backbones import Backbone, load_backbone
 from promptot.classifier import load
 from promptot.devices import pick_device
 from promptot.errors import PromptotError
-from promptot.evaluation.scoring import Scores, score
+from promptot.evaluation.scoring import NothingToScore, Scores, score
 from promptot.recipes import Recipe, load_recipe
 from promptot.run import (
     MANIFEST,
     Classes,
     Run,
+    check_run_folder,
     evaluation_loader,
-    summarise_scores,
 )
 from promptot.run import fit as fit_task
-from promptot.tasks import ImageTask, Skipped, load_folder, split_examples
+from promptot.tasks import Example, ImageTask, Skipped, load_folder, split_examples
+from promptot.tasks.images import UnreadableImage, image_hash
 from promptot.training.loop import Callbacks
 
 PathLike = str | os.PathLike[str]
@@ -72,11 +74,20 @@ def fit(
     if not isinstance(recipe, Recipe):
         extra = [] if shots is None else [f"data.shots={shots}"]
         recipe = load_recipe(os.fspath(recipe), [*overrides, *extra])
-    task = data
-    if not isinstance(task, ImageTask):
-        task = load_folder(task, recipe.data.template)
+    if isinstance(data, ImageTask):
+        task = data
+    else:
+        task = load_folder(data, recipe.data.template)
+        place = Path(out).resolve()
+        if Path(data).resolve() in (place, *place.parents):
+            raise PromptotError(
+                f"The run folder '{out}' lies in the image folder '{data}', where folders are "
+                "classes.",
+                fix="Choose a place outside it.",
+            )
         if test_share > 0:
             task = split_examples(task, seed=0, fractions=(1 - test_share, 0.0, test_share))
+    check_run_folder(Path(out), overwrite, resume)
     if not isinstance(backbone, Backbone):
         backbone = load_backbone(backbone, pick_device(device), precision)
     return fit_task(
@@ -101,17 +112,17 @@ class Evaluation:
         scores: over all class names of the folder under "all classes"; if some of them were not
             trained on, also over "trained classes" and over "other classes" alone.
         skipped: images that could not be read.
-        left_out: number of images left out because the run was trained on them.
+        left_out: number of images left out because the run was trained on them; None if that is
+            not known, for an adapter without its run's manifest.
     """
 
     scores: dict[str, Scores]
     skipped: tuple[Skipped, ...]
-    left_out: int
+    left_out: int | None
 
     def as_json(self) -> dict[str, Any]:
         return {
-            "results": summarise_scores(self.scores),
-            "images": {name: len(result.labels) for name, result in self.scores.items()},
+            "results": {name: result.as_json() for name, result in self.scores.items()},
             "left_out": self.left_out,
             "skipped": [{"path": item.path, "reason": item.reason} for item in self.skipped],
         }
@@ -129,8 +140,8 @@ def evaluate(
 ) -> Evaluation:
     """Test a run on a folder of class folders: on its test images, or on all if it has no splits.
 
-    Images that the run was trained on are left out. The folder's class names need not be those
-    of the training.
+    Images that the run was trained on are left out: they are known by their bytes, so it does not
+    matter where they lie by now. The folder's class names need not be those of the training.
 
     Raises:
         PromptotError: with what to do about it.
@@ -139,7 +150,7 @@ def evaluate(
     task = data if isinstance(data, ImageTask) else load_folder(data, classifier.card.template)
     examples = task.test or (*task.train, *task.validation)
     trained = _trained_on(Path(run))
-    fresh = tuple(example for example in examples if _resolve(example.path) not in trained)
+    fresh = tuple(example for example in examples if not (trained and _is_in(example, trained)))
     if not fresh:
         raise PromptotError(
             f"The run was trained on every image of '{task.name}'.",
@@ -167,18 +178,27 @@ def evaluate(
             done += images
             progress(name, done, total)
 
-        scores[name] = score(model, loader, count)
+        with contextlib.suppress(NothingToScore):
+            scores[name] = score(model, loader, count)
         skipped |= {item.path: item for item in loader.skipped}
-    return Evaluation(scores, tuple(skipped.values()), len(examples) - len(fresh))
+    if not scores:
+        example = next(iter(skipped.values()))
+        raise PromptotError(
+            f"None of the {len(fresh)} images of '{task.name}' could be read. For example "
+            f"'{example.path}': {example.reason}.",
+            fix="Repair the images.",
+        )
+    left_out = None if trained is None else len(examples) - len(fresh)
+    return Evaluation(scores, tuple(skipped.values()), left_out)
 
 
-def _trained_on(run: Path) -> set[str]:
-    """Resolved paths of a run's training images; none if it is an adapter without its run."""
+def _trained_on(run: Path) -> set[str] | None:
+    """Hashes of a run's training images; None if there is no manifest to tell."""
     try:
         manifest = json.loads((run / MANIFEST).read_text(encoding="utf-8"))
-        return {_resolve(shot["path"]) for shot in manifest["task"]["shots"]}
+        return {str(shot["sha256"]) for shot in manifest["task"]["shots"]}
     except FileNotFoundError:
-        return set()
+        return None
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise PromptotError(
             f"'{run / MANIFEST}' is damaged, so the images that were trained on are not known.",
@@ -186,6 +206,8 @@ def _trained_on(run: Path) -> set[str]:
         ) from error
 
 
-def _resolve(path: str) -> str:
-    archive, separator, member = path.partition("::")
-    return f"{Path(archive).resolve()}{separator}{member}"
+def _is_in(example: Example, hashes: set[str]) -> bool:
+    try:
+        return image_hash(example.path) in hashes
+    except UnreadableImage:
+        return False  # it will be named when its turn comes

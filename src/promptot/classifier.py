@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -66,6 +66,7 @@ class Classifier:
         images: Sequence[ImageLike],
         class_names: Sequence[str] | None = None,
         top_k: int = 1,
+        progress: Callable[[int], None] = lambda images: None,
     ) -> list[Prediction]:
         """The likeliest classes of each image.
 
@@ -73,6 +74,7 @@ class Classifier:
             images: paths or PIL images.
             class_names: names to choose among; they need not be those of the training.
             top_k: how many to give.
+            progress: called after each batch with the number of images in it.
 
         Returns:
             one prediction an image, in their order; an unreadable image gets one with a `problem`.
@@ -93,6 +95,7 @@ class Classifier:
                 waiting.append((index, preprocess(opened.convert("RGB"))))
             except UnreadableImage as error:
                 results[index] = Prediction(error.path, (), (), error.reason)
+                progress(1)
             if waiting and (len(waiting) == self.batch_size or index == len(images) - 1):
                 probabilities = self._probabilities(torch.stack([x for _, x in waiting]), text)
                 values, places = probabilities.topk(min(top_k, len(names)))
@@ -104,6 +107,7 @@ class Classifier:
                         tuple(names[place] for place in best),
                         tuple(row),
                     )
+                progress(len(waiting))
                 waiting = []
         return [result for result in results if result is not None]
 

@@ -216,12 +216,11 @@ def headline(outcomes: Sequence[Outcome]) -> str:
         points = 100 * (outcome.scores[part].value - frozen.scores[part].value)
         return f"{points:+.1f}".replace("-", "−")
 
-    return (
-        f"Against zero-shot, in points: {free.name} {change(free, 'base')} on base classes, "
-        f"{change(free, 'novel')} on novel ones, {change(free, 'retention')} on other groups; "
-        f"{kept.name} {change(kept, 'base')}, {change(kept, 'novel')} and "
-        f"{change(kept, 'retention')}."
-    )
+    def changes(outcome: Outcome) -> str:
+        base, novel, other = (change(outcome, part) for part in PARTS)
+        return f"{outcome.name} {base} on base classes, {novel} on novel ones, {other} elsewhere"
+
+    return f"Points against zero-shot: {changes(free)}; {changes(kept)}."
 
 
 def _report(
@@ -269,6 +268,8 @@ def _history(outcome: Outcome) -> History:
     steps = outcome.log.epochs
     keys = ("cross_entropy", "preservation", "total", "image_drift", "text_drift")
     series = {key: [getattr(record, key) for record in steps] for key in keys}
+    if outcome.recipe is not None and outcome.recipe.objective.preservation == "none":
+        del series["preservation"]
     series["off_diagonal_mass"] = [record.off_diagonal_mass for record in steps]
     position, positions = 0, []
     for record in steps:

@@ -58,7 +58,12 @@ def write_bytes(path: str | os.PathLike[str], content: bytes) -> None:
 
 def write_json(path: str | os.PathLike[str], value: Any) -> None:
     """Write `value` as indented JSON to `path`, atomically; NaN is refused."""
-    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # a file name of bytes that are no text; JSON can escape those
+        text = json.dumps(value, indent=2, allow_nan=False)
+    write_text(path, f"{text}\n")
 
 
 def _umask() -> int:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import hashlib
 import platform
-import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,10 +15,10 @@ from typing import Any, Literal
 
 import torch
 
-from promptot.adapter import save_adapter
+from promptot.adapter import CARD, TENSORS, save_adapter
 from promptot.backbones.backbone import Backbone
 from promptot.errors import PromptotError
-from promptot.evaluation.scoring import Scores, score
+from promptot.evaluation.scoring import NothingToScore, Scores, score
 from promptot.files import write_json
 from promptot.model import PromptedModel
 from promptot.objectives import Objective, build_preservation
@@ -25,6 +26,7 @@ from promptot.prompts import build_prompts
 from promptot.recipes.loading import describe
 from promptot.recipes.schema import Recipe
 from promptot.tasks.dataset import Example, ImageTask, Skipped
+from promptot.tasks.images import image_hash
 from promptot.tasks.loader import ImageLoader
 from promptot.tasks.readable import choose_shots
 from promptot.training.checkpoint import read_checkpoint
@@ -97,36 +99,49 @@ def fit(
             is not finite; the disk is full.
     """
     folder = Path(out)
-    _check_folder(folder, overwrite, resume)
+    check_run_folder(folder, overwrite, resume)
+    if not 0 <= seed < 2**63:
+        raise PromptotError(f"The seed {seed} is out of range.", fix="Use one from 0 to 2^63 - 1.")
     drawn = choose_shots(task, recipe.data.shots, seed)
     chosen = select_classes(drawn, classes)
+    hashes = [image_hash(example.path) for example in chosen.train]
     identity = {
         "recipe": recipe.model_dump(mode="json"),
         "seed": seed,
         "backbone": backbone.weight_hash(),
         "classes": classes,
-        "train": [example.path for example in chosen.train],
+        "train": _digest(hashes, chosen),
     }
     if resume:
         _check_same(read_checkpoint(folder / CHECKPOINT).run, identity)
     else:
         _clear(folder)
-    manifest = _manifest(identity, drawn, chosen, backbone, recipe)
+    manifest = _manifest(identity, drawn, chosen, hashes, backbone, recipe)
     write_json(folder / MANIFEST, manifest)
+    callbacks = callbacks or Callbacks()
+    if callbacks.on_task is not None:
+        callbacks.on_task(chosen)
 
     log = Log(folder)
     began = time.perf_counter()
-    model = adapt(
-        backbone,
-        chosen,
-        recipe,
-        log,
-        seed=seed,
-        workers=workers,
-        checkpoint=folder / CHECKPOINT,
-        identity=identity,
-        callbacks=callbacks,
-    )
+    try:
+        model = adapt(
+            backbone,
+            chosen,
+            recipe,
+            log,
+            seed=seed,
+            workers=workers,
+            checkpoint=folder / CHECKPOINT,
+            identity=identity,
+            callbacks=callbacks,
+        )
+    except BaseException:
+        if not (folder / CHECKPOINT).exists():  # nothing was learnt, so nothing is left behind
+            _clear(folder)
+            with contextlib.suppress(OSError):
+                folder.rmdir()
+        raise
     seconds = time.perf_counter() - began
 
     parts = {"test": chosen} if classes == "all" else {"base": drawn.base(), "novel": drawn.novel()}
@@ -135,7 +150,8 @@ def fit(
         if part.test:
             loader = evaluation_loader(backbone, part.test, workers)
             other = model.for_classes(part.class_names)
-            scores[name] = score(other, loader)
+            with contextlib.suppress(NothingToScore):  # `skipped` names what could not be read
+                scores[name] = score(other, loader)
             unreadable += loader.skipped
     metrics = summarise_scores(scores)
     save_adapter(
@@ -282,11 +298,24 @@ def versions() -> dict[str, str]:
     return found
 
 
-def _check_folder(folder: Path, overwrite: bool, resume: bool) -> None:
+def check_run_folder(folder: Path, overwrite: bool = False, resume: bool = False) -> None:
+    """Refuse a place where a run can't be written, or would cost what is there.
+
+    Raises:
+        PromptotError: it is a file, it holds a run and neither flag is given, or there is no run to
+            resume.
+    """
     if overwrite and resume:
         raise PromptotError("--overwrite and --resume exclude each other.", fix="Choose one.")
-    if folder.exists() and not folder.is_dir():
-        raise PromptotError(f"'{folder}' is a file.", fix="Choose another place for the run.")
+    for place in (folder, *folder.parents):
+        if place.exists() and not place.is_dir():
+            raise PromptotError(f"'{place}' is a file.", fix="Choose another place for the run.")
+    foreign = _foreign(folder / ADAPTER)
+    if foreign:
+        raise PromptotError(
+            f"'{folder / ADAPTER}' holds other files than an adapter, such as '{foreign[0]}'.",
+            fix="Choose another folder for the run.",
+        )
     held = [name for name in CONTENTS if (folder / name).exists()]
     if resume:
         if (folder / ADAPTER).exists():
@@ -298,21 +327,43 @@ def _check_folder(folder: Path, overwrite: bool, resume: bool) -> None:
                 f"There is nothing to resume in '{folder}'.", fix="Start without --resume."
             )
     elif held and not overwrite:
-        state = "an interrupted run" if CHECKPOINT in held else "a run"
+        interrupted = CHECKPOINT in held and ADAPTER not in held
+        state = "an interrupted run" if interrupted else "a run"
+        go_on = "Go on with it (--resume), replace it" if interrupted else "Replace it"
         raise PromptotError(
             f"'{folder}' already holds {state}.",
-            fix="Go on with it (--resume), replace it (--overwrite), or choose another folder.",
+            fix=f"{go_on} (--overwrite), or choose another folder.",
         )
 
 
+def _foreign(adapter: Path) -> list[str]:
+    """What lies in an adapter folder that no run has put there."""
+    if not adapter.is_dir():
+        return []
+    return sorted(path.name for path in adapter.iterdir() if path.name not in (CARD, TENSORS))
+
+
 def _clear(folder: Path) -> None:
-    """Remove an old run; only what a run writes."""
-    for name in CONTENTS:
-        path = folder / name
-        if path.is_dir():
-            shutil.rmtree(path)
-        else:
-            path.unlink(missing_ok=True)
+    """Remove an old run; only what a run writes, the adapter first."""
+    adapter = folder / ADAPTER
+    try:
+        if adapter.is_dir():
+            for name in (CARD, TENSORS):
+                (adapter / name).unlink(missing_ok=True)
+            adapter.rmdir()
+        for name in CONTENTS:
+            (folder / name).unlink(missing_ok=True)
+    except OSError as error:
+        raise PromptotError(
+            f"Can't remove the old run in '{folder}': {error.strerror}.",
+            fix="Remove it by hand, or choose another folder.",
+        ) from error
+
+
+def _digest(hashes: list[str], task: ImageTask) -> str:
+    """What a run learns from, as one hash: the images' bytes, their labels, the class names."""
+    lines = [f"{h} {e.label}" for h, e in zip(hashes, task.train, strict=True)]
+    return hashlib.sha256("\n".join([*task.class_names, *lines]).encode()).hexdigest()
 
 
 def _check_same(stored: Any, wanted: dict[str, Any]) -> None:
@@ -335,6 +386,7 @@ def _manifest(
     identity: dict[str, Any],
     drawn: ImageTask,
     chosen: ImageTask,
+    hashes: list[str],
     backbone: Backbone,
     recipe: Recipe,
 ) -> dict[str, Any]:
@@ -348,8 +400,12 @@ def _manifest(
             "class_names": list(chosen.class_names),
             "template": chosen.template,
             "shots": [
-                {"path": example.path, "class_name": chosen.class_names[example.label]}
-                for example in chosen.train
+                {
+                    "path": example.path,
+                    "class_name": chosen.class_names[example.label],
+                    "sha256": sha256,
+                }
+                for example, sha256 in zip(chosen.train, hashes, strict=True)
             ],
             "skipped": [dataclasses.asdict(item) for item in drawn.skipped],
         },

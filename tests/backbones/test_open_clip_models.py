@@ -136,7 +136,11 @@ def test_known_unsupported_architectures(architecture: str) -> None:
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("open_clip:ViT-B-17/openai", "knows no architecture 'ViT-B-17'.*ViT-B-1"),
+        ("open_clip:ViT-B-17/openai", "knows no architecture 'ViT-B-17'.*Close: .*ViT-B-16"),
+        ("open_clip:RN50/openai", "ResNet.*not supported yet"),
+        ("open_clip:ViT-B-16-SigLIP/webli", "SigLIP.*not supported yet"),
+        ("open_clip:EVA02-B-16/merged2b_s8b_b131k", "eva02.*not supported yet"),
+        ("open_clip:coca_ViT-B-32/laion2b_s13b_b90k", "CoCa.*not supported yet"),
         ("open_clip:ViT-B-16/opennai", "no weights 'opennai'.*Did you mean 'openai'"),
         ("open_clip:local-dir:/nowhere/at/all", "could not load"),
         ("openclip:ViT-B-16/openai", "Unknown backbone.*Did you mean 'open_clip'"),

@@ -44,7 +44,7 @@ def loader(examples: list[Example], **options: Any) -> ImageLoader:
 def same(first: Iterator[Batch], second: Iterator[Batch]) -> bool:
     pairs = list(zip(first, second, strict=True))
     return bool(pairs) and all(
-        torch.equal(a, b) for one, two in pairs for a, b in zip(one, two, strict=True)
+        torch.equal(a, b) for one, two in pairs for a, b in zip(one[:3], two[:3], strict=True)
     )
 
 

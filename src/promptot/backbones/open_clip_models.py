@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from typing import Any
 
 from torch import nn
@@ -52,11 +53,22 @@ def _check_known(model_name: str, tag: str) -> None:
     import open_clip
 
     if model_name not in open_clip.list_models():
+        close = difflib.get_close_matches(model_name, open_clip.list_models(), n=3)
+        hint = f" Close: {', '.join(close)}." if close else ""
         raise PromptotError(
             f"open_clip knows no architecture '{model_name}'.",
-            fix="Write 'open_clip:<arch>/<tag>', such as 'open_clip:ViT-B-16/openai'. "
-            + nearest(model_name, open_clip.list_models()).split(" Valid:")[0],
+            fix=f"Write 'open_clip:<arch>/<tag>', such as 'open_clip:ViT-B-16/openai'.{hint}",
         )
+    config = open_clip.get_model_config(model_name)
+    vision, text = config["vision_cfg"], config["text_cfg"]
+    if isinstance(vision.get("layers"), list):
+        raise _unsupported("a ResNet image tower")
+    if "init_logit_bias" in config:
+        raise _unsupported("a SigLIP objective")
+    if "timm_model_name" in vision:
+        raise _unsupported(f"the image tower {vision['timm_model_name']} (as EVA, ConvNeXt)")
+    if "hf_model_name" in text or "multimodal_cfg" in config:
+        raise _unsupported("a text tower of another kind (as CoCa, RoBERTa)")
     tags = open_clip.list_pretrained_tags_by_model(model_name)
     if tag not in tags:
         raise PromptotError(

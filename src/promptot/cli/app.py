@@ -10,21 +10,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.markup import escape
-from rich.table import Table
 
 from promptot.cli.console import (
     Stages,
+    command,
     console_for,
+    errors,
+    plain,
     progress_bar,
     show_skipped,
-    training_callbacks,
     write_result,
 )
 from promptot.errors import PromptotError
 
 if TYPE_CHECKING:
-    from promptot.evaluation.scoring import Scores
+    from promptot.classifier import Prediction
+    from promptot.run import Run
 
 app = typer.Typer(
     name="promptot",
@@ -52,12 +53,37 @@ class Format(str, Enum):
     jsonl = "jsonl"
 
 
+class Precision(str, Enum):
+    """Of the towers' matrices."""
+
+    fp32 = "fp32"
+    bf16 = "bf16"
+
+
+def _json_place(path: Path | None) -> Path | None:
+    if path is not None and path.is_dir():
+        raise typer.BadParameter(f"'{path}' is a folder; give a file, or '-'.")
+    return path
+
+
 Json = Annotated[
     Path | None,
-    typer.Option("--json", metavar="PATH", help="Also write the result as JSON ('-': to stdout)."),
+    typer.Option(
+        "--json",
+        metavar="PATH",
+        callback=_json_place,
+        help="Also write the result as JSON ('-': to standard output, the rest to standard error).",
+    ),
 ]
+Seed = Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Of shots, start and order.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:<index> or mps.")]
-Precision = Annotated[str, typer.Option(help="fp32, or bf16 in the towers.")]
+PrecisionName = Annotated[
+    Precision, typer.Option("--precision", help="Of the matrices in both towers.")
+]
+AdapterBackbone = Annotated[
+    str | None,
+    typer.Option("--backbone", "-b", help="Where the adapter belongs, unless its own name for it."),
+]
 BackboneName = Annotated[str, typer.Option("--backbone", "-b", help="See `promptot backbones`.")]
 Workers = Annotated[int, typer.Option(min=0, help="Processes that load images.")]
 Overrides = Annotated[
@@ -86,10 +112,10 @@ def _options(
 @app.command(epilog="Example: promptot demo --seed 2")
 def demo(
     out: Annotated[Path, typer.Option(help="Folder for the report.")] = Path("promptot-demo"),
-    seed: Annotated[int, typer.Option(help="Of shots, start and order.")] = 1,
+    seed: Seed = 1,
     set_: Overrides = None,
     device: Device = "cpu",
-    precision: Precision = "fp32",
+    precision: PrecisionName = Precision.fp32,
     json_path: Json = None,
 ) -> None:
     """Compare zero-shot, IVLP and Prompt-OT on the drawings inside the package."""
@@ -98,11 +124,12 @@ def demo(
     from promptot.reports import rich_table
 
     console = console_for(json_path)
-    with progress_bar(console) as bar:
-        result = run_demo(out, seed, set_ or (), pick_device(device), precision, Stages(bar))
+    with progress_bar() as bar:
+        result = run_demo(out, seed, set_ or (), pick_device(device), precision.value, Stages(bar))
     console.print(rich_table(result.table, title="A small CLIP, adapted to drawings of animals"))
-    console.print(escape(headline(result.outcomes)), highlight=False)
-    console.print(f"{result.seconds:.0f} s. Report: {result.page}", highlight=False)
+    console.print(plain(headline(result.outcomes)))
+    console.print(f"[dim]{plain(result.table.caption)}[/]")
+    console.print(f"{result.seconds:.0f} s. Report: [bold]{plain(result.page)}[/]", soft_wrap=True)
     write_result(result.as_json(), json_path)
 
 
@@ -122,10 +149,10 @@ def fit(
         float,
         typer.Option(min=0, max=0.9, help="Share held out for testing if DIR has no test folder."),
     ] = 0.3,
-    seed: Annotated[int, typer.Option(help="Of shots, start and order.")] = 1,
+    seed: Seed = 1,
     set_: Overrides = None,
     device: Device = "auto",
-    precision: Precision = "fp32",
+    precision: PrecisionName = Precision.fp32,
     workers: Workers = 0,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a run in --out.")] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
@@ -133,33 +160,53 @@ def fit(
 ) -> None:
     """Learn prompts from a folder of images and test them beside the frozen model."""
     from promptot.api import fit as fit_folder
+    from promptot.cli.tables import score_table
+    from promptot.cli.training import training_callbacks
+    from promptot.run import ADAPTER, CHECKPOINT
 
     console = console_for(json_path)
-    with progress_bar(console) as bar:
-        run = fit_folder(
-            folder,
-            out,
-            backbone=backbone,
-            recipe=recipe,
-            shots=shots,
-            classes=classes.value,
-            test_share=test_share,
-            seed=seed,
-            overrides=set_ or (),
-            device=device,
-            precision=precision,
-            workers=workers,
-            overwrite=overwrite,
-            resume=resume,
-            callbacks=training_callbacks(bar),
-        )
+    try:
+        with progress_bar() as bar:
+            run = fit_folder(
+                folder,
+                out,
+                backbone=backbone,
+                recipe=recipe,
+                shots=shots,
+                classes=classes.value,
+                test_share=test_share,
+                seed=seed,
+                overrides=set_ or (),
+                device=device,
+                precision=precision.value,
+                workers=workers,
+                overwrite=overwrite,
+                resume=resume,
+                callbacks=training_callbacks(bar, f"{recipe} on {backbone}", out),
+            )
+    except (KeyboardInterrupt, SystemExit):
+        if (out / CHECKPOINT).is_file():
+            errors.print(
+                f"All epochs up to the last are kept in {plain(out)}; the same command with "
+                "--resume goes on from there.",
+                soft_wrap=True,
+            )
+        raise
     show_skipped(console, run.skipped)
-    learnt = f"{len(run.task.train)} images of {len(run.task.class_names)} classes"
-    console.print(f"Learnt from {learnt} in {run.seconds:.1f} s; adapter in {run.folder}/adapter")
     if run.scores:
-        console.print(_score_table(run.scores))
+        console.print(score_table(run.scores))
     else:
         console.print("No image was left for a test: give a test folder, or --test-share 0.3.")
+    size = sum(path.stat().st_size for path in (out / ADAPTER).iterdir())
+    console.print(
+        f"Learnt in {run.seconds:.1f} s. Adapter: [bold]{plain(out / ADAPTER)}[/] "
+        f"({size / 1000:.0f} kB)",
+        soft_wrap=True,
+    )
+    skipped = {item.path for item in run.skipped}
+    images = [example.path for example in (*run.task.test, *run.task.train)]
+    example = next(path for path in images if path not in skipped)
+    console.print(f"Next: {command('predict', out, example)}", soft_wrap=True)
     write_result(_run_json(run), json_path)
 
 
@@ -167,83 +214,80 @@ def fit(
 def evaluate(
     run: Annotated[Path, typer.Argument(help="A run folder that `fit` wrote.", metavar="RUN")],
     folder: Annotated[Path, typer.Argument(help="A folder of class folders.", metavar="DIR")],
-    backbone: Annotated[
-        str | None, typer.Option("--backbone", "-b", help="Unless the adapter's own name.")
-    ] = None,
+    backbone: AdapterBackbone = None,
     device: Device = "auto",
-    precision: Precision = "fp32",
+    precision: PrecisionName = Precision.fp32,
     workers: Workers = 0,
     json_path: Json = None,
 ) -> None:
     """Test a run on a folder: its test folder, or every image that was not trained on."""
     from promptot.api import evaluate as evaluate_folder
+    from promptot.cli.tables import score_table
 
     console = console_for(json_path)
-    with progress_bar(console) as bar:
+    with progress_bar() as bar:
         result = evaluate_folder(
             run,
             folder,
             backbone=backbone,
             device=device,
-            precision=precision,
+            precision=precision.value,
             workers=workers,
             progress=Stages(bar),
         )
     show_skipped(console, result.skipped)
-    if result.left_out:
-        console.print(f"Left out {result.left_out} images that the run was trained on.")
-    console.print(_score_table(result.scores))
+    if result.left_out is None:
+        console.print(
+            "[yellow]There is no manifest beside the adapter:[/] images that it was trained on, if "
+            "any are in the folder, were tested too."
+        )
+    elif result.left_out:
+        console.print(f"Left out because the run was trained on them: {result.left_out} images.")
+    console.print(score_table(result.scores))
     write_result(result.as_json(), json_path)
 
 
 @app.command(epilog='Example: promptot predict runs/photos a.jpg b.jpg --classes "cat,red panda"')
 def predict(
     run: Annotated[Path, typer.Argument(help="A run folder that `fit` wrote.", metavar="RUN")],
-    images: Annotated[list[Path], typer.Argument(help="Image files.", metavar="IMAGES...")],
+    images: Annotated[
+        list[str],
+        typer.Argument(help="Image files, folders of them, or patterns.", metavar="IMAGES"),
+    ],
     classes: Annotated[
         str | None, typer.Option(help="Names to choose among, by commas; any names will do.")
     ] = None,
     top_k: Annotated[int, typer.Option("--top-k", "-k", min=1, help="Names per image.")] = 3,
     format_: Annotated[Format, typer.Option("--format", "-f", help="How to print.")] = Format.table,
-    backbone: Annotated[
-        str | None, typer.Option("--backbone", "-b", help="Unless the adapter's own name.")
-    ] = None,
+    backbone: AdapterBackbone = None,
     device: Device = "auto",
     json_path: Json = None,
 ) -> None:
     """Classify images, among the trained class names or any others."""
-    import promptot
-    from promptot.devices import pick_device
+    if format_ is not Format.table and str(json_path) == "-":
+        raise typer.BadParameter("--json - and --format both want standard output; choose one.")
+    names = None if classes is None else _split_names(classes)
 
-    console = console_for(json_path)
+    import promptot
+    from promptot.cli.tables import prediction_table
+    from promptot.devices import pick_device
+    from promptot.tasks import find_images
+
+    paths = find_images(images)
     classifier = promptot.load(run, backbone, pick_device(device))
-    names = None if classes is None else [name.strip() for name in classes.split(",")]
-    predictions = classifier.predict(images, names, top_k)
-    rows = [
-        {
-            "image": p.image,
-            "class_names": list(p.class_names),
-            "probabilities": [round(value, 6) for value in p.probabilities],
-            "problem": p.problem,
-        }
-        for p in predictions
-    ]
+    with progress_bar() as bar:
+        count = Stages(bar).counter("images", len(paths))
+        predictions = classifier.predict(paths, names, top_k, count)
+    rows = [_prediction_json(p) for p in predictions]
     if format_ is Format.jsonl:
         for row in rows:
             typer.echo(json.dumps(row, ensure_ascii=False))
     elif format_ is Format.csv:
-        writer = csv.writer(sys.stdout, lineterminator="\n")
-        writer.writerow(["image", "rank", "class_name", "probability", "problem"])
-        for p in predictions:
-            ranked = list(zip(p.class_names, p.probabilities, strict=True))
-            for rank, (name, probability) in enumerate(ranked, start=1):
-                writer.writerow([p.image, rank, name, f"{probability:.6f}", ""])
-            if p.problem:
-                writer.writerow([p.image, "", "", "", p.problem])
+        _write_csv(predictions)
     else:
-        console.print(_prediction_table(predictions))
+        console_for(json_path).print(prediction_table(predictions))
     write_result(rows, json_path)
-    if predictions and all(p.problem for p in predictions):
+    if all(p.problem for p in predictions):
         raise PromptotError("None of the images could be read.", fix="See the reasons above.")
 
 
@@ -252,13 +296,11 @@ def backbones(json_path: Json = None) -> None:
     """List where frozen models can come from."""
     from promptot.backbones.bundled import list_bundled
     from promptot.backbones.load import SOURCES
+    from promptot.cli.tables import source_list
 
     console = console_for(json_path)
-    table = Table("name", "what", box=None, header_style="bold")
-    for source in SOURCES.values():
-        table.add_row(escape(source.pattern), source.summary)
-    console.print(table)
-    console.print(f"Bundled: {', '.join(f'bundled:{name}' for name in list_bundled())}")
+    console.print(source_list(SOURCES.values()))
+    console.print(f"\nBundled: {', '.join(f'bundled:{name}' for name in list_bundled())}")
     result = {name: {"pattern": s.pattern, "summary": s.summary} for name, s in SOURCES.items()}
     write_result({"sources": result, "bundled": list_bundled()}, json_path)
 
@@ -271,19 +313,20 @@ def recipes(
     json_path: Json = None,
 ) -> None:
     """List the recipes, or show one with the keys that --set takes."""
+    from promptot.cli.tables import pairs, recipe_list
     from promptot.recipes import describe, list_recipes, load_recipe
 
     console = console_for(json_path)
     if name is not None:
         recipe = load_recipe(name)
-        console.print(_pairs(describe(recipe)))
+        console.print(recipe_list([recipe]))
+        values = {key: value for key, value in describe(recipe).items() if "." in key}
+        console.print("", pairs(values))
+        console.print("\n[dim]`promptot fit --set KEY=VALUE` replaces any of these.[/]")
         write_result(recipe.model_dump(mode="json"), json_path)
         return
     shipped = [load_recipe(known) for known in list_recipes()]
-    table = Table("recipe", "what it is", "paper", box=None, header_style="bold")
-    for recipe in shipped:
-        table.add_row(recipe.name, recipe.summary, recipe.paper or "")
-    console.print(table)
+    console.print(recipe_list(shipped))
     write_result([recipe.model_dump(mode="json") for recipe in shipped], json_path)
 
 
@@ -295,6 +338,8 @@ def info(
     json_path: Json = None,
 ) -> None:
     """Show what a run learned and from what, or the versions and devices of this machine."""
+    from promptot.cli.tables import card_tables, pairs
+
     console = console_for(json_path)
     if run is None:
         import torch
@@ -307,77 +352,54 @@ def info(
             "mps": torch.backends.mps.is_available(),
             "cpu threads": torch.get_num_threads(),
         }
-        console.print(_pairs(found))
+        console.print(pairs(found))
         write_result(found, json_path)
         return
     from promptot.adapter import load_adapter
     from promptot.classifier import adapter_folder
 
     card, prompts = load_adapter(adapter_folder(run))
-    count = 0 if prompts is None else sum(p.numel() for p in prompts.parameters())
-    shown: dict[str, Any] = {
-        "backbone": f"{card.backbone.name} ({card.backbone.weight_hash[:12]})",
-        "learnt parameters": f"{count:,}",
-        "classes": f"{len(card.class_names)}: {_shorten(card.class_names)}",
-        "template": card.template,
-        **{f"recipe {key}": value for key, value in card.recipe.items()},
-        **card.metrics,
-        **{f"version {key}": value for key, value in card.versions.items()},
-    }
-    console.print(_pairs(shown))
+    parameters = 0 if prompts is None else sum(p.numel() for p in prompts.parameters())
+    console.print(card_tables(card, parameters))
     write_result(card.model_dump(mode="json"), json_path)
 
 
-def _run_json(run: Any) -> dict[str, Any]:
-    from promptot.run import summarise_scores
+def _split_names(text: str) -> list[str]:
+    names = [name.strip() for name in text.split(",")]
+    if not all(names):
+        raise PromptotError(
+            f"--classes '{text}' holds an empty name.",
+            fix='Put one comma between two names, as in --classes "cat,red panda".',
+        )
+    return names
 
+
+def _prediction_json(prediction: Prediction) -> dict[str, Any]:
+    return {
+        "image": prediction.image,
+        "class_names": list(prediction.class_names),
+        "probabilities": [round(value, 6) for value in prediction.probabilities],
+        "problem": prediction.problem,
+    }
+
+
+def _write_csv(predictions: list[Prediction]) -> None:
+    writer = csv.writer(sys.stdout, lineterminator="\n")
+    writer.writerow(["image", "rank", "class_name", "probability", "problem"])
+    for p in predictions:
+        ranked = enumerate(zip(p.class_names, p.probabilities, strict=True), start=1)
+        for rank, (name, probability) in ranked:
+            writer.writerow([p.image, rank, name, f"{probability:.6f}", ""])
+        if p.problem:
+            writer.writerow([p.image, "", "", "", p.problem])
+
+
+def _run_json(run: Run) -> dict[str, Any]:
     return {
         "folder": str(run.folder),
         "class_names": list(run.task.class_names),
         "images": len(run.task.train),
         "seconds": run.seconds,
-        "results": summarise_scores(run.scores),
+        "results": {name: scores.as_json() for name, scores in run.scores.items()},
         "skipped": [{"path": item.path, "reason": item.reason} for item in run.skipped],
     }
-
-
-def _score_table(scores: dict[str, Scores]) -> Table:
-    table = Table("tested on", "images", "classes", "zero-shot", "adapted", box=None)
-    table.header_style = "bold"
-
-    def percent(value: float, interval: tuple[float, float]) -> str:
-        return f"{100 * value:.1f} % ({100 * interval[0]:.1f}–{100 * interval[1]:.1f})"
-
-    for name, result in scores.items():
-        table.add_row(
-            name,
-            str(len(result.labels)),
-            str(result.student.shape[1]),
-            percent(result.teacher_accuracy, result.teacher_interval),
-            percent(result.student_accuracy, result.student_interval),
-        )
-    return table
-
-
-def _prediction_table(predictions: Any) -> Table:
-    table = Table("image", "class", "probability", box=None, header_style="bold")
-    for p in predictions:
-        if p.problem:
-            table.add_row(escape(p.image), f"[red]{escape(p.problem)}[/]", "")
-        for rank, (name, value) in enumerate(zip(p.class_names, p.probabilities, strict=True)):
-            style = "bold" if rank == 0 else "dim"
-            shown = escape(p.image) if rank == 0 else ""
-            bar = "█" * round(20 * value)
-            table.add_row(shown, f"[{style}]{escape(name)}[/]", f"{100 * value:5.1f} % {bar}")
-    return table
-
-
-def _pairs(values: dict[str, Any]) -> Table:
-    table = Table(box=None, show_header=False)
-    for key, value in values.items():
-        table.add_row(f"[bold]{escape(str(key))}[/]", escape(str(value)))
-    return table
-
-
-def _shorten(names: tuple[str, ...], most: int = 12) -> str:
-    return ", ".join(names[:most]) + (", ..." if len(names) > most else "")

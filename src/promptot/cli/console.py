@@ -1,10 +1,12 @@
-"""What the commands print, and where: tables and progress for people, JSON for machines."""
+"""Where the commands print: results to standard output, progress and errors to standard error."""
 
 from __future__ import annotations
 
 import json
+import shlex
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,15 +17,15 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 if TYPE_CHECKING:
     from promptot.errors import PromptotError
-    from promptot.run import Callbacks
     from promptot.tasks.dataset import Skipped
 
-errors = Console(stderr=True)
+errors = Console(stderr=True, highlight=False)
 
 
 def console_for(json_path: Path | None) -> Console:
     """Standard output, unless the JSON goes there: then standard error."""
-    return errors if json_path is not None and str(json_path) == "-" else Console()
+    to_stdout = json_path is not None and str(json_path) == "-"
+    return errors if to_stdout else Console(highlight=False)
 
 
 def write_result(result: Any, path: Path | None) -> None:
@@ -31,18 +33,31 @@ def write_result(result: Any, path: Path | None) -> None:
     if path is None:
         return
     if str(path) == "-":
-        sys.stdout.write(json.dumps(result, indent=2, ensure_ascii=False) + "\n")
+        text = json.dumps(result, indent=2, ensure_ascii=False, allow_nan=False)
+        sys.stdout.write(f"{text}\n")
     else:
         from promptot.files import write_json
 
         write_json(path, result)
 
 
+def plain(text: object) -> str:
+    """Text from outside, safe to print: no markup, no line breaks, nothing a terminal obeys."""
+    from promptot.reports.tables import printable
+
+    return escape(printable(str(text)))
+
+
+def command(*parts: object) -> str:
+    """A command line to copy, quoted for the shell."""
+    return plain(shlex.join(["promptot", *map(str, parts)]))
+
+
 def show_error(error: PromptotError) -> None:
     """What is wrong in red, what to do about it below."""
-    errors.print(f"[bold red]Error:[/] {escape(error.problem)}", highlight=False, soft_wrap=True)
+    errors.print(f"[bold red]Error:[/] {plain(error.problem)}", soft_wrap=True)
     if error.fix:
-        errors.print(escape(error.fix), highlight=False, soft_wrap=True)
+        errors.print(plain(error.fix), soft_wrap=True)
 
 
 def show_skipped(console: Console, skipped: tuple[Skipped, ...], most: int = 10) -> None:
@@ -52,53 +67,54 @@ def show_skipped(console: Console, skipped: tuple[Skipped, ...], most: int = 10)
     images = "1 image" if len(skipped) == 1 else f"{len(skipped)} images"
     console.print(f"[yellow]Left out {images}:[/]")
     for item in skipped[:most]:
-        console.print(f"  {escape(repr(item.path))}: {escape(item.reason)}", highlight=False)
+        console.print(f"  '{plain(item.path)}': {plain(item.reason)}", soft_wrap=True)
     if len(skipped) > most:
-        console.print(f"  and {len(skipped) - most} more (all in manifest.json)")
+        console.print(f"  and {len(skipped) - most} more; --json lists all.")
 
 
 @contextmanager
-def progress_bar(console: Console) -> Iterator[Progress]:
-    """A progress display that goes away when the work is done."""
+def progress_bar() -> Iterator[Progress]:
+    """A progress display on standard error that goes away when the work is done."""
     with Progress(
         TextColumn("{task.description}"),
-        BarColumn(),
+        BarColumn(bar_width=24),
         MofNCompleteColumn(),
         TextColumn("{task.fields[note]}"),
         TimeRemainingColumn(),
-        console=console,
+        console=errors,
         transient=True,
+        redirect_stdout=False,
+        disable=not errors.is_terminal,
     ) as bar:
         yield bar
 
 
 class Stages:
-    """One bar after another, named as the work goes on."""
+    """One bar after another, named as the work goes on; in a log file, a line after long ones."""
+
+    LONG = 5.0  # seconds
 
     def __init__(self, bar: Progress) -> None:
         self._bar = bar
         self._tasks: dict[str, Any] = {}
+        self._began: dict[str, float] = {}
 
     def __call__(self, what: str, done: int, total: int) -> None:
         if what not in self._tasks:
-            self._tasks[what] = self._bar.add_task(what, total=total, note="")
+            self._tasks[what] = self._bar.add_task(plain(what), total=total, note="")
+            self._began[what] = time.monotonic()
         self._bar.update(self._tasks[what], completed=done, total=total)
+        seconds = time.monotonic() - self._began[what]
+        if self._bar.disable and done == total and seconds > self.LONG:
+            errors.print(f"{plain(what)}: {done} in {seconds:.0f} s", soft_wrap=True)
 
+    def counter(self, what: str, total: int) -> Callable[[int], None]:
+        """A callback that takes how much more is done."""
+        done = 0
 
-def training_callbacks(bar: Progress) -> Callbacks:
-    """Callbacks that show epochs and the loss."""
-    from promptot.run import Callbacks
-    from promptot.training.records import EpochRecord, StepRecord
+        def count(more: int) -> None:
+            nonlocal done
+            done += more
+            self(what, done, total)
 
-    task = bar.add_task("preparing", total=None, note="")
-
-    def start(done: int, total: int) -> None:
-        bar.update(task, description="epoch", completed=done, total=total)
-
-    def step(record: StepRecord) -> None:
-        bar.update(task, note=f"step {record.step}, loss {record.total:.3f}")
-
-    def epoch(record: EpochRecord) -> None:
-        bar.update(task, completed=record.epoch)
-
-    return Callbacks(on_start=start, on_step=step, on_epoch=epoch)
+        return count

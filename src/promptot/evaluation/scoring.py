@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,6 +12,10 @@ from torch import Tensor
 from promptot.evaluation.metrics import accuracy, wilson_interval
 from promptot.model import PromptedModel
 from promptot.tasks.loader import Batch
+
+
+class NothingToScore(ValueError):  # noqa: N818 - what it is, not how it ends
+    """There was no image: the list is empty, or none of it could be read."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,6 +51,19 @@ class Scores:
         """95 % Wilson interval of the teacher's accuracy."""
         return _interval(self.teacher, self.labels)
 
+    def as_json(self) -> dict[str, Any]:
+        """Sizes, and both models' accuracy with its interval."""
+
+        def measure(value: float, interval: tuple[float, float]) -> dict[str, Any]:
+            return {"accuracy": round(value, 6), "interval": [round(end, 6) for end in interval]}
+
+        return {
+            "images": len(self.labels),
+            "classes": self.student.shape[1],
+            "zero_shot": measure(self.teacher_accuracy, self.teacher_interval),
+            "adapted": measure(self.student_accuracy, self.student_interval),
+        }
+
 
 @torch.no_grad()
 def score(
@@ -63,7 +81,7 @@ def score(
         progress: called with the number of images after each batch.
 
     Raises:
-        ValueError: there is no batch.
+        NothingToScore: there is no batch.
     """
     device = model.backbone.device
     scale = model.backbone.logit_scale
@@ -81,7 +99,7 @@ def score(
         if progress is not None:
             progress(len(batch.labels))
     if not labels:
-        raise ValueError("there are no images to score")
+        raise NothingToScore("there are no images to score")
     return Scores(torch.cat(labels), torch.cat(student), torch.cat(teacher), torch.cat(indices))
 
 

@@ -16,6 +16,8 @@ PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NonNegativeFloat = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 PositiveInt = Annotated[int, Field(ge=1)]
 NonNegativeInt = Annotated[int, Field(ge=0)]
+Tokens = Annotated[int, Field(ge=0, le=1024)]
+Depth = Annotated[int, Field(ge=1, le=1024)]
 
 
 class _Section(BaseModel):
@@ -26,10 +28,10 @@ class PromptsConfig(_Section):
     """What learns. A branch with 0 tokens is off; `depth` counts the blocks that get own tokens."""
 
     design: Literal["ivlp", "none"] = "ivlp"
-    text_tokens: NonNegativeInt = 4
-    text_depth: PositiveInt = 12
-    vision_tokens: NonNegativeInt = 4
-    vision_depth: PositiveInt = 12
+    text_tokens: Tokens = 4
+    text_depth: Depth = 12
+    vision_tokens: Tokens = 4
+    vision_depth: Depth = 12
     init_words: Annotated[str, Field(min_length=1)] | None = "a photo of a"
     """Words whose embeddings start the text context; null starts it from N(0, 0.02²)."""
     class_specific: bool = False

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from promptot.tasks.bundled import list_groups, list_styles, load_bundled, load_bundled_others
 from promptot.tasks.dataset import Example, ImageTask, Skipped
-from promptot.tasks.folder import load_folder
+from promptot.tasks.folder import find_images, load_folder
 from promptot.tasks.images import UnreadableImage, load_image
 from promptot.tasks.loader import Batch, ImageDataset, ImageLoader
 from promptot.tasks.readable import choose_shots, find_unreadable
@@ -19,6 +19,7 @@ __all__ = [
     "Skipped",
     "UnreadableImage",
     "choose_shots",
+    "find_images",
     "find_unreadable",
     "list_groups",
     "list_styles",

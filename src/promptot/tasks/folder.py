@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from glob import glob, has_magic
 from pathlib import Path
 
 from promptot.errors import PromptotError
@@ -72,6 +73,33 @@ def load_folder(path: str | os.PathLike[str], template: str = "a photo of a {}."
             for image in _own_images(top)
         ),
     )
+
+
+def find_images(places: Sequence[str | os.PathLike[str]]) -> list[str]:
+    """Image files from files, folders and patterns such as "photos/*.jpg", in their order.
+
+    Of a folder, every image in or below it is taken. What does not exist and is no pattern is
+    kept as it is, for the reader to report.
+
+    Raises:
+        PromptotError: a folder holds no image, or no file matches a pattern.
+    """
+    found: list[str] = []
+    for path in places:
+        place = os.fspath(path)
+        if Path(place).is_dir():
+            inside = [str(image) for image in _images(Path(place))]
+            if not inside:
+                raise PromptotError(f"There is no image in '{place}'.", fix="Check the path.")
+            found += inside
+        elif has_magic(place) and not Path(place).exists():
+            matching = sorted(glob(place, recursive=True))  # noqa: PTH207 - may be absolute
+            if not matching:
+                raise PromptotError(f"No file matches '{place}'.", fix="Check the pattern.")
+            found += matching
+        else:
+            found.append(place)
+    return found
 
 
 def _split_folders(root: Path) -> dict[str, Path]:

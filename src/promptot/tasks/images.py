@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import os
 import stat
@@ -75,6 +76,25 @@ def load_image(path: str | os.PathLike[str]) -> Image.Image:
     except Exception as error:
         # Decoders raise anything at all on damaged bytes; every kind means the same to the caller.
         raise UnreadableImage(name, _reason(error)) from error
+
+
+def image_hash(path: str | os.PathLike[str]) -> str:
+    """SHA-256 of an image file's bytes (or of a zip member's), whatever it is called.
+
+    Raises:
+        UnreadableImage: there is no such file, or it can't be read.
+    """
+    name = os.fspath(path)
+    digest = hashlib.sha256()
+    try:
+        with _open(name) as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+    except UnreadableImage:
+        raise
+    except Exception as error:  # as in `load_image`
+        raise UnreadableImage(name, _reason(error)) from error
+    return digest.hexdigest()
 
 
 def _open(name: str) -> BinaryIO:

@@ -24,12 +24,18 @@ def check_class_names(class_names: Iterable[str]) -> None:
     CLIP's tokenizers ignore case, so names that differ only in case count as alike.
 
     Raises:
-        PromptotError: there are none, one is empty, or one comes twice.
+        PromptotError: there are none, one is empty, is not valid text, or comes twice.
     """
     seen: set[str] = set()
     for name in class_names:
         if not name.strip():
             raise PromptotError("A class name is empty.", fix="Give every class a name.")
+        try:
+            name.encode()
+        except UnicodeEncodeError:
+            raise PromptotError(
+                f"The class name {name!a} is not valid text.", fix="Rename the folder."
+            ) from None
         if name.casefold() in seen:
             raise PromptotError(
                 f"The class name '{name}' comes twice (case is ignored).",

@@ -114,10 +114,15 @@ def train(
             group["lr"] = lr
         steps: list[StepRecord] = []
         for loaded in loader.batches(epoch):
-            result, batch = backpropagate(loaded)
+            try:
+                result, batch = backpropagate(loaded)
+            except PromptotError as error:
+                where = f"Epoch {epoch}, step {len(steps) + 1}: {error.problem}"
+                raise PromptotError(where, fix=error.fix) from error
             optimizer.step()
             accuracy = (result.logits.argmax(dim=1) == batch.labels).float().mean()
             steps.append(_record(epoch, len(steps) + 1, lr, result, accuracy))
+            del result  # and with it what backward kept, before the next step makes its own
             if callbacks.on_step is not None:
                 callbacks.on_step(steps[-1])
         if not steps:

@@ -1,0 +1,127 @@
+"""The tables that the commands print; each fits a terminal of 80 columns."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from rich import box
+from rich.console import Group
+from rich.table import Table
+
+from promptot.cli.console import plain
+from promptot.reports.tables import format_difference, format_interval, format_value
+
+if TYPE_CHECKING:
+    from promptot.adapter import Card
+    from promptot.backbones.load import Source
+    from promptot.classifier import Prediction
+    from promptot.evaluation.scoring import Scores
+    from promptot.recipes.schema import Recipe
+
+
+def score_table(scores: Mapping[str, Scores]) -> Table:
+    """Zero-shot and adapted accuracy side by side, each with its interval below."""
+    table = Table(
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+        caption="Accuracy, with its 95 % interval (Wilson) over these images.",
+        caption_justify="left",
+    )
+    table.add_column("tested on")
+    for label in ("images", "classes", "zero-shot", "adapted", "change"):
+        table.add_column(label, justify="right")
+    for name, result in scores.items():
+        change = result.student_accuracy - result.teacher_accuracy
+        colour = "green" if change > 0 else "red" if change < 0 else "dim"
+        table.add_row(
+            plain(name),
+            str(len(result.labels)),
+            str(result.student.shape[1]),
+            _measure(result.teacher_accuracy, result.teacher_interval),
+            _measure(result.student_accuracy, result.student_interval),
+            f"[{colour}]{format_difference(change, 'share')}[/]",
+        )
+    return table
+
+
+def _measure(value: float, interval: tuple[float, float]) -> str:
+    return f"[bold]{format_value(value, 'share')}[/]\n[dim]{format_interval(interval, 'share')}[/]"
+
+
+def prediction_table(predictions: Iterable[Prediction]) -> Table:
+    """The likeliest names of each image, with bars; a reason where it could not be read."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("image", overflow="fold", ratio=2)
+    table.add_column("class", ratio=2)
+    table.add_column("probability", no_wrap=True, min_width=24)
+    for p in predictions:
+        if p.problem:
+            table.add_row(plain(p.image), f"[red]not read: {plain(p.problem)}[/]", "")
+        for rank, (name, value) in enumerate(zip(p.class_names, p.probabilities, strict=True)):
+            style = "bold" if rank == 0 else "dim"
+            table.add_row(
+                plain(p.image) if rank == 0 else "",
+                f"[{style}]{plain(name)}[/]",
+                f"[{style}]{100 * value:5.1f} %[/] [cyan]{'█' * round(16 * value)}[/]",
+            )
+        table.add_section()
+    return table
+
+
+def pairs(values: Mapping[str, object], title: str = "") -> Table:
+    """Names and values in two columns."""
+    table = Table(box=None, show_header=False, pad_edge=False, title=title, title_justify="left")
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    for key, value in values.items():
+        table.add_row(plain(key), plain("none" if value is None else value))
+    return table
+
+
+def source_list(sources: Iterable[Source]) -> Table:
+    """How each kind of backbone is written, and what it is."""
+    table = Table(box=None, show_header=False, pad_edge=False)
+    for source in sources:
+        names = [f"[bold]{plain(name)}[/]" for name in source.pattern.split(" or ")]
+        table.add_row("\n".join(names) + f"\n  {plain(source.summary)}")
+    return table
+
+
+def recipe_list(recipes: Iterable[Recipe]) -> Table:
+    """Each recipe's name, what it does, and where it was published."""
+    table = Table(box=None, show_header=False, pad_edge=False)
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column()
+    for recipe in recipes:
+        paper = f"\n[dim]{plain(recipe.paper)}[/]" if recipe.paper else ""
+        table.add_row(plain(recipe.name), plain(recipe.summary) + paper)
+    return table
+
+
+def card_tables(card: Card, parameters: int) -> Group:
+    """What an adapter's card says: the adapter, its test, its recipe, its versions."""
+    recipe = {key: value for key, value in card.recipe.items() if "." in key}
+    adapter = {
+        "backbone": f"{card.backbone.name} (weights {card.backbone.weight_hash[:12]})",
+        "recipe": card.recipe.get("name", "unknown"),
+        "learnt": f"{parameters:,} parameters",
+        "classes": f"{len(card.class_names)}: {_shorten(card.class_names)}",
+        "template": card.template,
+    }
+    shown: list[Any] = [pairs(adapter)]
+    if card.metrics:
+        test = {
+            key.replace("_", " "): format_value(value, "share")
+            for key, value in card.metrics.items()
+        }
+        shown += ["", pairs(test, title="Test")]
+    if recipe:
+        shown += ["", pairs(recipe, title="Recipe")]
+    if card.versions:
+        shown += ["", pairs(card.versions, title="Versions")]
+    return Group(*shown)
+
+
+def _shorten(names: Sequence[str], most: int = 12) -> str:
+    return ", ".join(names[:most]) + (", …" if len(names) > most else "")

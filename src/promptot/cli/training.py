@@ -1,0 +1,78 @@
+"""What `fit` says while it works."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+from rich.progress import Progress
+
+from promptot.cli.console import errors, plain
+from promptot.reports.tables import format_value
+from promptot.tasks.dataset import ImageTask
+from promptot.training.estimate import GIB, Estimate
+from promptot.training.loop import Callbacks
+from promptot.training.records import EpochRecord, StepRecord
+
+LINES = 10
+"""Lines about training in a log file, where there is no bar."""
+
+
+def training_callbacks(bar: Progress, what: str, out: Path) -> Callbacks:
+    """Say what was found and what it will cost, then show epochs and the loss.
+
+    Args:
+        what: the method and the model.
+        out: the run folder.
+    """
+    task = bar.add_task("preparing", total=None, note="")
+    epochs = 0
+    cost: Estimate | None = None
+
+    def found(chosen: ImageTask) -> None:
+        errors.print(f"[bold]{plain(chosen.name)}[/]: {_describe(chosen)}")
+        errors.print(f"{plain(what)} → {plain(out)}", soft_wrap=True)
+
+    def estimate(found: Estimate) -> None:
+        nonlocal cost
+        cost = found
+
+    def start(done: int, total: int) -> None:
+        nonlocal epochs
+        epochs = total
+        if cost is not None and cost.step_seconds > 0:
+            errors.print(
+                f"{total - done} epochs of about {format_value(cost.epoch_seconds, 'seconds')}: "
+                f"{format_value((total - done) * cost.epoch_seconds, 'seconds')}, and "
+                f"{cost.memory_bytes / GIB:.1f} GiB of memory."
+            )
+        if done:
+            errors.print(f"Going on after epoch {done} of {total}.")
+        bar.update(task, description="epoch", completed=done, total=total)
+
+    def step(record: StepRecord) -> None:
+        bar.update(task, note=f"step {record.step}, loss {record.total:.3f}")
+
+    def epoch(record: EpochRecord) -> None:
+        bar.update(task, completed=record.epoch)
+        if bar.disable and (record.epoch % max(1, epochs // LINES) == 0 or record.epoch == epochs):
+            errors.print(f"epoch {record.epoch} of {epochs}: loss {record.total:.3f}")
+
+    return Callbacks(
+        on_task=found, on_estimate=estimate, on_start=start, on_step=step, on_epoch=epoch
+    )
+
+
+def _describe(task: ImageTask) -> str:
+    shots = Counter(example.label for example in task.train).values()
+    fewest, most = min(shots), max(shots)
+    each = f"{most} of each class" if fewest == most else f"{fewest} to {most} of each class"
+    classes = "1 class" if len(task.class_names) == 1 else f"{len(task.class_names)} classes"
+    return (
+        f"{classes}, {_images(len(task.train))} to learn from ({each}), "
+        f"{_images(len(task.test))} to test on"
+    )
+
+
+def _images(count: int) -> str:
+    return "1 image" if count == 1 else f"{count} images"

@@ -1,0 +1,191 @@
+"""What every command prints and where, and its exit codes."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import shlex
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+import promptot
+
+COMMANDS = ("demo", "fit", "evaluate", "predict", "backbones", "recipes", "info")
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_has_an_example_and_fits_80_columns(run, name: str) -> None:
+    result = run(name, "--help")
+    assert result.code == 0
+    assert f"Example: promptot {name}" in result.out
+    assert max(map(len, result.out.splitlines())) <= 80
+
+
+def test_the_command_itself(run) -> None:
+    assert run("--version").out.strip() == promptot.__version__
+    overview = run("--help")
+    assert overview.code == 0
+    assert all(name in overview.out for name in COMMANDS)
+    assert run().code == 2
+    unknown = run("fti")
+    assert unknown.code == 2
+    assert "'fit'" in unknown.err
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("fit", "photos", "--out", "x", "--shots", "0"),
+        ("fit", "photos", "--out", "x", "--test-share", "0.95"),
+        ("fit", "photos", "--out", "x", "--test-share", "nan"),
+        ("fit", "photos", "--out", "x", "--precision", "fp8"),
+        ("fit", "photos", "--out", "x", "--seed", "-1"),
+        ("fit", "photos", "--out", "x", "--seed", str(2**64)),
+        ("fit", "photos", "--out", "x", "--workers", "-1"),
+        ("fit", "photos", "--out", "x", "--classes", "half"),
+        ("fit", "photos", "--out", "x", "--json", "photos"),
+        ("fit", "photos"),
+        ("predict", "run"),
+        ("predict", "run", "a.png", "--top-k", "0"),
+        ("predict", "run", "a.png", "--json", "-", "--format", "csv"),
+    ],
+)
+def test_wrong_usage_is_exit_code_2(run, trained: Path, arguments: tuple[str, ...]) -> None:
+    result = run(*arguments)
+    assert result.code == 2
+    assert result.out == ""
+    assert "Usage: promptot" in result.err
+    assert "Traceback" not in result.err
+    assert not Path("x").exists()
+
+
+def test_fit_says_what_it_does_and_what_comes_next(
+    run, trained: Path, quick: list[str], tmp_path: Path
+) -> None:
+    out = tmp_path / "my [x] run"
+    result = run("fit", "photos", "--out", out, *quick)
+    assert result.code == 0
+    assert "3 classes, 6 images to learn from (2 of each class), 3 images to test on" in (
+        " ".join(result.err.split())
+    )
+    assert f"→ {out}" in result.err
+    assert max(map(len, result.out.partition("Learnt")[0].splitlines())) <= 80
+    line = next(line for line in result.out.splitlines() if line.startswith("Next: promptot "))
+    assert run(*shlex.split(line)[2:], "--device", "cpu").code == 0
+
+
+def test_json_to_standard_output_is_alone_there(run, trained: Path, quick: list[str]) -> None:
+    fitted = run("fit", "photos", "--out", "second", *quick, "--json", "-")
+    found = json.loads(fitted.out)
+    assert found["class_names"] == ["blue", "green apple", "red"]
+    assert set(found["results"]["test"]) == {"images", "classes", "zero_shot", "adapted"}
+    low, high = found["results"]["test"]["adapted"]["interval"]
+    assert low <= found["results"]["test"]["adapted"]["accuracy"] <= high
+    assert "zero-shot" in fitted.err
+
+    evaluated = run("evaluate", "run", "photos", "--json", "-")
+    found = json.loads(evaluated.out)
+    assert found["left_out"] == 6
+    assert found["results"]["all classes"]["images"] == 6
+    assert "all classes" in evaluated.err
+
+    predicted = run("predict", "run", "photos/red/0.png", "--json", "-")
+    assert json.loads(predicted.out)[0]["image"] == "photos/red/0.png"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("backbones",), ("recipes",), ("recipes", "prompt-ot"), ("info",), ("info", "run")],
+)
+def test_listings_on_screen_and_as_json(run, trained: Path, arguments: tuple[str, ...]) -> None:
+    shown = run(*arguments)
+    assert shown.code == 0
+    assert shown.err == ""
+    assert max(map(len, shown.out.splitlines())) <= 80
+    printed = run(*arguments, "--json", "-")
+    assert printed.err == shown.out
+    assert run(*arguments, "--json", "made/here.json").out == shown.out
+    assert json.loads(printed.out) == json.loads(Path("made/here.json").read_text())
+
+
+def test_recipes_name_shows_what_set_takes(run) -> None:
+    shown = run("recipes", "prompt-ot").out
+    assert "objective.strength" in shown
+    assert "--set KEY=VALUE" in shown
+
+
+def test_info_of_a_run(run, trained: Path) -> None:
+    shown = run("info", "run").out
+    for text in ("prompt-ot", "blue, green apple, red", "a photo of a {}.", "2,304 parameters"):
+        assert text in shown
+
+
+def test_predict_as_table_csv_and_json_lines(run, trained: Path) -> None:
+    images = ("photos/red", "none.png", "photos/b*/1.png")
+    table = run("predict", "run", *images, "--top-k", "99")
+    assert table.code == 0
+    assert "there is no such file" in " ".join(table.out.split())
+    assert max(map(len, table.out.splitlines())) <= 80
+
+    lines = [
+        json.loads(line)
+        for line in run("predict", "run", *images, "-f", "jsonl").out.split("\n")[:-1]
+    ]
+    names = [str(Path("photos", "red", f"{i}.png")) for i in range(4)]
+    assert [line["image"] for line in lines] == [*names, "none.png", "photos/blue/1.png"]
+    assert lines[4]["problem"] == "there is no such file"
+
+    text = run("predict", "run", *images, "-f", "csv", "-k", "2").out
+    rows = list(csv.DictReader(io.StringIO(text)))
+    assert [row["image"] for row in rows] == [
+        *[name for name in names for _ in range(2)],
+        "none.png",
+        *["photos/blue/1.png"] * 2,
+    ]
+    assert rows[0]["class_name"] == lines[0]["class_names"][0]
+    assert float(rows[0]["probability"]) == lines[0]["probabilities"][0]
+    assert rows[8]["problem"] == "there is no such file"
+
+
+def test_demo(run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from promptot import demo
+    from promptot.tasks import ImageTask
+
+    def fewer(load: Callable[[str], ImageTask]) -> Callable[[str], ImageTask]:
+        def loaded(group: str) -> ImageTask:
+            task = load(group)
+            return replace(task, test=task.test[::20])
+
+        return loaded
+
+    for name in ("load_bundled", "load_bundled_others"):
+        monkeypatch.setattr(demo, name, fewer(getattr(demo, name)))
+    result = run(
+        *("demo", "--out", tmp_path / "demo", "--set", "optim.epochs=1", "--set", "data.views=1"),
+        *("--json", "-"),
+    )
+    assert result.code == 0
+    assert [row["method"] for row in json.loads(result.out)["results"]] == [
+        "Zero-shot",
+        "IVLP",
+        "Prompt-OT",
+    ]
+    assert "report.html" in result.err
+    assert (tmp_path / "demo" / "report.html").is_file()
+
+
+def test_output_into_a_closed_pipe_is_no_traceback(
+    run, trained: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def closed(text: str) -> None:
+        raise BrokenPipeError(32, "Broken pipe")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("promptot.cli.app.write_result", lambda *_: closed(""))
+        patched.setattr("sys.stdout", io.StringIO())
+        assert run("backbones").code == 1
+    assert run("backbones").code == 0

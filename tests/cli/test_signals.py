@@ -1,0 +1,73 @@
+"""Stopping a run while it trains: with a signal to this process, and to a real one."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+STOPS = [(signal.SIGINT, 130, "Interrupted."), (signal.SIGTERM, 143, "Terminated.")]
+LEFT = {"checkpoint.safetensors", "manifest.json", "steps.csv", "epochs.csv"}
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
+
+
+@pytest.mark.parametrize(("number", "code", "word"), STOPS)
+def test_a_stopped_run_goes_on_to_the_same_bits(
+    run, trained: Path, quick: list[str], monkeypatch: pytest.MonkeyPatch,
+    number: signal.Signals, code: int, word: str,
+) -> None:  # fmt: skip
+    from promptot.training import loop
+
+    save = loop.save_checkpoint
+
+    def save_and_stop(path: Path, epoch: int, *rest: object) -> None:
+        save(path, epoch, *rest)
+        if epoch == 2:
+            os.kill(os.getpid(), number)
+
+    def fit(out: str, *more: str) -> list[str]:
+        return ["fit", "photos", "--out", out, *quick, "--set", "optim.epochs=4", *more]
+
+    with monkeypatch.context() as patched:
+        patched.setattr(loop, "save_checkpoint", save_and_stop)
+        stopped = run(*fit("out"))
+    assert stopped.code == code
+    assert stopped.out == ""
+    assert word in stopped.err
+    assert "the same command with --resume goes on" in stopped.err
+    assert {path.name for path in Path("out").iterdir()} == LEFT
+    assert run(*fit("out", "--resume")).code == 0
+    assert run(*fit("whole")).code == 0
+    whole, resumed = (Path(out, "adapter/prompts.safetensors") for out in ("whole", "out"))
+    assert whole.read_bytes() == resumed.read_bytes()
+
+
+def test_control_c_in_a_real_process(trained: Path, quick: list[str]) -> None:
+    arguments = ["fit", "photos", "--out", "out", *quick, "--set", "optim.epochs=100000"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "promptot", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    try:
+        deadline = time.monotonic() + 120
+        while not Path("out/checkpoint.safetensors").exists():
+            assert process.poll() is None, process.communicate()
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert (process.returncode, out) == (130, "")
+    assert "Interrupted." in err
+    assert "Traceback" not in err
+    assert {path.name for path in Path("out").iterdir()} == LEFT
