@@ -39,15 +39,16 @@ def _premultiplied(picture: np.ndarray) -> Image.Image:
 
 def _geometry(image: Image.Image, rng: np.random.Generator) -> Image.Image:
     side = image.width
-    if rng.random() < 0.6:  # part of the drawing
-        span = math.sqrt(rng.uniform(0.5, 1.0))
-    else:  # the whole drawing with a margin
-        span = rng.uniform(1.0, 1.35)
+    part = rng.random() < 0.6  # of the drawing; else the whole drawing with a margin
+    span = math.sqrt(rng.uniform(0.5, 1.0)) if part else rng.uniform(1.0, 1.35)
     stretch = math.exp(rng.uniform(-0.15, 0.15))
     angle = rng.normal(0, 0.15) if rng.random() < 0.5 else 0.0
     flip = -1.0 if rng.random() < 0.5 else 1.0
     shift = abs(1 - span) / 2 * side
-    centre_x, centre_y = side / 2 + rng.uniform(-shift, shift), side / 2 + rng.uniform(-shift, shift)
+    centre_x, centre_y = (
+        side / 2 + rng.uniform(-shift, shift),
+        side / 2 + rng.uniform(-shift, shift),
+    )
     step_x, step_y = side * span * stretch / RESOLUTION, side * span / stretch / RESOLUTION
     a, b = flip * math.cos(angle) * step_x, -math.sin(angle) * step_y
     d, e = flip * math.sin(angle) * step_x, math.cos(angle) * step_y

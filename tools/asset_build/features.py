@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
-from asset_build.augment import clean_view, random_view
+from asset_build.augment import RESOLUTION, clean_view, random_view
 from asset_build.concepts import HELD_OUT_GROUP, Concept
 from asset_build.render import load_style
 from asset_build.sources import STYLES
@@ -74,3 +78,35 @@ def to_tensor(views: np.ndarray) -> Tensor:
     """Views [B, R, R, 3] uint8 → normalised images [B, 3, R, R]."""
     images = torch.from_numpy(views).permute(0, 3, 1, 2).float() / 255
     return (images - torch.tensor(MEAN).view(3, 1, 1)) / torch.tensor(STD).view(3, 1, 1)
+
+
+def features_outside(drawings: Path, cache: Path) -> dict[str, tuple[Tensor, list[str]]]:
+    """Trunk features of the bundled drawings, by style: (maps [n, N, 320] fp16, slugs [n]).
+
+    Read from `cache` if it is there. Test styles are left out: training must not look at them.
+    """
+    if cache.exists():
+        found: dict[str, tuple[Tensor, list[str]]] = torch.load(cache, weights_only=True)
+        return found
+    trunk = FastTrunk(load_trunk())
+    size = (RESOLUTION, RESOLUTION)
+    members: dict[str, list[str]] = {}
+    with (drawings / "index.csv").open(newline="") as file:
+        for row in csv.DictReader(file):
+            if row["split"] != "test":
+                members.setdefault(row["style"], []).append(row["member"])
+    result: dict[str, tuple[Tensor, list[str]]] = {}
+    with zipfile.ZipFile(drawings / "images.zip") as archive:
+        for style, paths in members.items():
+            maps: list[Tensor] = []
+            for start in range(0, len(paths), BATCH):
+                views = [
+                    np.asarray(
+                        Image.open(io.BytesIO(archive.read(path))).convert("RGB").resize(size)
+                    )
+                    for path in paths[start : start + BATCH]
+                ]
+                maps.append(trunk(to_tensor(np.stack(views))))
+            result[style] = (torch.cat(maps), [Path(path).stem for path in paths])
+    torch.save(result, cache)
+    return result

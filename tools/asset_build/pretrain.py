@@ -5,11 +5,11 @@ from __future__ import annotations
 import contextlib
 import json
 import math
-import os
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -39,6 +39,7 @@ from promptot.backbones.text_tower import TextTower
 from promptot.backbones.tokenizer import FileTokenizer, tokenize_template
 
 TOKENS = 25  # 160 px through a trunk of stride 32
+CHECKPOINT_SECONDS = 150
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ class Settings:
     embed_dim: int = 256
     layers: int = 4
     batch: int = 512
-    steps: int = 2200
+    steps: int = 2000
     lr: float = 1e-3
     warmup: int = 60
     weight_decay: float = 0.1
@@ -61,6 +62,8 @@ class Settings:
     other_weight: float = 0.3
     caption_weight: float = 0.2
     distill_weight: float = 0.2
+    photolike_weight: float = 0.3
+    photolike_batch: int = 64
     words_a_step: int = 256
     ema: float = 0.998
     bf16: bool = True
@@ -91,15 +94,16 @@ class SmallClip(nn.Module):
         self.text_tower: TextTower
         self.image_tower, self.text_tower = build_towers(architecture(settings))
         weights = {k: v for k, v in trunk.state_dict().items() if not k.startswith("classifier")}
-        self.image_tower.stem.trunk.load_state_dict(weights)
-        self.image_tower.stem.trunk.requires_grad_(False)
+        stem: Any = self.image_tower.stem
+        stem.trunk.load_state_dict(weights)
+        stem.trunk.requires_grad_(False)
         self.log_scale = nn.Parameter(torch.tensor(math.log(12.0)))
         _initialise(self.image_tower)
         _initialise(self.text_tower)
 
     def image_features(self, features: Tensor, dropout: float = 0.0) -> Tensor:
         """Normalised [B, D] of trunk features [B, N, 1280], a share of the tokens left out."""
-        tower = self.image_tower
+        tower: Any = self.image_tower
         tokens = tower.stem.proj(features)
         if not dropout:
             return F.normalize(tower.encode(tokens).float(), dim=-1)
@@ -150,6 +154,20 @@ class FeatureStore:
             [self.views[v][row] for v, row in zip(views.tolist(), rows.tolist(), strict=True)]
         )
         return torch.from_numpy(maps).float(), self.labels[rows]
+
+
+class Photolike:
+    """The maps of `photolike.dream`, with their ImageNet classes."""
+
+    def __init__(self, path: Path) -> None:
+        stored = torch.load(path, weights_only=True)
+        self.maps: Tensor = stored["maps"]
+        self.labels: Tensor = stored["labels"]
+
+    def sample(self, batch: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """(maps [B, N, 320], ImageNet classes [B])."""
+        rows = torch.randint(len(self.labels), (batch,), generator=generator)
+        return self.maps[rows].float(), self.labels[rows]
 
 
 class CaptionSampler:
@@ -206,134 +224,184 @@ class Validation:
         return result
 
 
-def pretrain(
-    folder: Path,
-    features: Path,
-    tokenizer_path: Path,
-    concepts: list[Concept],
-    validation: Validation,
-    settings: Settings,
-    seconds: float = math.inf,
-) -> Path:
-    """Train, or go on from the checkpoint in `folder`; returns the checkpoint's path.
+class Words:
+    """All texts that the training contrasts images with, tokenized once."""
 
-    Stops after `settings.steps` steps or `seconds`, whichever is first; a checkpoint is written
-    every few minutes and at the end, an accuracy line is appended to `log.jsonl` with each.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    checkpoint = folder / "checkpoint.pt"
-    torch.manual_seed(settings.seed)
-    generator = torch.Generator().manual_seed(settings.seed)
-    store = FeatureStore(features, concepts, settings)
-    tokenizer = FileTokenizer(tokenizer_path)
-    names = [concept.name for concept in store.concepts]
-    packs = [tokenize_template(tokenizer, names, t, CONTEXT_LENGTH) for t in TEMPLATES]
-    sampler = CaptionSampler(store.concepts, tokenizer)
-    imagenet = [tokenizer.encode(f"a photo of a {name}.") for name in imagenet_names()]
+    def __init__(self, concepts: list[Concept], tokenizer: FileTokenizer) -> None:
+        names = [concept.name for concept in concepts]
+        self.names = [tokenize_template(tokenizer, names, t, CONTEXT_LENGTH) for t in TEMPLATES]
+        self.captions = CaptionSampler(concepts, tokenizer)
+        self.imagenet = [
+            [tokenizer.encode(f"a photo of a {name}.") for name in names]
+            for names in imagenet_names()
+        ]
 
-    head = Head(load_trunk())
-    model = SmallClip(settings)
-    averaged = SmallClip(settings)
-    averaged.load_state_dict(model.state_dict())
-    learnable = [p for p in model.parameters() if p.requires_grad]
-    decayed = [p for p in learnable if p.dim() > 1]
-    plain = [p for p in learnable if p.dim() <= 1]
-    groups = [
-        {"params": decayed, "weight_decay": settings.weight_decay},
-        {"params": plain, "weight_decay": 0.0},
-    ]
-    optimizer = torch.optim.AdamW(groups, lr=settings.lr, betas=(0.9, 0.98))
-    step, spent = 0, 0.0
-    if checkpoint.exists():
-        state = torch.load(checkpoint, weights_only=True)
-        model.load_state_dict(state["model"])
-        averaged.load_state_dict(state["averaged"])
-        optimizer.load_state_dict(state["optimizer"])
-        generator.set_state(state["generator"])
-        torch.set_rng_state(state["torch_rng"])
-        step, spent = state["step"], state["seconds"]
+    def of_imagenet(self, classes: list[int], generator: torch.Generator) -> PackedText:
+        """One of the names of each of the given ImageNet classes."""
+        chance = torch.rand(len(classes), generator=generator).tolist()
+        named = [self.imagenet[index] for index in classes]
+        return pack([names[int(p * len(names))] for p, names in zip(chance, named, strict=True)])
 
-    started = last_saved = time.monotonic()
-    totals: list[float] = []
-    while step < settings.steps and time.monotonic() - started < seconds:
-        for group in optimizer.param_groups:
-            group["lr"] = settings.lr * _schedule(step, settings)
-        maps, labels = store.sample(settings.batch, generator)
-        if torch.rand((), generator=generator) < settings.mixstyle:
-            maps = _mix_style(maps, generator)
+
+class Trainer:
+    """The state of a training run: model, moving average, optimizer, random generator, progress."""
+
+    def __init__(
+        self,
+        store: FeatureStore,
+        photolike: Photolike,
+        tokenizer: FileTokenizer,
+        settings: Settings,
+    ) -> None:
+        torch.manual_seed(settings.seed)
+        self.photolike = photolike
+        self.settings = settings
+        self.store = store
+        self.words = Words(store.concepts, tokenizer)
+        self.head = Head(load_trunk())
+        self.model = SmallClip(settings)
+        self.averaged = SmallClip(settings)
+        self.averaged.load_state_dict(self.model.state_dict())
+        self.generator = torch.Generator().manual_seed(settings.seed)
+        self.learnable = [p for p in self.model.parameters() if p.requires_grad]
+        groups = [
+            {
+                "params": [p for p in self.learnable if p.dim() > 1],
+                "weight_decay": settings.weight_decay,
+            },
+            {"params": [p for p in self.learnable if p.dim() <= 1], "weight_decay": 0.0},
+        ]
+        self.optimizer = torch.optim.AdamW(groups, lr=settings.lr, betas=(0.9, 0.98))
+        self.step = 0
+        self.seconds = 0.0
+
+    def advance(self) -> float:
+        """One optimizer step; returns the loss over the names."""
+        settings, model = self.settings, self.model
+        for group in self.optimizer.param_groups:
+            group["lr"] = settings.lr * _schedule(self.step, settings)
+        maps, labels = self.store.sample(settings.batch, self.generator)
+        if torch.rand((), generator=self.generator) < settings.mixstyle:
+            maps = _mix_style(maps, self.generator)
         precision = (
             torch.autocast("cpu", torch.bfloat16) if settings.bf16 else contextlib.nullcontext()
         )
         with precision, sdpa_kernel(SDPBackend.MATH):  # its backward pass is the fastest here
-            with torch.no_grad():
-                trunk_features = head(maps)
-            image = model.image_features(trunk_features, settings.token_dropout)
-            choice = int(torch.randint(len(packs), (), generator=generator))
-            text = model.text_features(packs[choice])
-            scale = model.log_scale.exp()
-            logits = scale * image @ text.T
-            loss = F.cross_entropy(logits, labels, label_smoothing=settings.label_smoothing)
-            total = loss
-            if step % 2:
-                packed, fits = sampler.sample(settings.words_a_step, generator)
-                words = model.text_features(packed)
-                total = total + settings.caption_weight * _caption_loss(
-                    scale * image @ words.T, fits[:, labels].T
-                )
-            else:
-                rows = torch.randperm(1000, generator=generator)[: settings.words_a_step].tolist()
-                words = model.text_features(pack([imagenet[row] for row in rows]))
-                teacher = head.classifier(trunk_features.float().mean(1))[:, rows]
-                total = total + settings.distill_weight * F.cross_entropy(
-                    scale * image @ words.T, teacher.float().softmax(-1)
-                )
-        optimizer.zero_grad(set_to_none=True)
-        total.backward()
-        nn.utils.clip_grad_norm_(learnable, 1.0)
-        optimizer.step()
+            loss, auxiliary = self._losses(maps, labels)
+        self.optimizer.zero_grad(set_to_none=True)
+        (loss + auxiliary).backward()
+        nn.utils.clip_grad_norm_(self.learnable, 1.0)
+        self.optimizer.step()
         with torch.no_grad():
             model.log_scale.clamp_(max=math.log(60.0))
-            decay = min(settings.ema, (1 + step) / (10 + step))
-            for mean, value in zip(averaged.parameters(), model.parameters(), strict=True):
+            decay = min(settings.ema, (1 + self.step) / (10 + self.step))
+            for mean, value in zip(self.averaged.parameters(), model.parameters(), strict=True):
                 if value.requires_grad:
                     mean.lerp_(value, 1 - decay)
-        totals.append(loss.item())
-        step += 1
+        self.step += 1
+        return loss.item()
 
-        done = step >= settings.steps or time.monotonic() - started >= seconds
-        if done or time.monotonic() - last_saved > 150:
-            last_saved = time.monotonic()
-            state = {
-                "model": model.state_dict(),
-                "averaged": averaged.state_dict(),
-                "optimizer": optimizer.state_dict(),
-                "generator": generator.get_state(),
-                "torch_rng": torch.get_rng_state(),
-                "step": step,
-                "seconds": spent + last_saved - started,
-                "settings": asdict(settings),
-            }
-            torch.save(state, checkpoint.with_suffix(".partial"))
-            os.replace(checkpoint.with_suffix(".partial"), checkpoint)
-            store.refresh()
-            scores = validation.accuracy(averaged.eval(), head, tokenizer)
-            line = {
-                "step": step,
-                "seconds": round(spent + last_saved - started),
-                "views": len(store.views),
-                "loss": round(float(np.mean(totals)), 4),
-                "scale": round(float(model.log_scale.exp()), 2),
-                **{key: round(value, 1) for key, value in scores.items()},
-            }
-            with (folder / "log.jsonl").open("a") as log:
-                log.write(json.dumps(line) + "\n")
-            short = {k: v for k, v in line.items() if "/" not in k or k.endswith(("within", "all"))}
-            print(json.dumps(short), flush=True)
-            totals.clear()
-    return checkpoint
+    def _losses(self, maps: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """(contrast with all names, weighted contrast with captions or ImageNet names)."""
+        settings, model, words = self.settings, self.model, self.words
+        with torch.no_grad():
+            trunk_features = self.head(maps)
+        image = model.log_scale.exp() * model.image_features(trunk_features, settings.token_dropout)
+        template = int(torch.randint(len(words.names), (), generator=self.generator))
+        logits = image @ model.text_features(words.names[template]).T
+        loss = F.cross_entropy(logits, labels, label_smoothing=settings.label_smoothing)
+        if self.step % 2:
+            packed, fits = words.captions.sample(settings.words_a_step, self.generator)
+            logits = image @ model.text_features(packed).T
+            return loss, settings.caption_weight * _caption_loss(logits, fits[:, labels].T)
+        maps, classes = self.photolike.sample(settings.photolike_batch, self.generator)
+        others = torch.randperm(1000, generator=self.generator)
+        rows = list(dict.fromkeys([*classes.tolist(), *others.tolist()]))[: settings.words_a_step]
+        text = model.text_features(words.of_imagenet(rows, self.generator))
+        teacher = self.head.classifier(trunk_features.float().mean(1))[:, rows].float()
+        distilled = F.cross_entropy(image @ text.T, teacher.softmax(-1))
+        with torch.no_grad():
+            trunk_features = self.head(_mix_style(maps, self.generator))
+        image = model.log_scale.exp() * model.image_features(trunk_features, settings.token_dropout)
+        targets = torch.tensor([rows.index(index) for index in classes.tolist()])
+        photo = F.cross_entropy(image @ text.T, targets, label_smoothing=settings.label_smoothing)
+        return loss, settings.distill_weight * distilled + settings.photolike_weight * photo
+
+    def save(self, path: Path) -> None:
+        """Write a checkpoint, atomically."""
+        state = {
+            "model": self.model.state_dict(),
+            "averaged": self.averaged.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "generator": self.generator.get_state(),
+            "torch_rng": torch.get_rng_state(),
+            "step": self.step,
+            "seconds": self.seconds,
+            "settings": asdict(self.settings),
+        }
+        torch.save(state, path.with_suffix(".partial"))
+        path.with_suffix(".partial").replace(path)
+
+    def restore(self, path: Path) -> None:
+        """Go on from a checkpoint."""
+        state = torch.load(path, weights_only=True)
+        self.model.load_state_dict(state["model"])
+        self.averaged.load_state_dict(state["averaged"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.generator.set_state(state["generator"])
+        torch.set_rng_state(state["torch_rng"])
+        self.step, self.seconds = state["step"], state["seconds"]
 
 
-def _initialise(tower: ImageTower | TextTower) -> None:
+def pretrain(
+    folder: Path,
+    features: Path,
+    photolike: Path,
+    tokenizer_path: Path,
+    concepts: list[Concept],
+    validation: Validation,
+    settings: Settings,
+) -> None:
+    """Train for `settings.steps` steps, or go on from `checkpoint.pt` in `folder`.
+
+    Every few minutes and at the end a checkpoint is written and a line with the accuracies of the
+    averaged model appended to `log.jsonl`.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    checkpoint = folder / "checkpoint.pt"
+    tokenizer = FileTokenizer(tokenizer_path)
+    store = FeatureStore(features, concepts, settings)
+    trainer = Trainer(store, Photolike(photolike), tokenizer, settings)
+    if checkpoint.exists():
+        trainer.restore(checkpoint)
+    last = time.monotonic()
+    losses: list[float] = []
+    while trainer.step < settings.steps:
+        losses.append(trainer.advance())
+        now = time.monotonic()
+        if trainer.step < settings.steps and now - last < CHECKPOINT_SECONDS:
+            continue
+        trainer.seconds += now - last
+        trainer.save(checkpoint)
+        trainer.store.refresh()
+        scores = validation.accuracy(trainer.averaged.eval(), trainer.head, tokenizer)
+        line = {
+            "step": trainer.step,
+            "seconds": round(trainer.seconds),
+            "views": len(trainer.store.views),
+            "loss": round(float(np.mean(losses)), 4),
+            "scale": round(trainer.model.log_scale.exp().item(), 2),
+            **{key: round(value, 1) for key, value in scores.items()},
+        }
+        with (folder / "log.jsonl").open("a") as log:
+            log.write(json.dumps(line) + "\n")
+        short = {k: v for k, v in line.items() if "/" not in k or k.endswith(("within", "all"))}
+        print(json.dumps(short), flush=True)
+        losses.clear()
+        last = time.monotonic()
+
+
+def _initialise(tower: Any) -> None:
     """Small residual branches, and a last attention that starts as a plain average."""
     width, layers = tower.width, tower.layers
     for block in tower.transformer.resblocks:

@@ -1,4 +1,4 @@
-"""Which packages the drawings come from, their licences, and on which side of the split they fall."""
+"""Which packages the drawings come from, and on which side of the split each style falls."""
 
 from __future__ import annotations
 
@@ -48,7 +48,9 @@ STYLES: tuple[Style, ...] = (
     _iconify("emojione", "pretrain"),
     _iconify("emojione-v1", "pretrain"),
     _iconify("emojione-monotone", "pretrain"),
-    Style("noto-font-light", NOTO_FONT, "pretrain", "font", detail="300Light/NotoEmoji_300Light.ttf"),
+    Style(
+        "noto-font-light", NOTO_FONT, "pretrain", "font", detail="300Light/NotoEmoji_300Light.ttf"
+    ),
     Style("noto-font-bold", NOTO_FONT, "pretrain", "font", detail="700Bold/NotoEmoji_700Bold.ttf"),
     _iconify("mdi", "pretrain", plain=True),
     _iconify("tabler", "pretrain", plain=True),
@@ -72,6 +74,7 @@ STYLES: tuple[Style, ...] = (
 )
 
 WORD_PACKAGES = ("unicode-emoji-json", "emojibase-data")
+LICENCE_PACKAGE = "spdx-license-list"
 
 
 def style_by_name(name: str) -> Style:
@@ -82,7 +85,7 @@ def style_by_name(name: str) -> Style:
 def fetch(cache: Path) -> None:
     """Download the npm packages that are not in `cache` yet, each as the tarball npm gives."""
     cache.mkdir(parents=True, exist_ok=True)
-    wanted = dict.fromkeys([*(style.package for style in STYLES), *WORD_PACKAGES])
+    wanted = dict.fromkeys([*(style.package for style in STYLES), *WORD_PACKAGES, LICENCE_PACKAGE])
     for package in wanted:
         if not list(cache.glob(_pattern(package))):
             print(f"fetching {package}", flush=True)

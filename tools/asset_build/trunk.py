@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import copy
+import itertools
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 import timm
 import torch
@@ -46,11 +49,12 @@ class FastTrunk(nn.Module):
     trunk on a CPU with AVX-512; they change the features by about one part in a hundred.
     """
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: Any) -> None:
         super().__init__()
-        self.body = nn.Sequential(model.conv_stem, model.bn1, model.blocks)
+        body = nn.Sequential(model.conv_stem, model.bn1, model.blocks)
+        self.body = copy.deepcopy(body)
         _fold(self.body)
-        self.body.to(torch.bfloat16).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.body.to(torch.bfloat16).to(memory_format=torch.channels_last)
 
     @torch.inference_mode()
     def forward(self, images: Tensor) -> Tensor:
@@ -65,9 +69,9 @@ class Head(nn.Module):
         classifier: pooled features [B, 1280] → ImageNet logits [B, 1000].
     """
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: Any) -> None:
         super().__init__()
-        conv = fuse_conv_bn_eval(model.conv_head, model.bn2)
+        conv: Any = fuse_conv_bn_eval(model.conv_head, model.bn2)
         self.linear = nn.Linear(conv.in_channels, conv.out_channels)
         self.linear.weight.data = conv.weight.data.flatten(1)
         self.linear.bias.data = conv.bias.data
@@ -82,7 +86,7 @@ def _fold(module: nn.Module) -> None:
     for child in module.children():
         _fold(child)
     names = list(module._modules)
-    for first, second in zip(names, names[1:], strict=False):
+    for first, second in itertools.pairwise(names):
         conv, norm = module._modules[first], module._modules[second]
         if isinstance(conv, nn.Conv2d) and isinstance(norm, BatchNormAct2d):
             module._modules[first] = fuse_conv_bn_eval(conv, norm)

@@ -86,10 +86,10 @@ def captions(concepts: list[Concept]) -> dict[str, set[str]]:
     }
 
 
-def imagenet_names() -> list[str]:
-    """First name of each of the 1000 ImageNet classes, in the order of the trunk's classifier."""
+def imagenet_names() -> list[list[str]]:
+    """All names of each of the 1000 ImageNet classes, in the order of the trunk's classifier."""
     info = ImageNetInfo()
-    return [info.index_to_description(index).split(",")[0] for index in range(1000)]
+    return [info.index_to_description(index).split(", ") for index in range(1000)]
 
 
 def _corpus(concepts: list[Concept]) -> Iterator[str]:
@@ -102,9 +102,9 @@ def _corpus(concepts: list[Concept]) -> Iterator[str]:
     for template in TEMPLATES:
         for _ in range(NAMES_WEIGHT):
             yield template.replace("{}", "")
-    for name in imagenet_names():
+    for names in imagenet_names():
         for _ in range(KEYWORDS_WEIGHT):
-            yield name
+            yield names[0]
     info = ImageNetInfo("imagenet21k_goog")
     for index in range(info.num_classes()):
         yield info.index_to_description(index).replace(",", " ")
