@@ -35,7 +35,7 @@ SCHEDULES = (
     ("optim.batch_size=16", "optim.epochs=10", "optim.lr=0.02"),
     ("optim.batch_size=32", "optim.epochs=20", "optim.lr=0.02"),
 )
-VIEWS = 6
+VIEWS = 4
 
 
 def try_setting(

@@ -53,8 +53,8 @@ COMPARISON_COLUMNS = (
     Column("harmonic_mean", "Harmonic mean", note="Of base and novel: high only if both are."),
     Column(
         "retention",
-        "Other group",
-        note="Zero-shot accuracy kept on an unrelated group of classes it was not adapted to.",
+        "Other groups",
+        note="Accuracy on groups of classes that have nothing to do with the adaptation.",
     ),
     Column(
         "off_diagonal_mass",
