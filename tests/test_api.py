@@ -207,6 +207,25 @@ def test_predict_any_names(run_folder: Path, photos: Path, backbone: Backbone) -
     assert opened[0].image == "image 0"
 
 
+def test_text_features_are_kept_until_something_changes(
+    run_folder: Path, backbone: Backbone
+) -> None:
+    classifier = promptot.load(run_folder, backbone)
+    names = ("sea", "sunset")
+    first = classifier.text_features(names)
+    assert classifier.text_features(names) is first
+    assert not torch.equal(classifier.text_features(("sea", "meadow")), first)
+    with torch.no_grad():
+        classifier.model.prompts.text[0].neg_()
+    changed = classifier.text_features(names)
+    assert not torch.equal(changed, first)
+    for index in range(20):
+        classifier.text_features((f"name {index}", "sea"))
+    again = classifier.text_features(names)
+    assert again is not changed
+    assert torch.equal(again, changed)
+
+
 def test_predict_names_what_it_cannot_read(
     run_folder: Path, photos: Path, backbone: Backbone, tmp_path: Path
 ) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from promptot.run import ADAPTER
 from promptot.tasks.images import UnreadableImage, load_image
 from promptot.tasks.names import check_class_names
 
+KEPT_LISTS = 8
 ImageLike = str | os.PathLike[str] | Image.Image
 
 
@@ -53,7 +54,7 @@ class Classifier:
         self.model = model.eval()
         self.card = card
         self.batch_size = batch_size
-        self._text_features: dict[tuple[str, ...], Tensor] = {}
+        self._text_features: dict[Hashable, Tensor] = {}
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -112,8 +113,21 @@ class Classifier:
         return [result for result in results if result is not None]
 
     def text_features(self, class_names: tuple[str, ...]) -> Tensor:
-        """The prompted features [C, D] of class names, computed once for each list of them."""
-        if class_names not in self._text_features:
+        """The prompted features [C, D] of class names.
+
+        They are computed once, and again when the prompts, the template or the backbone change.
+        Those of the last few lists of names are kept.
+        """
+        model = self.model
+        prompts = () if model.prompts is None else tuple(model.prompts.parameters())
+        key = (
+            class_names,
+            model.template,
+            model.backbone.weight_hash(),
+            model.backbone.precision,
+            tuple((tensor.data_ptr(), tensor._version) for tensor in prompts),
+        )
+        if key not in self._text_features:
             check_class_names(class_names)
             model = (
                 self.model
@@ -121,8 +135,10 @@ class Classifier:
                 else self.model.for_classes(class_names)
             )
             with torch.no_grad():
-                self._text_features[class_names] = model.encode_classes()
-        return self._text_features[class_names]
+                self._text_features[key] = model.encode_classes()
+            while len(self._text_features) > KEPT_LISTS:
+                del self._text_features[next(iter(self._text_features))]
+        return self._text_features[key]
 
     def _probabilities(self, images: Tensor, text: Tensor) -> Tensor:
         features = self.model.encode_images(images.to(self.model.backbone.device))

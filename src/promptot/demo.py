@@ -48,8 +48,8 @@ OVERRIDES = (
 )
 """What both methods change of their published values to take seconds: fewer and larger steps.
 
-Of the settings in tools/choose_demo_settings.py, the one with the best harmonic mean of Prompt-OT on
-the validation styles."""
+Of the settings in tools/choose_demo_settings.py, the one with the best harmonic mean of Prompt-OT
+on the validation styles."""
 METHODS = {"ivlp": "IVLP", "prompt-ot": "Prompt-OT"}
 PARTS = ("base", "novel", "retention")
 Progress = Callable[[str, int, int], None]
