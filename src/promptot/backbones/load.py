@@ -65,8 +65,8 @@ def load_backbone(
         name: "<source>:<what>", see `SOURCES`.
         device: where to put it.
         precision: of the matrices in both towers, see `PRECISIONS`. With "bf16" they take half
-            the memory and matrix products are computed in bf16; the residual stream, norms,
-            softmax, prompts, logits and losses stay in fp32.
+            the memory, and matrix products and attention are computed in bf16; the residual
+            stream, norms, prompts, logits and losses stay in fp32.
 
     Raises:
         PromptotError: unknown source, weights that can't be had, or a kind that is not supported.

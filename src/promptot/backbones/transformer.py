@@ -1,7 +1,7 @@
 """The transformer block that both towers are made of: pre-norm, as in CLIP.
 
-The matrices may be stored in bf16 while everything between them (residual stream, norms, softmax)
-stays in fp32; a product is computed in the precision of its matrix.
+The matrices may be stored in bf16 while the residual stream and the norms stay in fp32; a product,
+and the attention on its results, is computed in the precision of its matrix.
 """
 
 from __future__ import annotations
