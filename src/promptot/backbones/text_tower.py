@@ -13,8 +13,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from promptot.backbones.packed_attention import attend_packed
 from promptot.backbones.packing import LengthGroup, PackedText
-from promptot.backbones.transformer import Attention, Block, Transformer
+from promptot.backbones.transformer import Block, Transformer
 
 
 class TextTower(nn.Module):
@@ -109,7 +110,7 @@ def _shared_prefix_block(
     attn = block.attn
     q_prefix, k_prefix, v_prefix = attn.project(block.ln_1(prefix))
     q, k, v = attn.project(block.ln_1(suffix))
-    attended = _attend_groups(attn, q, k, v, k_prefix, v_prefix, groups, ends_only=False)
+    attended = attend_packed(q, k, v, k_prefix, v_prefix, attn.heads, groups)
     suffix = block.feed_forward(suffix + attn.project_output(attended))
     prefix = block.feed_forward(prefix + attn.attend(q_prefix, k_prefix, v_prefix, causal=True))
     return prefix, suffix
@@ -122,76 +123,5 @@ def _read_ends(block: Block, prefix: Tensor, suffix: Tensor, text: PackedText) -
     normed = block.ln_1(suffix)
     q = attn.project_queries(normed[text.ends])
     k, v = attn.project_keys_values(normed)
-    attended = _attend_groups(attn, q, k, v, k_prefix, v_prefix, text.groups, ends_only=True)
+    attended = attend_packed(q, k, v, k_prefix, v_prefix, attn.heads, text.groups, ends_only=True)
     return block.feed_forward(suffix[text.ends] + attn.project_output(attended))
-
-
-def _attend_groups(
-    attn: Attention,
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    k_prefix: Tensor,
-    v_prefix: Tensor,
-    groups: Sequence[LengthGroup],
-    *,
-    ends_only: bool,
-) -> Tensor:
-    """Let every class attend to the prefix and, causally, to its own tokens.
-
-    Args:
-        q: queries of all own tokens [T, W], or of the [EOS] of each class [C, W] if `ends_only`.
-        k, v: keys and values of all own tokens, [T, W].
-        k_prefix, v_prefix: keys and values of the prefix, [1 or C, P, W].
-
-    Returns:
-        what was attended, in the shape of `q`, heads merged, before the output projection.
-    """
-    q = q.unflatten(-1, (attn.heads, -1))  # [·, H, d]
-    k, v = k.unflatten(-1, (attn.heads, -1)), v.unflatten(-1, (attn.heads, -1))
-    k_prefix, v_prefix = attn.split_heads(k_prefix), attn.split_heads(v_prefix)  # [·, H, P, d]
-    sizes = [group.classes * group.length for group in groups]
-    rows = [group.classes for group in groups] if ends_only else sizes
-    attended = []
-    for group, q_own, k_own, v_own in zip(
-        groups, q.split(rows), k.split(sizes), v.split(sizes), strict=True
-    ):
-        shared = slice(None) if len(k_prefix) == 1 else group.members
-        out = _attend_group(
-            q_own.unflatten(0, (group.classes, -1)).transpose(1, 2),
-            k_own.unflatten(0, (group.classes, -1)).transpose(1, 2),
-            v_own.unflatten(0, (group.classes, -1)).transpose(1, 2),
-            k_prefix[shared],
-            v_prefix[shared],
-            group.beyond_end if ends_only else group.future,
-        )  # [g, H, Lq, d]
-        attended.append(out.transpose(1, 2).reshape(-1, q.shape[-2] * q.shape[-1]))
-    return torch.cat(attended)
-
-
-def _attend_group(
-    q: Tensor, k: Tensor, v: Tensor, k_prefix: Tensor, v_prefix: Tensor, hidden: Tensor | None
-) -> Tensor:
-    """Attention of g classes to their prefix and to themselves, [g, H, Lq, d].
-
-    Args:
-        q: queries, [g, H, Lq, d].
-        k, v: keys and values of the classes' own tokens, [g, H, L, d].
-        k_prefix, v_prefix: keys and values of the prefix, [1 or g, H, P, d].
-        hidden: True where a query must not look, broadcast to [g, H, Lq, L]; None: nowhere.
-    """
-    own = q @ k.transpose(-2, -1)  # [g, H, Lq, L]
-    if hidden is not None:
-        own = own.masked_fill(hidden, float("-inf"))
-    scores = torch.cat([_times_prefix(q, k_prefix.transpose(-2, -1)), own], dim=-1)
-    weights = (scores * q.shape[-1] ** -0.5).softmax(dim=-1)  # [g, H, Lq, P + L]
-    to_prefix, to_own = weights.split([k_prefix.shape[-2], k.shape[-2]], dim=-1)
-    return _times_prefix(to_prefix, v_prefix) + to_own @ v
-
-
-def _times_prefix(x: Tensor, prefix: Tensor) -> Tensor:
-    """x [g, H, L, a] times prefix [1 or g, H, a, b]; a shared prefix is never copied per class."""
-    if len(prefix) > 1 or len(x) == 1:
-        return x @ prefix
-    rows = x.transpose(0, 1).flatten(1, 2) @ prefix[0]  # [H, g · L, b]
-    return rows.unflatten(1, (x.shape[0], -1)).transpose(0, 1)

@@ -12,13 +12,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from promptot.backbones.products import linear, product
+
 QUICK_GELU_SCALE = 1.702
 ACTIVATIONS = ("gelu", "quick_gelu")
-
-
-def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """`F.linear` in the precision of the weight."""
-    return F.linear(x.to(weight.dtype), weight, bias)
 
 
 class Attention(nn.Module):
@@ -86,48 +83,57 @@ class MLP(nn.Module):
         self.c_proj = nn.Linear(hidden, width)
 
     def forward(self, x: Tensor) -> Tensor:  # [..., W] → [..., W]
-        fc, proj = self.c_fc, self.c_proj
-        if fc.weight.requires_grad or proj.weight.requires_grad:
-            hidden = fc(x)
-            hidden = (
-                hidden * torch.sigmoid(QUICK_GELU_SCALE * hidden) if self.quick else F.gelu(hidden)
-            )
-            return proj(hidden)
-        rows = x.flatten(0, -2).to(fc.weight.dtype)
-        out: Tensor = _FrozenMLP.apply(rows, fc.weight, fc.bias, proj.weight, proj.bias, self.quick)
-        return out.unflatten(0, x.shape[:-1])
+        hidden = linear(x, self.c_fc.weight, self.c_fc.bias)
+        active = hidden * torch.sigmoid(QUICK_GELU_SCALE * hidden) if self.quick else F.gelu(hidden)
+        return linear(active, self.c_proj.weight, self.c_proj.bias)
 
 
-class _FrozenMLP(torch.autograd.Function):
-    """The same MLP when its weights are constants: fewer passes, and one tensor kept for backward.
+class _FrozenFeedForward(torch.autograd.Function):
+    """x + mlp(norm(x)) when the weights are constants: few passes, little kept for backward.
 
-    With a = 1.702, QuickGELU(x) = silu(a x) / a, whose derivative is silu'(a x). Both factors ride
-    along in the matrix products, so that the activation is one kernel forward and one backward.
+    With a = 1.702, QuickGELU(x) = silu(a x) / a, whose derivative is silu'(a x). The norm's weight
+    carries the factor a in, and the residual sum takes it out again, so that the activation is one
+    kernel forward and one backward; in the backward pass the two factors cancel.
     """
 
     @staticmethod
     def forward(
         ctx: Any,
-        x: Tensor,  # [T, W]
+        x: Tensor,  # [..., W]
+        norm_weight: Tensor,
+        norm_bias: Tensor,
+        eps: float,
         fc_weight: Tensor,
         fc_bias: Tensor,
         proj_weight: Tensor,
         proj_bias: Tensor,
         quick: bool,
     ) -> Tensor:
-        scale = QUICK_GELU_SCALE if quick else 1.0
-        hidden = torch.addmm(fc_bias, x, fc_weight.T, beta=scale, alpha=scale)  # a · fc(x)
-        ctx.save_for_backward(hidden, fc_weight, proj_weight)
-        ctx.quick = quick
-        active = F.silu(hidden) if quick else F.gelu(hidden)
-        return torch.addmm(proj_bias, active, proj_weight.T, alpha=1 / scale)
+        a = QUICK_GELU_SCALE if quick else 1.0
+        width = [x.shape[-1]]
+        normed, mean, rstd = torch.native_layer_norm(x, width, a * norm_weight, a * norm_bias, eps)
+        hidden = product(normed, fc_weight, a * fc_bias)  # [..., 4W], a times that of the MLP
+        if ctx.needs_input_grad[0]:
+            ctx.save_for_backward(
+                x, mean, rstd, norm_weight, norm_bias, hidden, fc_weight, proj_weight
+            )
+            ctx.quick = quick
+            active = F.silu(hidden) if quick else F.gelu(hidden)
+        else:
+            active = F.silu(hidden, inplace=True) if quick else F.gelu(hidden)
+        out = product(active, proj_weight, a * proj_bias)
+        return torch.add(x, out, alpha=1 / a)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        hidden, fc_weight, proj_weight = ctx.saved_tensors
-        gradient = gradients[0].to(proj_weight.dtype) @ proj_weight
+        x, mean, rstd, norm_weight, norm_bias, hidden, fc_weight, proj_weight = ctx.saved_tensors
         backward = torch.ops.aten.silu_backward if ctx.quick else torch.ops.aten.gelu_backward
-        return backward(gradient, hidden) @ fc_weight, None, None, None, None, None
+        gradient = backward(product(gradients[0], proj_weight.T), hidden)
+        gradient = product(gradient, fc_weight.T).to(x.dtype)
+        through_norm, _, _ = torch.ops.aten.native_layer_norm_backward(
+            gradient, x, [x.shape[-1]], mean, rstd, norm_weight, norm_bias, [True, False, False]
+        )
+        return gradients[0] + through_norm, *[None] * 8
 
 
 class Block(nn.Module):
@@ -155,7 +161,14 @@ class Block(nn.Module):
         return self.feed_forward(x[:, chosen] + self.attn.attend(q, k, v))
 
     def feed_forward(self, x: Tensor) -> Tensor:  # [..., W] → [..., W]
-        return x + self.mlp(self.ln_2(x))
+        norm, fc, proj = self.ln_2, self.mlp.c_fc, self.mlp.c_proj
+        if any(parameter.requires_grad for parameter in (norm.weight, fc.weight, proj.weight)):
+            return x + self.mlp(norm(x))
+        out: Tensor = _FrozenFeedForward.apply(
+            x, norm.weight, norm.bias, norm.eps, fc.weight, fc.bias, proj.weight, proj.bias,
+            self.mlp.quick,
+        )  # fmt: skip
+        return out
 
     @property
     def element_size(self) -> int:

@@ -1,0 +1,49 @@
+"""Products with frozen matrices: the fast kernel and the fallback, forward and backward."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from promptot.backbones import products
+
+SHAPES = [((7, 12), 20), ((2, 3, 12), 5), ((1, 12), 12)]
+BOUNDS = {torch.float32: 1e-5, torch.bfloat16: 3e-2}
+
+
+@pytest.fixture(params=["fast", "fallback"])
+def kernel(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    if request.param == "fallback":
+        monkeypatch.setattr(products, "_ONEDNN", {})
+
+
+@pytest.mark.usefixtures("kernel")
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("dtype", BOUNDS, ids=str)
+@pytest.mark.parametrize(("shape", "outputs"), SHAPES)
+def test_linear_is_that_of_torch(shape, outputs, dtype, bias):
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(shape, generator=generator)
+    weight = torch.randn(outputs, shape[-1], generator=generator)
+    offset = torch.randn(outputs, generator=generator) if bias else None
+    ours, theirs = x.clone().requires_grad_(), x.clone().requires_grad_()
+    away = torch.randn(*shape[:-1], outputs, generator=generator)
+
+    wanted = F.linear(theirs, weight, offset)
+    wanted.backward(away)
+    stored = None if offset is None else offset.to(dtype)
+    found = products.linear(ours, weight.to(dtype), stored)
+    found.backward(away.to(dtype))
+
+    assert found.dtype == dtype
+    assert ours.grad.dtype == torch.float32
+    scale = wanted.abs().max()
+    assert (found - wanted).abs().max() <= BOUNDS[dtype] * scale
+    assert (ours.grad - theirs.grad).abs().max() <= BOUNDS[dtype] * theirs.grad.abs().max()
+
+
+def test_a_matrix_that_learns_gets_its_gradient():
+    weight = torch.randn(4, 3, requires_grad=True)
+    products.linear(torch.ones(2, 3), weight).sum().backward()
+    assert torch.equal(weight.grad, torch.full((4, 3), 2.0))
