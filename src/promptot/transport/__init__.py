@@ -18,9 +18,11 @@ from __future__ import annotations
 from promptot.transport.cost import squared_euclidean
 from promptot.transport.divergence import SinkhornDivergence, sinkhorn_divergence
 from promptot.transport.exact import solve_exact
+from promptot.transport.partial import solve_partial
 from promptot.transport.plan import ConvergenceWarning, TransportPlan
 from promptot.transport.problem import TransportProblem
 from promptot.transport.sinkhorn import solve_sinkhorn
+from promptot.transport.unbalanced import solve_unbalanced, unbalanced_divergence
 
 __all__ = [
     "ConvergenceWarning",
@@ -29,6 +31,9 @@ __all__ = [
     "TransportProblem",
     "sinkhorn_divergence",
     "solve_exact",
+    "solve_partial",
     "solve_sinkhorn",
+    "solve_unbalanced",
     "squared_euclidean",
+    "unbalanced_divergence",
 ]

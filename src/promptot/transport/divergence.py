@@ -89,18 +89,17 @@ def sinkhorn_divergence(
 
     def with_itself(points: Tensor, weights: Tensor) -> TransportPlan:
         problem = TransportProblem(squared_euclidean(points, points, scale), weights, weights)
+        log_kernel = problem.cost.detach() / -absolute
         scaled = alternate_with_itself(
-            -problem.cost.detach() / absolute,
-            weights,
-            max_iterations=max_iterations,
-            tolerance=tolerance,
+            log_kernel, weights, max_iterations=max_iterations, tolerance=tolerance
         )
-        return entropic_plan(problem, absolute, scaled)
+        return entropic_plan(problem, absolute, log_kernel, scaled)
 
     source_plan, target_plan = with_itself(x, a), with_itself(y, b)
     assert target_plan.potentials is not None
+    log_kernel = cross.cost.detach() / -absolute
     scaled = alternate(
-        -cross.cost.detach() / absolute,
+        log_kernel,
         a,
         b,
         # Where x is close to y this is close to the solution; where x = y it is the solution.
@@ -108,7 +107,7 @@ def sinkhorn_divergence(
         max_iterations=max_iterations,
         tolerance=tolerance,
     )
-    plan = entropic_plan(cross, absolute, scaled)
+    plan = entropic_plan(cross, absolute, log_kernel, scaled)
     itself = source_plan.regularised_value + target_plan.regularised_value
     value = plan.regularised_value - itself / 2
     return SinkhornDivergence(value, plan, source_plan, target_plan)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -55,7 +56,7 @@ class TransportProblem:
         rows, columns = self.cost.shape
         return rows == columns and self.source_weights is None and self.target_weights is None
 
-    @property
+    @cached_property
     def marginals(self) -> tuple[Tensor, Tensor]:
         """Source [N] and target [M] weights, uniform ones written out."""
         rows, columns = self.cost.shape
@@ -78,9 +79,10 @@ class TransportProblem:
         Raises:
             PromptotError: names the rows (or columns) of the cost that are not finite.
         """
-        bad = ~self.cost.detach().isfinite()  # [N, M]
-        if not bool(bad.any()):
+        finite = self.cost.detach().isfinite()  # [N, M]
+        if bool(finite.all()):
             return
+        bad = ~finite
         # A NaN feature spoils its whole row or column; failing that, any row that has one.
         rows, columns = bad.all(dim=1), bad.all(dim=0)
         if not bool(rows.any() | columns.any()):
