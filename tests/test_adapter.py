@@ -12,12 +12,14 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from promptot.adapter import CARD, TENSORS, check_backbone, load_adapter, save_adapter
+from promptot.adapter import CARD, TENSORS, build_model, load_adapter, save_adapter
 from promptot.backbones import Backbone, load_backbone
 from promptot.errors import PromptotError
 from promptot.model import PromptedModel
-from promptot.prompts import IVLPPrompts
+from promptot.probe import LinearHead
+from promptot.prompts import CoCoOpPrompts, IVLPPrompts, MaPLePrompts
 
+FIXTURES = Path(__file__).parent / "fixtures"
 NAMES = ("cat", "hot dog")
 
 
@@ -40,10 +42,9 @@ def test_a_saved_adapter_gives_the_same_features(
     prompts = make_prompts(classes)
     save_adapter(tmp_path / "adapter", prompts, backbone, NAMES, "a photo of a {}.")
     card, loaded = load_adapter(tmp_path / "adapter")
-    check_backbone(card, backbone)
     images = torch.randn(2, 3, 32, 32)
     before = PromptedModel(backbone, prompts, NAMES)(images)[0]
-    after = PromptedModel(backbone, loaded, card.class_names, card.template)(images)[0]
+    after = build_model(card, loaded, backbone)(images)[0]
     assert torch.equal(before.image, after.image)
     assert torch.equal(before.text, after.text)
 
@@ -55,25 +56,57 @@ def test_an_adapter_without_prompts(backbone: Backbone, tmp_path: Path) -> None:
     assert card.prompts.design == "none"
 
 
+@pytest.mark.parametrize("design", ["maple", "cocoop", "linear-probe"])
+def test_every_design_comes_back_as_it_was(backbone: Backbone, tmp_path: Path, design: str) -> None:
+    learned = {
+        "maple": lambda: MaPLePrompts(64, 128, 2, 3, fixed_words="of a"),
+        "cocoop": lambda: CoCoOpPrompts(64, 32, 3, fixed_words="of"),
+        "linear-probe": lambda: LinearHead(torch.randn(2, 32), torch.randn(2)),
+    }[design]()
+    template = ("a photo of a {}.", "a {}.")
+    save_adapter(tmp_path / "adapter", learned, backbone, NAMES, template)
+    card, loaded = load_adapter(tmp_path / "adapter")
+    assert card.prompts.design == design
+    assert card.template == template
+    before = build_model(card, learned, backbone)
+    after = build_model(card, loaded, backbone)
+    assert type(after.learned) is type(before.learned)
+    assert after.learned is loaded
+    features = before.encode_images(torch.randn(2, 3, 32, 32))
+    assert torch.equal(after.logits(features), before.logits(features))
+    flags = [[p.requires_grad for p in x.parameters()] for x in (learned, loaded)]
+    assert flags[0] == flags[1]
+
+
+@pytest.mark.parametrize("kind", ["shared", "class-specific", "none"])
+def test_adapters_of_format_1_still_load(backbone: Backbone, kind: str) -> None:
+    """Written by promptot 0.1.0, with the features that it computed from them."""
+    folder = FIXTURES / "format-1"
+    card, prompts = load_adapter(folder / kind)
+    assert card.format_version == 1
+    images = torch.linspace(-2, 2, 2 * 3 * 32 * 32).sin().reshape(2, 3, 32, 32)
+    with torch.no_grad():
+        student, _ = build_model(card, prompts, backbone)(images)
+    expected = load_file(folder / f"{kind}-features.safetensors")
+    torch.testing.assert_close(student.image, expected["image"], rtol=0, atol=1e-5)
+    torch.testing.assert_close(student.text, expected["text"], rtol=0, atol=1e-5)
+
+
+def test_a_linear_probe_refuses_other_class_names(backbone: Backbone, tmp_path: Path) -> None:
+    save_adapter(tmp_path, LinearHead(torch.ones(2, 32), torch.ones(2)), backbone, NAMES, "a {}.")
+    model = build_model(*load_adapter(tmp_path), backbone)
+    with pytest.raises(PromptotError, match="specific to each of 2 classes and can't serve 'dog'"):
+        model.for_classes(["cat", "dog"])
+
+
 def test_an_adapter_for_the_largest_published_model_is_small(
     backbone: Backbone, tmp_path: Path
 ) -> None:
     prompts = IVLPPrompts(512, 768, 4, 12, 4, 12)
     names = tuple(f"class number {index}" for index in range(1000))
-    backbone = _with_widths(backbone, 512, 768)
     save_adapter(tmp_path / "adapter", prompts, backbone, names, "a photo of a {}.")
     size = sum(file.stat().st_size for file in (tmp_path / "adapter").iterdir())
     assert size < 1_000_000
-
-
-def _with_widths(backbone: Backbone, text: int, vision: int) -> Any:
-    class Widths:
-        name = backbone.name
-        weight_hash = backbone.weight_hash
-        text_tower = type("Text", (), {"width": text})
-        image_tower = type("Image", (), {"width": vision})
-
-    return Widths()
 
 
 def test_saving_again_replaces_and_leaves_nothing_behind(adapter: Path, backbone: Backbone) -> None:
@@ -102,7 +135,7 @@ def test_another_backbone_is_refused(adapter: Path, tmp_path: Path) -> None:
     save_file(state, tmp_path / "other.safetensors")
     other = load_backbone(f"openai:{tmp_path / 'other.safetensors'}")
     with pytest.raises(PromptotError, match="was trained in 'openai:.*Load the backbone that"):
-        check_backbone(load_adapter(adapter)[0], other)
+        build_model(*load_adapter(adapter), other)
 
 
 def edit_card(change: Callable[[dict[str, Any]], object]) -> Callable[[Path], None]:
@@ -141,6 +174,13 @@ def edit_tensors(change: Callable[[dict[str, torch.Tensor]], object]) -> Callabl
         (edit_card(lambda c: c["prompts"].update(text_tokens=-1)), "text_tokens"),
         (edit_card(lambda c: c["prompts"].update(text_tokens=5)), "not those that the card"),
         (edit_card(lambda c: c["prompts"].update(text_depth=10**9)), "text_depth"),
+        (edit_card(lambda c: c["prompts"].update(design="maple")), "no design that is known"),
+        (edit_card(lambda c: c["prompts"].update(design="other")), "no design that is known"),
+        (edit_card(lambda c: c["prompts"].update(text_tokens="4")), "no design that is known"),
+        (edit_card(lambda c: c["prompts"].update(text_depth=2**16)), "no design that is known"),
+        (edit_card(lambda c: c["prompts"].update(surprise=1)), "no design that is known"),
+        (edit_card(lambda c: c["prompts"].pop("text_width")), "no design that is known"),
+        (edit_card(lambda c: c["prompts"].update(initial_context=[1])), "initial_context"),
         (edit_card(lambda c: c["backbone"].update(weight_hash="zz")), "weight_hash"),
         (edit_tensors(lambda t: t.update(extra=torch.zeros(1))), "not those that the card"),
         (edit_tensors(lambda t: t["text.0"].fill_(float("nan"))), "not finite"),

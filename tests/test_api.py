@@ -97,6 +97,89 @@ def test_zero_shot_is_the_frozen_model(photos: Path, backbone: Backbone, tmp_pat
     assert promptot.load(tmp_path / "run", backbone).model.prompts is None
 
 
+def test_a_template_ensemble_is_the_mean_of_its_captions(
+    photos: Path, backbone: Backbone, tmp_path: Path
+) -> None:
+    captions = ("a {}.", "the colour {}.")
+    given = [f"data.templates={list(captions)}"]
+    run = promptot.fit(
+        photos, tmp_path / "0", backbone=backbone, recipe="zero-shot", overrides=given
+    )
+    names = run.model.class_names
+    each = [backbone.encode_text(backbone.tokenize(names, caption)) for caption in captions]
+    expected = torch.nn.functional.normalize(sum(each) / 2, dim=-1)
+    torch.testing.assert_close(run.model.encode_classes(), expected)
+    manifest = json.loads((run.folder / "manifest.json").read_text())
+    assert manifest["task"]["template"] == list(captions)
+
+    # Without text prompts the student reads what the teacher reads: in training and afterwards.
+    prompted = fit(photos, tmp_path / "1", backbone, recipe="vpt", overrides=(*QUICK, *given))
+    torch.testing.assert_close(prompted.model.encode_classes(), expected)
+    loaded = promptot.load(tmp_path / "1", backbone).model
+    assert loaded.template == captions
+    torch.testing.assert_close(loaded.for_classes(names[:2]).encode_classes(), expected[:2])
+
+
+def test_a_linear_probe(photos: Path, backbone: Backbone, tmp_path: Path) -> None:
+    run = fit(photos, tmp_path / "run", backbone, recipe="linear-probe", overrides=())
+    assert {path.name for path in run.folder.iterdir()} == {"adapter", "manifest.json"}
+    assert run.scores["test"].student_accuracy > run.scores["test"].teacher_accuracy
+    classifier = promptot.load(run.folder, backbone)
+    paths = sorted(photos.glob("*/*.png"))
+    right = [
+        p.class_names[0] == Path(p.image).parent.name.replace("_", " ")
+        for p in classifier.predict(paths)
+    ]
+    assert sum(right) > 0.9 * len(paths)
+    again = promptot.evaluate(run.folder, photos, backbone=backbone)
+    assert again.scores["all classes"].student_accuracy > 0.9
+    with pytest.raises(PromptotError, match="can't serve 'teal'"):
+        classifier.predict(paths[:1], ["red", "teal"])
+
+
+@pytest.mark.parametrize("recipe", ["linear-probe", "coop-class-specific"])
+def test_what_serves_its_own_classes_only_is_not_tested_on_novel_ones(
+    photos: Path, backbone: Backbone, tmp_path: Path, recipe: str
+) -> None:
+    options = {"recipe": recipe, "classes": "base", "overrides": ("optim.epochs=1",)}
+    run = fit(photos, tmp_path / "run", backbone, **options)
+    assert set(run.scores) == {"base"}
+    assert "novel_accuracy" not in json.loads((run.folder / "adapter" / "card.json").read_text())
+
+
+def test_a_run_is_not_resumed_with_other_anchor_words(
+    photos: Path, backbone: Backbone, tmp_path: Path
+) -> None:
+    words = tmp_path / "words.txt"
+    words.write_text("green apple\npebble\nmoss\n", encoding="utf-8")
+
+    def interrupt(record: object) -> None:
+        raise KeyboardInterrupt
+
+    options = {"recipe": "prompt-ot-vocabulary"}
+    options["overrides"] = (*QUICK, f"vocabulary.words={words}")
+    with pytest.raises(KeyboardInterrupt):
+        fit(photos, tmp_path / "run", backbone, callbacks=Callbacks(on_epoch=interrupt), **options)
+    words.write_text("pebble\nlichen\n", encoding="utf-8")
+    with pytest.raises(PromptotError, match="something else: the anchor words"):
+        fit(photos, tmp_path / "run", backbone, resume=True, **options)
+    words.write_text("pebble\nmoss\n", encoding="utf-8")  # a class needs no anchor
+    run = fit(photos, tmp_path / "run", backbone, resume=True, **options)
+    assert run.model.vocabulary == ("pebble", "moss")
+    assert len(run.log.epochs) == 2
+
+
+def test_the_anchor_words_that_ship_hold_no_novel_class(
+    photos: Path, backbone: Backbone, tmp_path: Path
+) -> None:
+    (photos / "red").rename(photos / "zebra")
+    options = {"recipe": "ivlp", "overrides": ("optim.epochs=1", "vocabulary=pointwise")}
+    run = fit(photos, tmp_path / "base", backbone, classes="base", **options)
+    assert run.task.class_names == ("blue", "green apple")
+    assert "zebra" not in run.model.vocabulary
+    assert len(run.model.vocabulary) > 900
+
+
 def test_an_interrupted_run_is_resumed_to_the_same_bits(
     photos: Path, backbone: Backbone, tmp_path: Path
 ) -> None:

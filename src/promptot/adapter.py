@@ -1,4 +1,4 @@
-"""What was learned, as a small folder: the prompts, and a card that says what they are."""
+"""What was learned, as a small folder: prompts or a linear head, and a card that describes it."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any
 
+import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load, save
@@ -17,12 +18,24 @@ from safetensors.torch import load, save
 from promptot.backbones.backbone import Backbone
 from promptot.errors import PromptotError
 from promptot.files import write_bytes, write_json
-from promptot.prompts.ivlp import IVLPPrompts
+from promptot.model import PromptedModel
+from promptot.probe import LinearHead
+from promptot.prompts import DESIGNS, PromptDesign
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+"""1 (promptot 0.1.0) knew the design "ivlp" only, and one template; it is read as it stands."""
 TENSORS = "prompts.safetensors"
 CARD = "card.json"
 LARGEST_CARD = 64 * 2**20  # bytes; a card holds names and numbers
+LARGEST_SIZE = 2**16  # of a width, a depth, a number of tokens or of classes
+NOTHING = "none"
+
+Learned = PromptDesign | LinearHead | None
+
+_REBUILD: dict[str, Callable[..., PromptDesign | LinearHead]] = {
+    **DESIGNS,
+    LinearHead.name: LinearHead.empty,
+}
 
 
 class _Part(BaseModel):
@@ -36,17 +49,19 @@ class BackboneIdentity(_Part):
     weight_hash: str = Field(pattern=r"^[0-9a-f]{64}$")
 
 
-class PromptShape(_Part):
-    """The arguments that rebuild the prompt design."""
+class LearnedShape(BaseModel):
+    """A design's name and, beside it, the arguments that rebuild it."""
 
-    design: Literal["ivlp", "none"]
-    text_width: int = Field(0, ge=0, le=2**16)
-    vision_width: int = Field(0, ge=0, le=2**16)
-    text_tokens: int = Field(0, ge=0, le=2**10)
-    text_depth: int = Field(0, ge=0, le=2**10)
-    vision_tokens: int = Field(0, ge=0, le=2**10)
-    vision_depth: int = Field(0, ge=0, le=2**10)
-    classes: int | None = Field(None, ge=1)
+    model_config = ConfigDict(frozen=True, extra="allow")
+    __pydantic_extra__: dict[str, Annotated[int, Field(ge=0, le=LARGEST_SIZE)] | str | None] = (
+        Field(init=False)
+    )
+
+    design: str
+
+    @property
+    def arguments(self) -> dict[str, int | str | None]:
+        return dict(self.__pydantic_extra__)
 
 
 class Card(_Part):
@@ -54,38 +69,21 @@ class Card(_Part):
 
     format_version: int = FORMAT_VERSION
     backbone: BackboneIdentity
-    prompts: PromptShape
+    prompts: LearnedShape
     class_names: tuple[str, ...]
-    template: str
+    template: str | tuple[str, ...]
     recipe: dict[str, Any] = {}
     metrics: dict[str, float] = {}
     versions: dict[str, str] = {}
     tensors_sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
 
 
-def describe_prompts(prompts: IVLPPrompts | None, backbone: Backbone) -> PromptShape:
-    """The shape of `prompts`, as a card keeps it."""
-    if prompts is None:
-        return PromptShape(design="none")
-    text, vision = list(prompts.text), list(prompts.vision)
-    return PromptShape(
-        design="ivlp",
-        text_width=backbone.text_tower.width,
-        vision_width=backbone.image_tower.width,
-        text_tokens=text[0].shape[-2] if text else 0,
-        text_depth=len(text),
-        vision_tokens=vision[0].shape[-2] if vision else 0,
-        vision_depth=len(vision),
-        classes=len(text[0]) if text and text[0].dim() == 3 else None,
-    )
-
-
 def save_adapter(
     folder: str | os.PathLike[str],
-    prompts: IVLPPrompts | None,
+    learned: Learned,
     backbone: Backbone,
     class_names: tuple[str, ...],
-    template: str,
+    template: str | tuple[str, ...],
     *,
     recipe: Mapping[str, Any] | None = None,
     metrics: Mapping[str, float] | None = None,
@@ -95,14 +93,19 @@ def save_adapter(
 
     The folder appears complete or not at all; one that is there already is replaced.
 
+    Args:
+        learned: prompts or a linear head, as `PromptedModel.learned` gives them.
+        backbone, class_names, template: of the model.
+        recipe, metrics, versions: for the card.
+
     Raises:
         PromptotError: the disk is full or the place can't be written to.
     """
-    state = {} if prompts is None else prompts.state_dict()
+    state = {} if learned is None else learned.state_dict()
     tensors = save({key: value.detach().cpu().contiguous() for key, value in state.items()})
     card = Card(
         backbone=BackboneIdentity(name=backbone.name, weight_hash=backbone.weight_hash()),
-        prompts=describe_prompts(prompts, backbone),
+        prompts=_describe(learned),
         class_names=class_names,
         template=template,
         recipe=dict(recipe or {}),
@@ -138,8 +141,11 @@ def save_adapter(
     return card
 
 
-def load_adapter(folder: str | os.PathLike[str]) -> tuple[Card, IVLPPrompts | None]:
+def load_adapter(folder: str | os.PathLike[str]) -> tuple[Card, Learned]:
     """Read an adapter folder; every shape, hash and number is checked, and nothing is unpickled.
+
+    Returns:
+        the card and what was learned; `build_model` puts both to use.
 
     Raises:
         PromptotError: there is no adapter, it is damaged, or a newer promptot wrote it.
@@ -152,28 +158,40 @@ def load_adapter(folder: str | os.PathLike[str]) -> tuple[Card, IVLPPrompts | No
         raise _damaged(path, f"'{TENSORS}' can't be read ({error.strerror})") from error
     if hashlib.sha256(tensors).hexdigest() != card.tensors_sha256:
         raise _damaged(path, f"'{TENSORS}' is not the file that the card describes")
-    if card.prompts.design == "none":
+    if card.prompts.design == NOTHING:
         return card, None
     try:
         state = load(tensors)
     except (SafetensorError, ValueError) as error:
         raise _damaged(path, f"'{TENSORS}' is not readable ({error})") from error
 
-    shape = card.prompts
-    text: tuple[int, ...] = (shape.text_tokens, shape.text_width)
-    if shape.classes is not None:
-        text = (shape.classes, *text)
-    vision: tuple[int, ...] = (shape.vision_tokens, shape.vision_width)
-    expected = {f"text.{i}": text for i in range(shape.text_depth)}
-    expected |= {f"vision.{i}": vision for i in range(shape.vision_depth)}
-    if {key: tuple(value.shape) for key, value in state.items()} != expected:
+    try:
+        with torch.device("meta"):  # takes no memory, whatever the sizes
+            learned = _REBUILD[card.prompts.design](**card.prompts.arguments)
+    except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise _damaged(path, "its card describes no design that is known") from error
+    expected = {key: value.shape for key, value in learned.state_dict().items()}
+    if {key: value.shape for key, value in state.items()} != expected:
         raise _damaged(path, "the tensors are not those that the card announces")
     for key, value in state.items():
         if not value.is_floating_point() or not value.isfinite().all():
             raise _damaged(path, f"the tensor '{key}' holds values that are not finite numbers")
-    prompts = IVLPPrompts(**shape.model_dump(exclude={"design"}))
-    prompts.load_state_dict(state)
-    return card, prompts
+    learned.load_state_dict({k: v.float().clone() for k, v in state.items()}, assign=True)
+    return card, learned
+
+
+def build_model(card: Card, learned: Learned, backbone: Backbone) -> PromptedModel:
+    """The model that an adapter was saved from, on the backbone's device.
+
+    Raises:
+        PromptotError: the adapter was trained in another backbone, or its parts don't fit together.
+    """
+    check_backbone(card, backbone)
+    if learned is not None:
+        learned.to(backbone.device)
+    head = learned if isinstance(learned, LinearHead) else None
+    prompts = None if isinstance(learned, LinearHead) else learned
+    return PromptedModel(backbone, prompts, card.class_names, card.template, head=head)
 
 
 def check_backbone(card: Card, backbone: Backbone) -> None:
@@ -189,6 +207,12 @@ def check_backbone(card: Card, backbone: Backbone) -> None:
             f"(weights {backbone.weight_hash()[:12]}).",
             fix="Load the backbone that its card names.",
         )
+
+
+def _describe(learned: Learned) -> LearnedShape:
+    if learned is None:
+        return LearnedShape(design=NOTHING)
+    return LearnedShape(design=learned.name, **learned.arguments)
 
 
 def _read_card(path: Path) -> Card:

@@ -147,7 +147,7 @@ def evaluate(
         PromptotError: with what to do about it.
     """
     classifier = load(run, backbone, pick_device(device), precision)
-    task = data if isinstance(data, ImageTask) else load_folder(data, classifier.card.template)
+    task = data if isinstance(data, ImageTask) else load_folder(data)
     examples = task.test or (*task.train, *task.validation)
     trained = _trained_on(Path(run))
     fresh = tuple(example for example in examples if not (trained and _is_in(example, trained)))
@@ -164,11 +164,17 @@ def evaluate(
     if seen and other:
         parts |= {"trained classes": whole.select(seen), "other classes": whole.select(other)}
 
+    served = {
+        name: part
+        for name, part in parts.items()
+        if part.test and classifier.model.serves(part.class_names)
+    }
+    if not served:
+        classifier.model.for_classes(whole.class_names)  # says which name it can't serve
+
     scores: dict[str, Scores] = {}
     skipped: dict[str, Skipped] = {}
-    for name, part in parts.items():
-        if not part.test:
-            continue
+    for name, part in served.items():
         loader = evaluation_loader(classifier.model.backbone, part.test, workers)
         model = classifier.model.for_classes(part.class_names)
         done = 0

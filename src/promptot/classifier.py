@@ -10,13 +10,16 @@ from pathlib import Path
 import torch
 from PIL import Image
 from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
 
-from promptot.adapter import CARD, Card, check_backbone, load_adapter
+from promptot.adapter import CARD, Card, build_model, load_adapter
 from promptot.backbones import Backbone, load_backbone
 from promptot.errors import PromptotError
 from promptot.model import PromptedModel
 from promptot.run import ADAPTER
+from promptot.tasks.dataset import Skipped
 from promptot.tasks.images import UnreadableImage, load_image
+from promptot.tasks.loader import Transform
 from promptot.tasks.names import check_class_names
 
 KEPT_LISTS = 8
@@ -54,7 +57,8 @@ class Classifier:
         self.model = model.eval()
         self.card = card
         self.batch_size = batch_size
-        self._text_features: dict[Hashable, Tensor] = {}
+        self._text_features: dict[Hashable, Tensor | None] = {}
+        self._models: dict[tuple[str, ...], PromptedModel] = {}
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -68,52 +72,66 @@ class Classifier:
         class_names: Sequence[str] | None = None,
         top_k: int = 1,
         progress: Callable[[int], None] = lambda images: None,
+        workers: int = 0,
     ) -> list[Prediction]:
         """The likeliest classes of each image.
 
         Args:
             images: paths or PIL images.
-            class_names: names to choose among; they need not be those of the training.
+            class_names: names to choose among; they need not be those of the training, unless what
+                was learned is specific to its classes.
             top_k: how many to give.
             progress: called after each batch with the number of images in it.
+            workers: processes that read images while the model works; worth their start from some
+                hundred images on.
 
         Returns:
             one prediction an image, in their order; an unreadable image gets one with a `problem`.
 
         Raises:
-            PromptotError: a class name is empty, repeated or too long.
+            PromptotError: a class name is empty, repeated or too long, or can't be served.
         """
         names = self.class_names if class_names is None else tuple(class_names)
         if top_k < 1:
             raise PromptotError(f"top_k is {top_k}.", fix="Ask for at least 1.")
+        model = self._model_for(names)
         text = self.text_features(names)
-        preprocess = self.model.backbone.preprocess.test()
-        results: list[Prediction | None] = [None] * len(images)
-        waiting: list[tuple[int, Tensor]] = []
-        for index, image in enumerate(images):
-            try:
-                opened = image if isinstance(image, Image.Image) else load_image(os.fspath(image))
-                waiting.append((index, preprocess(opened.convert("RGB"))))
-            except UnreadableImage as error:
-                results[index] = Prediction(error.path, (), (), error.reason)
-                progress(1)
-            if waiting and (len(waiting) == self.batch_size or index == len(images) - 1):
-                probabilities = self._probabilities(torch.stack([x for _, x in waiting]), text)
-                values, places = probabilities.topk(min(top_k, len(names)))
-                for (position, _), row, best in zip(
-                    waiting, values.tolist(), places.tolist(), strict=True
-                ):
-                    results[position] = Prediction(
-                        _name_of(images[position], position),
-                        tuple(names[place] for place in best),
-                        tuple(row),
-                    )
-                progress(len(waiting))
-                waiting = []
-        return [result for result in results if result is not None]
+        results: list[Prediction] = []
+        loader = DataLoader(
+            _Opened(images, model.backbone.preprocess.test()),
+            batch_size=self.batch_size,
+            num_workers=workers,
+            collate_fn=list,
+            generator=torch.Generator(),  # so that the global one is left alone
+        )
+        for opened in loader:
+            read = [image for image in opened if isinstance(image, Tensor)]
+            rows = iter(self._likeliest(model, text, read, min(top_k, len(names))))
+            for image in opened:
+                name = _name_of(images[len(results)], len(results))
+                if isinstance(image, Tensor):
+                    likeliest = next(rows)
+                    results.append(Prediction(name, *likeliest))
+                else:
+                    results.append(Prediction(image.path, (), (), image.reason))
+            progress(len(opened))
+        return results
 
-    def text_features(self, class_names: tuple[str, ...]) -> Tensor:
-        """The prompted features [C, D] of class names.
+    def _likeliest(
+        self, model: PromptedModel, text: Tensor | None, images: list[Tensor], k: int
+    ) -> list[tuple[tuple[str, ...], tuple[float, ...]]]:
+        """Names and probabilities of the k likeliest classes of each image [3, R, R]."""
+        if not images:
+            return []
+        features = model.encode_images(torch.stack(images).to(model.backbone.device))
+        values, places = model.logits(features, text).softmax(dim=1).cpu().topk(k)
+        return [
+            (tuple(model.class_names[place] for place in best), tuple(row))
+            for row, best in zip(values.tolist(), places.tolist(), strict=True)
+        ]
+
+    def text_features(self, class_names: tuple[str, ...]) -> Tensor | None:
+        """The prompted features [C, D] of class names; None where each image has its own text.
 
         They are computed once, and again when the prompts, the template or the backbone change.
         Those of the last few lists of names are kept.
@@ -128,21 +146,40 @@ class Classifier:
             tuple((tensor.data_ptr(), tensor._version) for tensor in prompts),
         )
         if key not in self._text_features:
-            check_class_names(class_names)
-            model = (
-                self.model
-                if class_names == self.class_names
-                else self.model.for_classes(class_names)
-            )
             with torch.no_grad():
-                self._text_features[key] = model.encode_classes()
+                self._text_features[key] = self._model_for(class_names).shared_text()
             while len(self._text_features) > KEPT_LISTS:
                 del self._text_features[next(iter(self._text_features))]
         return self._text_features[key]
 
-    def _probabilities(self, images: Tensor, text: Tensor) -> Tensor:
-        features = self.model.encode_images(images.to(self.model.backbone.device))
-        return (self.model.backbone.logit_scale * features @ text.T).softmax(dim=1).cpu()
+    def _model_for(self, class_names: tuple[str, ...]) -> PromptedModel:
+        """The model over these names; those of the last few lists are kept."""
+        if class_names == self.class_names:
+            return self.model
+        if class_names not in self._models:
+            check_class_names(class_names)
+            self._models[class_names] = self.model.for_classes(class_names)
+            while len(self._models) > KEPT_LISTS:
+                del self._models[next(iter(self._models))]
+        return self._models[class_names]
+
+
+class _Opened(Dataset[Tensor | Skipped]):
+    """Images as tensors [3, R, R]; an unreadable one as `Skipped`."""
+
+    def __init__(self, images: Sequence[ImageLike], preprocess: Transform) -> None:
+        self.images, self.preprocess = images, preprocess
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> Tensor | Skipped:
+        image = self.images[index]
+        try:
+            opened = image if isinstance(image, Image.Image) else load_image(os.fspath(image))
+            return self.preprocess(opened.convert("RGB"))
+        except UnreadableImage as error:
+            return Skipped(error.path, error.reason)
 
 
 def load(
@@ -161,13 +198,10 @@ def load(
     Raises:
         PromptotError: there is no adapter, it is damaged, or it belongs to another backbone.
     """
-    card, prompts = load_adapter(adapter_folder(run))
+    card, learned = load_adapter(adapter_folder(run))
     if not isinstance(backbone, Backbone):
         backbone = load_backbone(backbone or card.backbone.name, device, precision)
-    check_backbone(card, backbone)
-    if prompts is not None:
-        prompts.to(backbone.device)
-    return Classifier(PromptedModel(backbone, prompts, card.class_names, card.template), card)
+    return Classifier(build_model(card, learned, backbone), card)
 
 
 def adapter_folder(run: str | os.PathLike[str]) -> Path:

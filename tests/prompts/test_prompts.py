@@ -8,7 +8,7 @@ import torch
 from promptot.backbones import Backbone
 from promptot.errors import PromptotError
 from promptot.model import PromptedModel
-from promptot.prompts import IVLPPrompts, build_prompts
+from promptot.prompts import DESIGNS, IVLPPrompts, build_prompts
 from promptot.recipes import PromptsConfig
 
 NAMES = ["cat", "hot dog", "great white shark"]
@@ -40,6 +40,8 @@ def test_with_the_words_and_depth_one_the_student_reads_what_the_teacher_reads(
 def test_depth_is_cut_to_the_tower(backbone: Backbone) -> None:
     prompts = build_prompts(PromptsConfig(), backbone, 3, generator())
     assert len(prompts.text) == len(prompts.vision) == 3
+    coupled = build_prompts(PromptsConfig(design="maple"), backbone, 3, generator())()
+    assert len(coupled.text) == len(coupled.vision) == 3
 
 
 @pytest.mark.parametrize("tokens", [(4, 0), (0, 3), (4, 3)])
@@ -69,8 +71,8 @@ def test_class_specific_context_serves_its_own_classes_only(backbone: Backbone) 
         after = model.encode_classes()
     changed = (before - after).abs().amax(dim=1) > 1e-4
     assert changed.tolist() == [False, True, False]
-    with pytest.raises(PromptotError, match="each of 3 classes and can't serve 2"):
-        model.for_classes(["a", "b"])
+    with pytest.raises(PromptotError, match="specific to each of 3 classes and can't serve 'b'"):
+        model.for_classes(["cat", "b"])
 
 
 def test_deep_vision_prompts_change_nothing_before_their_block(backbone: Backbone) -> None:
@@ -85,10 +87,49 @@ def test_deep_vision_prompts_change_nothing_before_their_block(backbone: Backbon
     assert (a - b).abs().max() > 1e-4
 
 
-def test_words_that_do_not_fill_the_context_are_an_error(backbone: Backbone) -> None:
-    config = PromptsConfig(text_tokens=3)
-    with pytest.raises(PromptotError, match="'a photo of a' has 4 tokens.*text_tokens is 3"):
+@pytest.mark.parametrize(
+    ("words", "tokens", "message"),
+    [
+        ("a photo of a", 5, "'a photo of a' has 4 tokens.*text_tokens is 5.*text_tokens=4"),
+        ("hippopotamuses", 1, "'hippopotamuses' has [2-9] tokens.*text_tokens is 1"),
+    ],
+)
+def test_words_that_do_not_fill_the_context_are_an_error(
+    backbone: Backbone, words: str, tokens: int, message: str
+) -> None:
+    config = PromptsConfig(text_tokens=tokens, init_words=words)
+    with pytest.raises(PromptotError, match=message):
         build_prompts(config, backbone, 3, generator())
+
+
+@pytest.mark.parametrize("design", ["ivlp", "maple", "cocoop"])
+def test_words_beyond_the_context_stay_frozen(backbone: Backbone, design: str) -> None:
+    config = PromptsConfig(design=design, text_tokens=2, text_depth=1, vision_depth=1)
+    prompts = build_prompts(config, backbone, 3, generator())
+    assert prompts.fixed_words == "of a"
+    ids = backbone.tokenizer.encode("a photo")[1:-1]
+    words = backbone.text_tower.token_embedding(torch.tensor(ids))
+    torch.testing.assert_close(prompts().text[0].detach(), words)
+
+
+@pytest.mark.parametrize("design", DESIGNS)
+def test_a_design_is_rebuilt_by_its_arguments(backbone: Backbone, design: str) -> None:
+    config = PromptsConfig(design=design, text_tokens=2, text_depth=2)
+    prompts = build_prompts(config, backbone, 3, generator())
+    again = DESIGNS[design](**prompts.arguments)
+    again.load_state_dict(prompts.state_dict())
+    assert again.arguments == prompts.arguments
+    for a, b in zip(prompts().vision, again().vision, strict=True):
+        assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize("design", DESIGNS)
+def test_the_start_depends_on_the_generator_alone(backbone: Backbone, design: str) -> None:
+    config = PromptsConfig(design=design, init_words=None, text_depth=2)
+    started = [build_prompts(config, backbone, 3, generator(seed)) for seed in (1, 1, 2)]
+    first, again, other = (torch.cat([p.flatten() for p in x.parameters()]) for x in started)
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from promptot.backbones.image_tower import ImageTower
-from promptot.backbones.packing import PackedText
+from promptot.backbones.packing import PackedText, pack
 from promptot.backbones.preprocess import Preprocess
 from promptot.backbones.text_tower import TextTower
 from promptot.backbones.tokenizer import Tokenizer, tokenize_names, tokenize_template
@@ -103,10 +103,19 @@ class Backbone(nn.Module):
         length = self.text_tower.context_length
         return tokenize_template(self.tokenizer, class_names, template, length).to(self.device)
 
-    def tokenize_names(self, class_names: Sequence[str], context_tokens: int) -> PackedText:
-        """Class names alone, packed for `encode_text` with `context_tokens` learned tokens."""
+    def tokenize_names(
+        self, class_names: Sequence[str], context_tokens: int, fixed_words: str = ""
+    ) -> list[list[int]]:
+        """Token ids of class names behind frozen words, for `context_tokens` learned tokens.
+
+        `pack_names` of some of them gives what `encode_text` reads.
+        """
         length = self.text_tower.context_length
-        return tokenize_names(self.tokenizer, class_names, context_tokens, length).to(self.device)
+        return tokenize_names(self.tokenizer, class_names, context_tokens, length, fixed_words)
+
+    def pack_names(self, sequences: Sequence[Sequence[int]]) -> PackedText:
+        """Pack what `tokenize_names` gave, for `encode_text` with learned context after [SOS]."""
+        return pack(sequences, shared=1).to(self.device)
 
     def weight_hash(self) -> str:
         """SHA-256 over the names, shapes and values of the weights as loaded, 64 hex digits."""

@@ -81,20 +81,26 @@ def tokenize_template(
 
 
 def tokenize_names(
-    tokenizer: Tokenizer, class_names: Sequence[str], context_tokens: int, context_length: int
-) -> PackedText:
-    """Pack "<class name>." for a tower that inserts learned context tokens after [SOS].
+    tokenizer: Tokenizer,
+    class_names: Sequence[str],
+    context_tokens: int,
+    context_length: int,
+    fixed_words: str = "",
+) -> list[list[int]]:
+    """Token ids of "<fixed words> <class name>.", for a tower with learned context after [SOS].
 
     Args:
         context_tokens: how many learned tokens will be inserted.
+        fixed_words: words between the learned context and the class name, such as "of a".
 
     Raises:
         PromptotError: a name is empty or too long for the tower's context.
     """
     _check_names(class_names)
-    sequences = [tokenizer.encode(f"{name}.") for name in class_names]
+    before = f"{fixed_words} " if fixed_words else ""
+    sequences = [tokenizer.encode(f"{before}{name}.") for name in class_names]
     _check_lengths(class_names, sequences, context_tokens, context_length)
-    return pack(sequences, shared=1)
+    return sequences
 
 
 def _check_names(class_names: Sequence[str]) -> None:

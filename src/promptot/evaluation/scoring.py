@@ -11,6 +11,7 @@ from torch import Tensor
 
 from promptot.evaluation.metrics import accuracy, wilson_interval
 from promptot.model import PromptedModel
+from promptot.objectives.features import Features
 from promptot.tasks.loader import Batch
 
 
@@ -73,7 +74,7 @@ def score(
 ) -> Scores:
     """Classify images among the model's class names, prompted and frozen.
 
-    The text features are computed once, the stem once per image.
+    Text features that all images share are computed once, the stem once per image.
 
     Args:
         model: on the device to use.
@@ -85,15 +86,15 @@ def score(
     """
     device = model.backbone.device
     scale = model.backbone.logit_scale
+    text = model.shared_text()
     labels, student, teacher, indices = [], [], [], []
-    student_text = model.encode_classes()
     for batch in batches:
         patches = model.patch_tokens(batch.images.to(device, non_blocking=True))
         known = batch.teacher
         frozen = model.encode_frozen(patches) if known is None else known.to(device)
         prompted = model.encode_images(patches) if model.prompts is not None else frozen
-        student.append((scale * prompted @ student_text.T).float().cpu())
-        teacher.append((scale * frozen @ model.teacher_text.T).float().cpu())
+        student.append(model.logits(prompted, text).float().cpu())
+        teacher.append(Features(frozen, model.teacher_text).logits(scale).float().cpu())
         labels.append(batch.labels)
         indices.append(batch.indices)
         if progress is not None:

@@ -1,0 +1,229 @@
+"""What every prompt design does with every objective, on a very small random CLIP."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from weights import openai_state_dict
+
+from promptot.adapter import build_model, load_adapter, save_adapter
+from promptot.backbones import Backbone, load_backbone
+from promptot.errors import PromptotError
+from promptot.model import PromptedModel
+from promptot.objectives import ObjectiveResult
+from promptot.prompts import build_prompts
+from promptot.recipes import Recipe, load_recipe
+from promptot.run import adapt, build_objective
+from promptot.tasks import Batch, ImageTask
+from promptot.training.loop import Callbacks
+from promptot.training.records import EpochRecord, Log
+
+NAMES = ("cat", "hot dog", "bee")
+WORDS = ("apple", "bridge", "cloud", "umbrella")
+DESIGNS = ("coop", "coop-class-specific", "cocoop", "vpt", "ivlp", "maple")
+OBJECTIVES = {
+    "cross-entropy": ["objective=none"],
+    "pointwise": ["objective=pointwise"],
+    "pointwise-image": ["objective=pointwise", "objective.rows=image"],
+    "ot": ["objective=ot"],
+    "ot-separate": ["objective=ot", "objective.rows=separate"],
+    "ot-sinkhorn": ["objective=ot", "objective.solver=sinkhorn"],
+    "ot-divergence": ["objective=ot", "objective.solver=sinkhorn-divergence"],
+    "ot-unbalanced": ["objective=ot", "objective.solver=unbalanced"],
+    "ot-partial": ["objective=ot", "objective.solver=partial"],
+    "ot-queue": ["objective=ot", "objective.queue=6"],
+    "ot-ramp": ["objective=ot", "objective.control=ramp"],
+    "ot-budget": ["objective=ot", "objective.control=budget"],
+    "ot-averaged": ["objective=ot", "ensembling=gaussian"],
+    "text-cosine": ["objective=text-cosine"],
+    "promptsrc": ["objective=promptsrc", "objective.strength=0.1"],
+    "vocabulary-pointwise": ["objective=none", "vocabulary=pointwise"],
+    "vocabulary-ot": ["objective=ot", "vocabulary=ot", "vocabulary.solver=sinkhorn-divergence"],
+}
+SCHEDULE = ["optim.lr=0.003", "optim.epochs=2", "optim.warmup_epochs=0", "optim.batch_size=4"]
+PAIRS = [
+    pytest.param(design, objective, id=f"{design}-{objective}")
+    for design in DESIGNS
+    for objective in OBJECTIVES
+    if not (
+        "class-specific" in design and "vocabulary" in objective
+    )  # there is no context for them
+]
+
+
+@pytest.fixture(scope="module")
+def small_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two blocks of width 64 a tower, 16 px, D = 64."""
+    sizes = {"vision_width": 64, "vision_layers": 2, "text_layers": 2, "resolution": 16}
+    state = openai_state_dict(3, **sizes, embed=64)
+    path = tmp_path_factory.mktemp("small") / "clip.safetensors"
+    save_file({key: torch.tensor(value) for key, value in state.items()}, path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def small(small_file: Path) -> Backbone:
+    return load_backbone(f"openai:{small_file}")
+
+
+@pytest.fixture(scope="module")
+def half(small_file: Path) -> Backbone:
+    return load_backbone(f"openai:{small_file}", precision="bf16")
+
+
+@pytest.fixture(scope="module")
+def words(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("words") / "words.txt"
+    path.write_text("\n".join(WORDS), encoding="utf-8")
+    return path
+
+
+def make_batch(count: int = 4, classes: int = 3) -> Batch:
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.arange(count) % classes
+    images = torch.randn(count, 3, 16, 16, generator=generator) + labels.view(-1, 1, 1, 1)
+    return Batch(images, labels, torch.arange(count))
+
+
+class TwoBatches:
+    """The same two batches every epoch."""
+
+    def __len__(self) -> int:
+        return 2
+
+    def batches(self, epoch: int) -> Iterator[Batch]:
+        batch = make_batch(8)
+        for half in (slice(0, 4), slice(4, 8)):
+            yield Batch(batch.images[half], batch.labels[half], batch.indices[half])
+
+
+@functools.cache
+def read_recipe(design: str, objective: str, words: Path, *more: str) -> Recipe:
+    anchors = [f"vocabulary.words={words}", "vocabulary.per_step=3"]
+    return load_recipe(design, [*OBJECTIVES[objective], *anchors, *SCHEDULE, *more])
+
+
+def start_model(
+    backbone: Backbone, recipe: Recipe, names: tuple[str, ...] = NAMES
+) -> PromptedModel:
+    """The model that `adapt` starts from."""
+    generator = torch.Generator().manual_seed(1)
+    prompts = build_prompts(recipe.prompts, backbone, len(names), generator)
+    vocabulary = WORDS if recipe.vocabulary.comparison != "none" else ()
+    return PromptedModel(backbone, prompts, names, vocabulary=vocabulary)
+
+
+def step(model: PromptedModel, recipe: Recipe, batch: Batch) -> ObjectiveResult:
+    """One step of a fresh objective, with all anchor words if it compares any."""
+    anchors = torch.arange(len(WORDS)) if model.vocabulary else None
+    student, teacher = model(batch.images, words=anchors)
+    objective = build_objective(recipe, steps=8)
+    return objective(student, teacher, batch.labels, model.backbone.logit_scale)
+
+
+@pytest.mark.parametrize(("design", "objective"), PAIRS)
+def test_training(
+    small: Backbone, words: Path, tmp_path: Path, design: str, objective: str
+) -> None:
+    """The loss falls; an interrupted run ends in the same bits; what is saved comes back."""
+    recipe = read_recipe(design, objective, words)
+
+    def train(checkpoint: Path | None = None, on_epoch: Any = None) -> PromptedModel:
+        return adapt(
+            small,
+            ImageTask("made", NAMES),
+            recipe,
+            Log(None if checkpoint is None else tmp_path),
+            loader=TwoBatches(),
+            checkpoint=checkpoint,
+            callbacks=Callbacks(on_epoch=on_epoch),
+        )
+
+    def interrupt(record: EpochRecord) -> None:
+        if record.epoch == 1:
+            raise KeyboardInterrupt
+
+    model = train()
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path / "checkpoint.safetensors", interrupt)
+    resumed = train(tmp_path / "checkpoint.safetensors")
+    for a, b in zip(model.prompts.parameters(), resumed.prompts.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+    batch = make_batch(8)
+    constant = read_recipe(design, objective, words, "objective.control=constant")
+    with torch.no_grad():
+        before = step(start_model(small, recipe), constant, batch)
+        after = step(model, constant, batch)
+        logits = model.logits(model.encode_images(batch.images))
+    assert after.total < before.total
+
+    save_adapter(tmp_path / "adapter", model.learned, small, NAMES, model.template)
+    loaded = build_model(*load_adapter(tmp_path / "adapter"), small)
+    with torch.no_grad():
+        again = loaded.logits(loaded.encode_images(batch.images))
+    assert torch.equal(again, logits)
+
+
+@pytest.mark.parametrize(("design", "objective"), PAIRS)
+def test_gradients_reach_every_prompt_and_nothing_else(
+    small: Backbone, half: Backbone, words: Path, design: str, objective: str
+) -> None:
+    """In fp32 and with matrices in bf16, where they differ little."""
+    recipe = read_recipe(design, objective, words)
+    directions = []
+    for backbone in (small, half):
+        model = start_model(backbone, recipe)
+        result = step(model, recipe, make_batch())
+        result.total.backward()
+        gradients = [parameter.grad for parameter in model.prompts.parameters()]
+        assert all(g is not None and g.isfinite().all() and g.abs().sum() > 0 for g in gradients)
+        assert all(parameter.grad is None for parameter in backbone.parameters())
+        assert not model.teacher_text.requires_grad
+        directions.append(torch.cat([gradient.flatten() for gradient in gradients]))
+    exact, close = directions
+    assert torch.cosine_similarity(exact, close, dim=0) > 0.98
+
+
+@pytest.mark.parametrize(("images", "classes"), [(1, 1), (1, 3), (4, 1)])
+@pytest.mark.parametrize(("design", "objective"), PAIRS)
+def test_one_class_and_one_image(
+    small: Backbone, words: Path, design: str, objective: str, images: int, classes: int
+) -> None:
+    recipe = read_recipe(design, objective, words)
+    model = start_model(small, recipe, NAMES[:classes])
+    result = step(model, recipe, make_batch(images, classes))
+    result.total.backward()
+    assert result.total.isfinite()
+    assert result.logits.shape == (images, classes)
+    for parameter in model.prompts.parameters():
+        assert parameter.grad is not None
+        assert parameter.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("design", DESIGNS)
+def test_new_class_names(small: Backbone, words: Path, design: str) -> None:
+    model = start_model(small, read_recipe(design, "cross-entropy", words))
+    names = ("hedgehog", "cat", "school bus", "tree")
+    features = model.encode_images(make_batch().images)
+    if not model.serves(names):
+        assert design == "coop-class-specific"
+        with pytest.raises(PromptotError, match="can't serve 'hedgehog'"):
+            model.for_classes(names)
+        return
+    other = model.for_classes(names)
+    logits = other.logits(features)
+    assert logits.shape == (4, 4)
+    torch.testing.assert_close(logits[:, 1], model.logits(features)[:, 0])
+
+
+@pytest.mark.parametrize("objective", [key for key in OBJECTIVES if "vocabulary" in key])
+def test_class_specific_prompts_refuse_anchor_words(words: Path, objective: str) -> None:
+    with pytest.raises(PromptotError, match="anchor words have no class-specific context"):
+        read_recipe("coop-class-specific", objective, words)
