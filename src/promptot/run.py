@@ -7,13 +7,14 @@ import dataclasses
 import hashlib
 import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from torch import Tensor
 
 from promptot.adapter import CARD, TENSORS, save_adapter
 from promptot.backbones.backbone import Backbone
@@ -21,14 +22,19 @@ from promptot.errors import PromptotError
 from promptot.evaluation.scoring import NothingToScore, Scores, score
 from promptot.files import write_json
 from promptot.model import PromptedModel
-from promptot.objectives import Objective, build_preservation
+from promptot.objectives import Objective, build_control, build_preservation, build_vocabulary
+from promptot.probe import LinearHead, fit_linear_probe
 from promptot.prompts import build_prompts
 from promptot.recipes.loading import describe
 from promptot.recipes.schema import Recipe
+from promptot.recipes.templates import teacher_templates
 from promptot.tasks.dataset import Example, ImageTask, Skipped
 from promptot.tasks.images import image_hash
 from promptot.tasks.loader import ImageLoader
 from promptot.tasks.readable import choose_shots
+from promptot.tasks.vocabulary import load_vocabulary
+from promptot.training.anchors import AnchorDraws
+from promptot.training.averaging import build_averaging
 from promptot.training.checkpoint import read_checkpoint
 from promptot.training.loop import Callbacks, Loader, train
 from promptot.training.records import Log
@@ -41,6 +47,13 @@ CHECKPOINT = "checkpoint.safetensors"
 MANIFEST = "manifest.json"
 CONTENTS = (ADAPTER, CHECKPOINT, MANIFEST, "steps.csv", "epochs.csv", "report.html")
 EVALUATION_BATCH = 32
+PLAN_FIGURES = (
+    "off_diagonal_mass",
+    "plan_entropy",
+    "vocabulary_off_diagonal_mass",
+    "vocabulary_plan_entropy",
+)
+"""What is said of every run's transport plans, as means over its steps; null without a plan."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,7 +65,8 @@ class Run:
         model: prompted with what was learned, over the classes it was trained on.
         task: with the images that were drawn.
         log: a record a step and an epoch.
-        scores: on the task's test images, by what was tested: "test", or "base" and "novel".
+        scores: on the task's test images, by what was tested: "test", or "base" and "novel" (not
+            "novel" where what was learned serves its own classes only).
         skipped: images that could not be read.
         seconds: of training.
     """
@@ -79,7 +93,7 @@ def fit(
     resume: bool = False,
     callbacks: Callbacks | None = None,
 ) -> Run:
-    """Draw shots, train prompts, test them, and write a run folder.
+    """Draw shots, learn from them what the recipe says, test it, and write a run folder.
 
     The folder gets `adapter/`, `steps.csv`, `epochs.csv` and `manifest.json`; while training,
     a checkpoint too.
@@ -110,7 +124,8 @@ def fit(
         "seed": seed,
         "backbone": backbone.weight_hash(),
         "classes": classes,
-        "train": _digest(hashes, chosen),
+        "train": _digest([*chosen.class_names, *_labelled(hashes, chosen)]),
+        "vocabulary": _digest(_anchor_words(recipe, chosen.class_names, drawn.class_names)),
     }
     if resume:
         _check_same(read_checkpoint(folder / CHECKPOINT).run, identity)
@@ -132,6 +147,7 @@ def fit(
             log,
             seed=seed,
             workers=workers,
+            held_out=drawn.class_names,
             checkpoint=folder / CHECKPOINT,
             identity=identity,
             callbacks=callbacks,
@@ -147,7 +163,7 @@ def fit(
     parts = {"test": chosen} if classes == "all" else {"base": drawn.base(), "novel": drawn.novel()}
     scores, unreadable = {}, list(drawn.skipped)
     for name, part in parts.items():
-        if part.test:
+        if part.test and model.serves(part.class_names):
             loader = evaluation_loader(backbone, part.test, workers)
             other = model.for_classes(part.class_names)
             with contextlib.suppress(NothingToScore):  # `skipped` names what could not be read
@@ -156,15 +172,16 @@ def fit(
     metrics = summarise_scores(scores)
     save_adapter(
         folder / ADAPTER,
-        model.prompts,
+        model.learned,
         backbone,
         chosen.class_names,
-        chosen.template,
+        model.template,
         recipe=describe(recipe),
         metrics=metrics,
         versions=versions(),
     )
-    manifest["results"] = {"seconds": round(seconds, 3), **metrics}
+    plan = {name: log.mean(name) for name in PLAN_FIGURES}
+    manifest["results"] = {"seconds": round(seconds, 3), **metrics, **plan}
     manifest["task"]["skipped"] = [dataclasses.asdict(item) for item in unreadable]
     write_json(folder / MANIFEST, manifest)
     (folder / CHECKPOINT).unlink(missing_ok=True)
@@ -180,44 +197,65 @@ def adapt(
     seed: int = 1,
     workers: int = 0,
     loader: Loader | None = None,
+    held_out: Sequence[str] = (),
     checkpoint: Path | None = None,
     identity: dict[str, Any] | None = None,
     callbacks: Callbacks | None = None,
 ) -> PromptedModel:
-    """Train the prompts of a recipe on a task's training images; the heart of `fit`.
+    """Learn from a task's training images what a recipe says; the heart of `fit`.
 
     Args:
-        task: its training images are all used.
-        loader: gives the batches; by default `training_loader` of the task.
+        task: its training images are all used; its validation images only by a linear probe, to
+            choose its penalty.
+        loader: gives the batches that prompts are trained on; by default `training_loader` of the
+            task. A linear probe is fitted to the images as they are for testing instead.
+        held_out: names of classes that will be new in a test; the anchor words that ship are used
+            without them. Words from a file of the user's are used as they are.
         checkpoint, identity: see `train`.
 
     Returns:
-        the prompted model over the task's classes, on the backbone's device.
+        the model over the task's classes, on the backbone's device.
     """
+    names = task.class_names
+    templates = teacher_templates(recipe.data.templates, task.template)
+    if recipe.probes:
+        head = _fit_probe(backbone, task, seed, workers)
+        return PromptedModel(backbone, None, names, templates, head=head)
+    if not recipe.trains:
+        return PromptedModel(backbone, None, names, templates)
     generator = torch.Generator().manual_seed(seed)
-    prompts = None
-    if recipe.trains:
-        prompts = build_prompts(recipe.prompts, backbone, len(task.class_names), generator)
-        prompts.to(backbone.device)
-    model = PromptedModel(backbone, prompts, task.class_names, task.template)
-    if prompts is None:
-        return model
-    objective = Objective(
-        build_preservation(recipe.objective.preservation, **recipe.objective.options()),
-        recipe.objective.strength,
-    )
+    prompts = build_prompts(recipe.prompts, backbone, len(names), generator).to(backbone.device)
+    vocabulary = _anchor_words(recipe, names, held_out)
+    model = PromptedModel(backbone, prompts, names, templates, vocabulary)
+    loader = loader or training_loader(backbone, task, recipe, seed, workers)
+    epochs = recipe.evaluate_epoch or recipe.optim.epochs
+    per_step = recipe.vocabulary.per_step
     train(
         model,
-        objective,
-        loader or training_loader(backbone, task, recipe, seed, workers),
+        build_objective(recipe, steps=epochs * len(loader)),
+        loader,
         recipe.optim,
         log,
-        epochs=recipe.evaluate_epoch,
+        epochs=epochs,
+        averaging=build_averaging(recipe.ensembling, epochs),
+        anchors=AnchorDraws(len(vocabulary), per_step, seed) if vocabulary else None,
         checkpoint=checkpoint,
         run=identity,
         callbacks=callbacks or Callbacks(),
     )
     return model
+
+
+def build_objective(recipe: Recipe, steps: int) -> Objective:
+    """The objective of a recipe, for a run of so many steps."""
+    kept, words = recipe.objective, recipe.vocabulary
+    return Objective(
+        build_preservation(kept.preservation, **kept.options()),
+        kept.strength,
+        vocabulary=build_vocabulary(words.comparison, **words.options()),
+        vocabulary_strength=words.strength,
+        control=build_control(kept.control, steps=steps, budget=kept.budget),
+    )
 
 
 def training_loader(
@@ -360,10 +398,47 @@ def _clear(folder: Path) -> None:
         ) from error
 
 
-def _digest(hashes: list[str], task: ImageTask) -> str:
-    """What a run learns from, as one hash: the images' bytes, their labels, the class names."""
-    lines = [f"{h} {e.label}" for h, e in zip(hashes, task.train, strict=True)]
-    return hashlib.sha256("\n".join([*task.class_names, *lines]).encode()).hexdigest()
+def _anchor_words(
+    recipe: Recipe, class_names: Sequence[str], held_out: Sequence[str]
+) -> tuple[str, ...]:
+    """The words that the recipe's vocabulary term draws from; none without that term."""
+    config = recipe.vocabulary
+    if not recipe.trains or config.comparison == "none":
+        return ()
+    if config.words is not None:
+        return load_vocabulary(Path(config.words), exclude=class_names)
+    return load_vocabulary(exclude=[*class_names, *held_out])
+
+
+@torch.no_grad()
+def _fit_probe(backbone: Backbone, task: ImageTask, seed: int, workers: int) -> LinearHead:
+    """A linear classifier of the frozen features of a task's training images."""
+
+    def read(examples: tuple[Example, ...]) -> tuple[Tensor, Tensor]:
+        """Features [N, D] and labels [N], each with a start of no rows."""
+        features, labels = [torch.empty(0, backbone.embed_dim)], [torch.empty(0, dtype=torch.long)]
+        for batch in evaluation_loader(backbone, examples, workers) if examples else ():
+            features.append(backbone.encode_image(batch.images.to(backbone.device)).cpu())
+            labels.append(batch.labels)
+        return torch.cat(features), torch.cat(labels)
+
+    head = fit_linear_probe(
+        *read(task.train),
+        classes=len(task.class_names),
+        validation=read(task.validation),
+        seed=seed % 2**32,
+    )
+    return head.to(backbone.device)
+
+
+def _labelled(hashes: list[str], task: ImageTask) -> list[str]:
+    """The training images' bytes and labels, a line each."""
+    return [f"{h} {e.label}" for h, e in zip(hashes, task.train, strict=True)]
+
+
+def _digest(lines: Sequence[str]) -> str:
+    """What a run learns from, as one hash."""
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
 def _check_same(stored: Any, wanted: dict[str, Any]) -> None:
@@ -373,6 +448,7 @@ def _check_same(stored: Any, wanted: dict[str, Any]) -> None:
         "backbone": "the backbone",
         "classes": "the classes",
         "train": "the training images",
+        "vocabulary": "the anchor words",
     }
     differ = [what for key, what in names.items() if stored.get(key) != wanted[key]]
     if differ:
@@ -398,7 +474,7 @@ def _manifest(
             "name": drawn.name,
             "classes": identity["classes"],
             "class_names": list(chosen.class_names),
-            "template": chosen.template,
+            "template": teacher_templates(recipe.data.templates, chosen.template),
             "shots": [
                 {
                     "path": example.path,

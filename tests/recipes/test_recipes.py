@@ -7,8 +7,90 @@ import yaml
 from pydantic import ValidationError
 
 from promptot.errors import PromptotError
-from promptot.objectives.build import build_preservation
-from promptot.recipes import Recipe, describe, list_recipes, load_recipe, recipe_keys
+from promptot.objectives import build_control, build_preservation, build_vocabulary
+from promptot.recipes import (
+    ObjectiveConfig,
+    Recipe,
+    VocabularyConfig,
+    describe,
+    list_recipes,
+    load_recipe,
+    recipe_keys,
+)
+from promptot.recipes.templates import named_templates, teacher_templates
+
+# prompts, (lr, epochs, batch size, warm-up rate); what is left out has no effect
+PEERS: dict[str, tuple[dict[str, object], tuple[float, ...]]] = {
+    "zero-shot": ({"design": "none"}, ()),
+    "zero-shot-7": ({"design": "none"}, ()),
+    "zero-shot-80": ({"design": "none"}, ()),
+    "linear-probe": ({"design": "linear-probe"}, ()),
+    "coop": (
+        {"design": "ivlp", "text_tokens": 4, "text_depth": 1, "init_words": "a photo of a"}
+        | {"vision_tokens": 0, "class_specific": False},
+        (0.002, 50, 32, 1e-5),
+    ),
+    "coop-16": (
+        {"design": "ivlp", "text_tokens": 16, "text_depth": 1, "init_words": None}
+        | {"vision_tokens": 0, "class_specific": False},
+        (0.002, 50, 32, 1e-5),
+    ),
+    "coop-class-specific": (
+        {"design": "ivlp", "text_tokens": 16, "text_depth": 1, "init_words": None}
+        | {"vision_tokens": 0, "class_specific": True},
+        (0.002, 50, 32, 1e-5),
+    ),
+    "cocoop": (
+        {"design": "cocoop", "text_tokens": 4, "init_words": "a photo of a"},
+        (0.002, 10, 1, 1e-5),
+    ),
+    "kgcoop": (
+        {"design": "ivlp", "text_tokens": 4, "text_depth": 1, "init_words": "a photo of a"}
+        | {"vision_tokens": 0, "class_specific": False},
+        (0.002, 100, 128, 1e-5),
+    ),
+    "vpt": (
+        {"design": "ivlp", "text_tokens": 0, "vision_tokens": 4, "vision_depth": 9},
+        (0.0025, 20, 4, 1e-5),
+    ),
+    "ivlp": (
+        {"design": "ivlp", "text_tokens": 4, "text_depth": 9, "vision_tokens": 4}
+        | {"vision_depth": 9, "init_words": "a photo of a", "class_specific": False},
+        (0.0025, 20, 4, 1e-5),
+    ),
+    "maple": (
+        {"design": "maple", "text_tokens": 2, "text_depth": 9, "init_words": "a photo of a"},
+        (0.0035, 5, 4, 1e-5),
+    ),
+    "promptsrc": (
+        {"design": "ivlp", "text_tokens": 4, "text_depth": 9, "vision_tokens": 4}
+        | {"vision_depth": 9, "init_words": "a photo of a", "class_specific": False},
+        (0.0025, 20, 4, 1e-5),
+    ),
+}
+# how they differ from prompt-ot
+FORMS: dict[str, dict[str, object]] = {
+    "pointwise": {"objective.preservation": "pointwise"},
+    "prompt-ot-entropic": {"objective.solver": "sinkhorn", "objective.epsilon": 0.05},
+    "prompt-ot-sinkhorn": {"objective.solver": "sinkhorn-divergence", "objective.epsilon": 0.05},
+    "prompt-ot-unbalanced": {
+        "objective.solver": "unbalanced",
+        "objective.epsilon": 0.05,
+        "objective.marginal_penalty": 1.0,
+    },
+    "prompt-ot-partial": {"objective.solver": "partial", "objective.mass": 0.9},
+    "prompt-ot-queue": {"objective.queue": 256},
+    "prompt-ot-separate": {"objective.rows": "separate"},
+    "prompt-ot-vocabulary": {
+        "vocabulary.comparison": "ot",
+        "vocabulary.strength": 10.0,
+        "vocabulary.eta": 0.5,
+        "vocabulary.solver": "sinkhorn-divergence",
+        "vocabulary.epsilon": 0.05,
+        "vocabulary.words": None,
+        "vocabulary.per_step": 64,
+    },
+}
 
 
 def refused(name: str | Path, *overrides: str) -> str:
@@ -28,7 +110,48 @@ def test_every_shipped_recipe_loads(name: str) -> None:
 
 
 def test_the_shipped_recipes() -> None:
-    assert list_recipes() == ["ivlp", "prompt-ot", "zero-shot"]
+    assert set(list_recipes()) == {*PEERS, *FORMS, "prompt-ot"}
+
+
+def section(recipe: Recipe, name: str) -> dict[str, object]:
+    prefix = f"{name}."
+    shown = describe(recipe).items()
+    return {key.removeprefix(prefix): v for key, v in shown if key.startswith(prefix)}
+
+
+@pytest.mark.parametrize("name", PEERS)
+def test_a_peer_is_as_published(name: str) -> None:
+    recipe = load_recipe(name)
+    prompts, schedule = PEERS[name]
+    assert section(recipe, "prompts") == prompts
+    if not schedule:
+        assert not recipe.trains
+        assert not section(recipe, "optim")
+        return
+    optim = recipe.optim
+    assert (optim.lr, optim.epochs, optim.batch_size, optim.warmup_lr) == schedule
+    assert (optim.momentum, optim.weight_decay, optim.warmup_epochs) == (0.9, 5e-4, 1)
+    assert recipe.data.shots == 16
+    assert recipe.evaluate_epoch is None
+    objectives: dict[str, dict[str, object]] = {
+        "kgcoop": {"preservation": "text-cosine", "strength": 8.0, "control": "constant"},
+        "promptsrc": {"preservation": "promptsrc", "strength": 1.0, "control": "constant"}
+        | {"text_weight": 25.0, "image_weight": 10.0, "logit_weight": 1.0},
+    }
+    assert section(recipe, "objective") == objectives.get(name, {"preservation": "none"})
+    gaussian = {"rule": "gaussian", "mean": 15.0, "sd": 1.0}
+    assert section(recipe, "ensembling") == (gaussian if name == "promptsrc" else {"rule": "none"})
+    assert recipe.data.templates == ("imagenet-60" if name == "promptsrc" else "one")
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_a_form_of_transport_differs_from_prompt_ot_in_what_it_says(name: str) -> None:
+    def settings(recipe: Recipe) -> dict[str, object]:
+        return {key: value for key, value in describe(recipe).items() if "." in key}
+
+    published, form = settings(load_recipe("prompt-ot")), settings(load_recipe(name))
+    changed = {k: v for k, v in form.items() if k not in published or published[k] != v}
+    assert changed == FORMS[name]
 
 
 def test_prompt_ot_is_as_published() -> None:
@@ -46,7 +169,12 @@ def test_prompt_ot_is_as_published() -> None:
         "objective.preservation": "ot",
         "objective.strength": 10.0,
         "objective.eta": 0.5,
+        "objective.rows": "joint",
         "objective.solver": "exact",
+        "objective.queue": None,
+        "objective.control": "constant",
+        "vocabulary.comparison": "none",
+        "ensembling.rule": "none",
         "optim.lr": 0.005,
         "optim.momentum": 0.9,
         "optim.weight_decay": 5e-4,
@@ -57,20 +185,24 @@ def test_prompt_ot_is_as_published() -> None:
         "optim.warmup_lr": 1e-4,
         "data.shots": 16,
         "data.template": "a photo of a {}.",
+        "data.templates": "one",
         "data.smallest_crop": 0.08,
         "data.views": None,
         "evaluate_epoch": None,
     }
 
 
+TERMS = ["none", "pointwise", "ot", "text-cosine", "promptsrc"]
+SOLVERS = ["exact", "sinkhorn", "sinkhorn-divergence", "unbalanced", "partial"]
+
+
 @pytest.mark.parametrize(
     "overrides",
     [
-        ["objective.preservation=none"],
-        ["objective.preservation=pointwise"],
-        [],
-        ["objective.solver=sinkhorn"],
-        ["objective.solver=sinkhorn-divergence", "objective.epsilon=0.3"],
+        *([f"objective={term}"] for term in TERMS),
+        *([f"objective.solver={solver}"] for solver in SOLVERS),
+        *([f"objective.rows={rows}"] for rows in ("image", "text", "separate")),
+        ["objective.solver=sinkhorn-divergence", "objective.epsilon=0.3", "objective.queue=64"],
     ],
 )
 def test_the_objective_can_be_built_from_its_options(overrides: list[str]) -> None:
@@ -79,19 +211,101 @@ def test_the_objective_can_be_built_from_its_options(overrides: list[str]) -> No
     assert (term is None) == (objective.preservation == "none")
 
 
-def test_ivlp_is_as_published_and_preserves_nothing() -> None:
-    recipe = load_recipe("ivlp")
-    assert (recipe.optim.lr, recipe.optim.epochs, recipe.optim.warmup_lr) == (0.0025, 20, 1e-5)
-    assert (recipe.prompts.text_depth, recipe.prompts.vision_depth) == (9, 9)
-    assert recipe.objective.options() == {}
-    assert "objective.strength" not in describe(recipe)
+@pytest.mark.parametrize("comparison", ["none", "pointwise", "ot"])
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_the_vocabulary_term_can_be_built_from_its_options(comparison: str, solver: str) -> None:
+    recipe = load_recipe("ivlp", [f"vocabulary={comparison}", f"vocabulary.solver={solver}"])
+    term = build_vocabulary(recipe.vocabulary.comparison, **recipe.vocabulary.options())
+    assert (term is None) == (comparison == "none")
+
+
+def test_the_controls_can_be_built() -> None:
+    for control in ("constant", "ramp", "ramp-down", "budget"):
+        objective = load_recipe("prompt-ot", [f"objective.control={control}"]).objective
+        built = build_control(objective.control, steps=10, budget=objective.budget)
+        assert (built is None) == (control == "constant")
+        assert ("budget" in objective.used_fields()) == (control == "budget")
+
+
+def test_a_term_brings_its_published_strength() -> None:
+    def strength(name: str, *overrides: str) -> float:
+        return load_recipe(name, overrides).objective.strength
+
+    assert ObjectiveConfig(preservation="text-cosine").strength == 8
+    assert ObjectiveConfig().strength == 10
+    assert strength("maple", "objective=ot") == 10
+    assert strength("prompt-ot", "objective=promptsrc") == 1
+    assert strength("prompt-ot", "objective=text-cosine", "objective.strength=3") == 3
+    assert strength("prompt-ot", "objective.strength=3", "objective=text-cosine") == 3
+    assert strength("prompt-ot", "objective.strength=null") == 10
+    # pointwise and ot measure in the same units, so λ is kept
+    assert strength("prompt-ot", "objective.strength=3", "objective=pointwise") == 3
+
+
+def test_a_strength_in_a_file_is_kept_for_the_same_term(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text("objective: {strength: 4.0}\n", encoding="utf-8")
+    assert load_recipe(path).objective.strength == 4
+    assert load_recipe(path, ["objective=ot"]).objective.strength == 4
+    assert load_recipe(path, ["objective=promptsrc"]).objective.strength == 1
+
+
+def test_a_section_is_short_for_its_choice() -> None:
+    short = ["prompts=maple", "objective=ot", "vocabulary=ot", "ensembling=gaussian"]
+    long = ["prompts.design=maple", "objective.preservation=ot", "vocabulary.comparison=ot"]
+    recipe = load_recipe("ivlp", short)
+    assert recipe == load_recipe("ivlp", [*long, "ensembling.rule=gaussian"])
+    assert recipe.prompts.design == "maple"
+    assert recipe.prompts.text_tokens == 4
+
+
+def test_only_values_with_an_effect_are_shown() -> None:
+    cases = {
+        ("prompts=maple",): {"prompts.vision_tokens", "prompts.class_specific"},
+        ("prompts=cocoop",): {"prompts.text_depth", "prompts.vision_depth"},
+        ("prompts.text_tokens=0",): {"prompts.init_words", "prompts.text_depth"},
+        ("prompts.vision_tokens=0",): {"prompts.vision_depth"},
+        ("prompts=linear-probe",): {"objective.preservation", "optim.lr", "ensembling.rule"},
+        ("objective=none",): {"objective.strength", "objective.control", "objective.rows"},
+        ("objective=promptsrc",): {"objective.eta", "objective.rows", "objective.queue"},
+        ("objective.solver=partial",): {"objective.epsilon", "objective.marginal_penalty"},
+        ("ensembling=uniform",): {"ensembling.mean", "ensembling.sd"},
+        ("vocabulary=pointwise",): {"vocabulary.solver", "vocabulary.epsilon"},
+        ("data.templates=imagenet-7",): {"data.template"},
+    }
+    for overrides, hidden in cases.items():
+        assert hidden <= set(recipe_keys())
+        assert not hidden & set(describe(load_recipe("prompt-ot", overrides))), overrides
+    shown = describe(load_recipe("prompt-ot", ["vocabulary=ot", "ensembling=gaussian"]))
+    assert {"vocabulary.per_step", "vocabulary.solver", "ensembling.mean"} <= set(shown)
+
+
+def test_template_ensembles() -> None:
+    full, source, few = (named_templates(f"imagenet-{count}") for count in (80, 60, 7))
+    assert (len(full), len(source), len(few)) == (80, 60, 7)
+    assert set(source) < set(full)
+    assert set(few) < set(full)
+    # PromptSRC's list has these, and none of the rest of the 80
+    assert {"a photo of a {}.", "a photo of many {}.", "itap of the {}."} < set(source)
+    assert not {"a plushie {}.", "a tattoo of the {}.", "itap of a {}."} & set(source)
+    assert teacher_templates("imagenet-7", "the {}.") == few
+    recipe = load_recipe("ivlp", ["data.templates=['a {}.', 'the {}.']"])
+    assert recipe.data.templates == ("a {}.", "the {}.")
+    assert teacher_templates(recipe.data.templates, "{}") == ("a {}.", "the {}.")
+    assert teacher_templates("one", "{}") == "{}"
 
 
 def test_zero_shot_trains_nothing() -> None:
     recipe = load_recipe("zero-shot")
     assert not recipe.trains
     assert load_recipe("ivlp").trains
-    assert set(describe(recipe)) == {"name", "summary", "paper", "prompts.design", "data.template"}
+    assert set(describe(recipe)) == {
+        "name",
+        "summary",
+        "paper",
+        "prompts.design",
+        "data.template",
+    } | {"data.templates"}
 
 
 def test_overrides_replace_single_keys() -> None:
@@ -115,7 +329,7 @@ def test_overrides_replace_single_keys() -> None:
     assert recipe.optim.drop_last is False
     assert recipe.prompts.init_words == "a drawing of a"
     assert recipe.data.template == "{} texture."
-    assert recipe.objective.options() == {"eta": 0.5}
+    assert recipe.objective.options() == {"eta": 0.5, "rows": "joint"}
     assert recipe.evaluate_epoch == 2
     assert recipe.name == "7"
     assert recipe.optim.momentum == 0.9
@@ -137,7 +351,14 @@ def test_a_section_that_the_file_leaves_out_can_be_overridden() -> None:
         ("lr=1", ["'lr'", "Did you mean 'optim.lr'?"]),
         ("optmi.epochs=1", ["Did you mean 'optim.epochs'?"]),
         ("objective.lambda=1", ["Valid: objective.preservation, objective.strength"]),
-        ("objective=ot", ["section", "objective.preservation"]),
+        ("optim=sgd", ["section", "optim.lr"]),
+        ("objective=oot", ["'objective.preservation' is 'oot'"]),
+        ("objective.queue=5000", ["objective.queue", "less than or equal to 4096"]),
+        ("objective.mass=1.5", ["objective.mass", "less than or equal to 1"]),
+        ("ensembling.sd=0", ["ensembling.sd", "greater than 0"]),
+        ("data.templates=imagenet-9", ["'imagenet-9'", "imagenet-60"]),
+        ("data.templates=[]", ["imagenet-60"]),
+        ("data.templates=[a photo]", ["exactly once"]),
         ("optim.lr", ["key=value"]),
         ("optim.lr=", ["key=value", "null"]),
         ("optim.lr=-1", ["'optim.lr' is -1", "greater than 0"]),
@@ -150,7 +371,7 @@ def test_a_section_that_the_file_leaves_out_can_be_overridden() -> None:
         ("optim.batch_size=0", ["'optim.batch_size' is 0", "greater than or equal to 1"]),
         ("optim.momentum=1", ["optim.momentum", "less than 1"]),
         ("objective.strength=-0.1", ["objective.strength", "greater than or equal to 0"]),
-        ("objective.preservation=oot", ["'oot'", "'none', 'pointwise' or 'ot'"]),
+        ("objective.preservation=oot", ["'oot'", "'none', 'pointwise', 'ot'"]),
         ("prompts.text_depth=0", ["prompts.text_depth", "greater than or equal to 1"]),
         ("data.shots=0", ["data.shots", "greater than or equal to 1"]),
         ("data.template=a photo", ["a photo", "exactly once"]),
@@ -171,6 +392,12 @@ def test_no_branch_at_all_is_refused() -> None:
     message = refused("ivlp", "prompts.text_tokens=0", "prompts.vision_tokens=0")
     assert "nothing would learn" in message
     load_recipe("ivlp", ["prompts.text_tokens=0"])
+
+
+def test_designs_refuse_what_they_cannot_do() -> None:
+    assert "starts from text tokens" in refused("vpt", "prompts=maple")
+    assert "one text context for all classes" in refused("coop-class-specific", "prompts=cocoop")
+    assert "anchor words have no" in refused("coop-class-specific", "vocabulary=ot")
 
 
 def test_an_unknown_recipe_names_the_nearest() -> None:
@@ -223,6 +450,9 @@ def test_a_recipe_survives_json_and_yaml(tmp_path: Path) -> None:
     path = tmp_path / "saved.yaml"
     path.write_text(yaml.safe_dump(recipe.model_dump()), encoding="utf-8")
     assert load_recipe(path) == recipe
+    listed = load_recipe("ivlp", ["data.templates=['a {}.']", "vocabulary=ot"])
+    assert Recipe.model_validate_json(listed.model_dump_json()) == listed
+    assert listed.vocabulary == VocabularyConfig(comparison="ot")
 
 
 def test_a_recipe_cannot_be_changed() -> None:

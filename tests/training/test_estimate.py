@@ -8,14 +8,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from promptot.backbones import load_backbone
+from promptot.backbones import Backbone, load_backbone
 from promptot.errors import PromptotError
 from promptot.model import PromptedModel
-from promptot.prompts import IVLPPrompts
+from promptot.prompts import CoCoOpPrompts, IVLPPrompts, MaPLePrompts, PromptDesign
 from promptot.training.estimate import activation_bytes, check_memory, memory_estimate
 
 
-def kept_bytes(model: PromptedModel, images: Tensor) -> int:
+def kept_bytes(model: PromptedModel, images: Tensor, words: Tensor | None = None) -> int:
     """Bytes of the distinct storages that autograd keeps for backward, weights left out."""
     weights = {tensor.untyped_storage().data_ptr() for tensor in model.state_dict().values()}
     seen: dict[int, Tensor] = {}
@@ -26,8 +26,9 @@ def kept_bytes(model: PromptedModel, images: Tensor) -> int:
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        student, _ = model(images)
-        (student.image.sum() + student.text.sum()).backward()
+        student, _ = model(images, words=words)
+        parts = (student.image, student.text, student.vocabulary)
+        sum(part.sum() for part in parts if part is not None and part.requires_grad).backward()
     return sum(tensor.untyped_storage().nbytes() for tensor in seen.values())
 
 
@@ -63,6 +64,27 @@ def test_activations_are_estimated_within_30_percent(
     assert activation_bytes(model, batch) == pytest.approx(kept, rel=0.3)
 
 
+@pytest.mark.parametrize(
+    ("prompts", "batch", "words"),
+    [
+        (IVLPPrompts(64, 128, 4, 3, 4, 3), 4, 60),
+        (MaPLePrompts(64, 128, 2, 3), 8, 0),
+        (CoCoOpPrompts(64, 32, 4), 3, 0),
+        (CoCoOpPrompts(64, 32, 4), 5, 20),
+    ],
+)
+def test_anchor_words_and_text_that_depends_on_the_image_are_estimated(
+    backbone: Backbone, prompts: PromptDesign, batch: int, words: int
+) -> None:
+    names = [f"thing number {index}" for index in range(30)]
+    vocabulary = [f"anchor {index}" for index in range(100)]
+    model = PromptedModel(backbone, prompts, names, vocabulary=vocabulary)
+    positions = torch.arange(words) if words else None
+    model(torch.zeros(1, 3, 32, 32), words=positions)  # the teacher's words are computed but once
+    kept = kept_bytes(model, torch.randn(batch, 3, 32, 32), positions)
+    assert activation_bytes(model, batch, words) == pytest.approx(kept, rel=0.3)
+
+
 def test_a_run_that_does_not_fit_is_refused(
     clip_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -73,4 +95,6 @@ def test_a_run_that_does_not_fit_is_refused(
     monkeypatch.setattr("promptot.training.estimate.available_bytes", lambda device: needed // 2)
     with pytest.raises(PromptotError, match="needs about .* GiB .*Lower optim.batch_size"):
         check_memory(model, 4)
+    with pytest.raises(PromptotError, match="2 classes and 7 anchor words"):
+        check_memory(model, 4, words=7)
     assert memory_estimate(model, 64) > memory_estimate(model, 4)

@@ -104,13 +104,15 @@ def test_what_is_logged(backbone: Backbone, tmp_path: Path) -> None:
     assert step.text_drift > 0
     again = Log(tmp_path)
     again.restore(6)
-    assert again.steps == log.steps
-    assert again.epochs == log.epochs
+    assert repr(again.steps) == repr(log.steps)  # NaN equals itself here
+    assert repr(again.epochs) == repr(log.epochs)
 
 
 def test_without_a_preservation_term_there_is_no_plan(backbone: Backbone) -> None:
     _, log = run(backbone, preservation="none")
     assert math.isnan(log.steps[0].off_diagonal_mass)
+    assert math.isnan(log.epochs[0].vocabulary_plan_entropy)
+    assert log.steps[0].preservation == log.steps[0].vocabulary == 0
     assert log.steps[0].total == pytest.approx(log.steps[0].cross_entropy)
 
 
@@ -130,7 +132,7 @@ def test_an_interrupted_run_ends_as_the_uninterrupted(
     resumed, log = run(backbone, tmp_path)
     for a, b in zip(whole.prompts.parameters(), resumed.prompts.parameters(), strict=True):
         assert torch.equal(a, b)
-    assert log.steps == whole_log.steps
+    assert repr(log.steps) == repr(whole_log.steps)
 
 
 def test_bf16_trains_close_to_fp32_and_prompts_stay_in_fp32(
@@ -197,7 +199,7 @@ def test_an_estimate_changes_nothing(backbone: Backbone) -> None:
     told, log = run(backbone, on_estimate=estimates.append)
     plain, plain_log = run(backbone)
     assert torch.equal(told.prompts.text[0], plain.prompts.text[0])
-    assert log.steps == plain_log.steps
+    assert repr(log.steps) == repr(plain_log.steps)
     assert estimates[0].steps == 3
     assert estimates[0].epoch_seconds > 0
     assert 0 < estimates[0].memory_bytes < estimates[0].available_bytes

@@ -1,22 +1,26 @@
-"""Methods as data: prompts × objective × schedule, one small YAML file each."""
+"""Methods as data: prompts × objective × ensembling × schedule, one small YAML file each."""
 
 from __future__ import annotations
 
 from promptot.recipes.loading import describe, list_recipes, load_recipe, recipe_keys
 from promptot.recipes.schema import (
     DataConfig,
+    EnsemblingConfig,
     ObjectiveConfig,
     OptimConfig,
     PromptsConfig,
     Recipe,
+    VocabularyConfig,
 )
 
 __all__ = [
     "DataConfig",
+    "EnsemblingConfig",
     "ObjectiveConfig",
     "OptimConfig",
     "PromptsConfig",
     "Recipe",
+    "VocabularyConfig",
     "describe",
     "list_recipes",
     "load_recipe",

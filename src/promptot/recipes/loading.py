@@ -13,9 +13,16 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from promptot.errors import PromptotError, nearest
-from promptot.recipes.schema import Recipe
+from promptot.recipes.schema import PUBLISHED_STRENGTH, ObjectiveConfig, Recipe
 
 _SHIPPED = files("promptot.recipes")
+SHORTHANDS = {
+    "prompts": "prompts.design",
+    "objective": "objective.preservation",
+    "vocabulary": "vocabulary.comparison",
+    "ensembling": "ensembling.rule",
+}
+"""What an override of a whole section sets: the choice that the section is about."""
 
 
 class _Loader(yaml.SafeLoader):
@@ -50,7 +57,10 @@ def load_recipe(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Reci
         name_or_path: a shipped recipe's name, or a YAML file of the same form (what it leaves out
             takes the default; its name is the file's unless it gives one).
         overrides: values that replace single keys, each `section.key=value`; the value is read as
-            YAML, so `null`, `true`, `3` and `1e-4` mean what they do there.
+            YAML, so `null`, `true`, `3` and `1e-4` mean what they do there. `objective=ot` is short
+            for `objective.preservation=ot`; so are `prompts=`, `vocabulary=` and `ensembling=`
+            (see `SHORTHANDS`). Another preservation term brings its own published strength, unless
+            an override sets that too.
 
     Raises:
         PromptotError: the recipe or a key is unknown, or a value is not allowed.
@@ -58,10 +68,13 @@ def load_recipe(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Reci
     Example:
         >>> load_recipe("prompt-ot", ["optim.lr=0.002", "data.shots=null"]).optim.lr
         0.002
+        >>> load_recipe("maple", ["objective=ot"]).objective.strength
+        10.0
     """
     values = _read(name_or_path)
-    for override in overrides:
-        _apply(values, override)
+    parsed = [_split(override) for override in overrides]
+    for key, value in sorted(parsed, key=lambda pair: pair[0] != "objective.preservation"):
+        _apply(values, key, value)
     try:
         return Recipe.model_validate(values)
     except ValidationError as error:
@@ -78,20 +91,13 @@ def describe(recipe: Recipe) -> dict[str, Any]:
         >>> describe(load_recipe("ivlp"))["optim.lr"]
         0.0025
     """
+    used = recipe.used_fields()
     shown = {}
     for key in recipe_keys():
         section, _, field = key.rpartition(".")
-        if _has_effect(recipe, section, field):
+        if field in used.get(section, ()):
             shown[key] = getattr(getattr(recipe, section) if section else recipe, field)
     return shown
-
-
-def _has_effect(recipe: Recipe, section: str, field: str) -> bool:
-    if section == "prompts":
-        return recipe.prompts.design != "none" or field == "design"
-    if section == "objective":
-        return recipe.trains and field in recipe.objective.used_fields()
-    return recipe.trains or (section == "" and field != "evaluate_epoch") or field == "template"
 
 
 def recipe_keys() -> list[str]:
@@ -145,8 +151,8 @@ def _parse(text: str, source: str) -> dict[str, Any]:
     return values
 
 
-def _apply(values: dict[str, Any], override: str) -> None:
-    """Set one `section.key=value` in the nested `values`."""
+def _split(override: str) -> tuple[str, Any]:
+    """The full key and the value of one `section.key=value`."""
     key, equals, text = override.partition("=")
     key, text = key.strip(), text.strip()
     if not equals or not key or not text:
@@ -154,8 +160,14 @@ def _apply(values: dict[str, Any], override: str) -> None:
             f"The override '{override}' is not of the form key=value.",
             fix="For example optim.lr=0.002; write null for 'none'.",
         )
+    key = SHORTHANDS.get(key, key)
     if key not in recipe_keys():
         raise _unknown(key)
+    return key, _scalar(text)
+
+
+def _apply(values: dict[str, Any], key: str, value: Any) -> None:
+    """Set one key in the nested `values`."""
     section, _, field = key.rpartition(".")
     target = values
     if section:
@@ -163,17 +175,23 @@ def _apply(values: dict[str, Any], override: str) -> None:
         target = values.setdefault(section, {})
         if not isinstance(target, dict):
             return
-    target[field] = _scalar(text)
+    if key == "objective.preservation":
+        before = target.get(field, ObjectiveConfig.model_fields[field].default)
+        if PUBLISHED_STRENGTH.get(str(before)) != PUBLISHED_STRENGTH.get(str(value)):
+            target.pop("strength", None)
+    target[field] = value
 
 
 def _scalar(text: str) -> Any:
-    """Read a value as YAML; whatever is neither a number, a boolean, null nor quoted is text."""
+    """Read a value as YAML; all but numbers, booleans, null, lists of texts and quotes is text."""
     try:
         value = yaml.load(text, Loader=_Loader)
     except yaml.YAMLError:
         return text
     quoted = isinstance(value, str) and text[0] in "'\""
-    return value if quoted or value is None or isinstance(value, bool | int | float) else text
+    listed = isinstance(value, list) and all(isinstance(item, str) for item in value)
+    plain = value is None or isinstance(value, bool | int | float)
+    return value if quoted or listed or plain else text
 
 
 def _unknown(key: str) -> PromptotError:

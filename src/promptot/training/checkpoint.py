@@ -1,4 +1,4 @@
-"""Where an interrupted run goes on: prompts and optimiser state, in one file."""
+"""Where an interrupted run goes on: prompts and all that the next step depends on, in one file."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from promptot.errors import PromptotError
 from promptot.files import write_bytes
 
-PROMPT, MOMENTUM = "prompt.", "momentum."
+PROMPT, MOMENTUM, AVERAGE, OBJECTIVE = "prompt.", "momentum.", "average.", "objective."
 
 
 @dataclass(frozen=True)
@@ -28,12 +28,16 @@ class Checkpoint:
         run: what the run was started with; a resumed run must agree.
         prompts: tensors by parameter name.
         momentum: SGD's momentum buffers by parameter name; empty before the first step.
+        average: the average over epochs so far (see `WeightAverage`); empty without one.
+        objective: what the objective remembers (see `Objective.state_dict`).
     """
 
     epoch: int
     run: Mapping[str, Any]
     prompts: Mapping[str, Tensor]
     momentum: Mapping[str, Tensor]
+    average: Mapping[str, Tensor]
+    objective: Mapping[str, Tensor]
 
 
 def save_checkpoint(
@@ -42,15 +46,19 @@ def save_checkpoint(
     run: Mapping[str, Any],
     prompts: nn.Module,
     optimizer: torch.optim.Optimizer,
+    average: Mapping[str, Tensor],
+    objective: Mapping[str, Tensor],
 ) -> None:
-    """Write the state at the end of `epoch`, atomically."""
-    tensors = {}
+    """Write the state at the end of `epoch`, atomically; see `Checkpoint`."""
+    tensors = {AVERAGE + name: value for name, value in average.items()}
+    tensors |= {OBJECTIVE + name: value for name, value in objective.items()}
     for name, parameter in prompts.named_parameters():
-        tensors[PROMPT + name] = parameter.detach().cpu().contiguous()
+        tensors[PROMPT + name] = parameter.detach()
         buffer = optimizer.state.get(parameter, {}).get("momentum_buffer")
         if buffer is not None:
-            tensors[MOMENTUM + name] = buffer.detach().cpu().contiguous()
-    write_bytes(path, save(tensors, {"epoch": str(epoch), "run": json.dumps(run)}))
+            tensors[MOMENTUM + name] = buffer
+    plain = {name: value.cpu().contiguous() for name, value in tensors.items()}
+    write_bytes(path, save(plain, {"epoch": str(epoch), "run": json.dumps(run)}))
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
@@ -68,12 +76,11 @@ def read_checkpoint(path: Path) -> Checkpoint:
         raise PromptotError(
             f"The checkpoint '{path}' is damaged.", fix="Start again with --overwrite."
         ) from error
-    return Checkpoint(
-        epoch,
-        run,
-        {k.removeprefix(PROMPT): v for k, v in tensors.items() if k.startswith(PROMPT)},
-        {k.removeprefix(MOMENTUM): v for k, v in tensors.items() if k.startswith(MOMENTUM)},
+    parts = (
+        {key.removeprefix(part): value for key, value in tensors.items() if key.startswith(part)}
+        for part in (PROMPT, MOMENTUM, AVERAGE, OBJECTIVE)
     )
+    return Checkpoint(epoch, run, *parts)
 
 
 def restore(checkpoint: Checkpoint, prompts: nn.Module, optimizer: torch.optim.Optimizer) -> None:

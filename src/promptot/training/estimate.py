@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
+from promptot.backbones.packing import PackedText
 from promptot.backbones.transformer import Transformer
 from promptot.errors import PromptotError
 from promptot.model import PromptedModel
@@ -41,12 +42,15 @@ class Estimate:
         return self.step_seconds * self.steps
 
 
-def activation_bytes(model: PromptedModel, batch_size: int) -> int:
+def activation_bytes(model: PromptedModel, batch_size: int, words: int = 0) -> int:
     """Bytes that one training step keeps for its backward pass.
 
     The teacher keeps nothing; of the student, the prompted image tower keeps
-    B · (1 + N + m) tokens a block, and the text tower the shared prefix once and each class's own
-    tokens.
+    B · (1 + N + m) tokens a block, and the text tower the shared prefix once and the own tokens of
+    each class and anchor word; all of that B times where the text depends on the image.
+
+    Args:
+        words: anchor words a step.
     """
     prompts = model.prompt_tokens()
     total = 0
@@ -54,16 +58,26 @@ def activation_bytes(model: PromptedModel, batch_size: int) -> int:
         tower = model.backbone.image_tower
         tokens = batch_size * (1 + tower.patches + prompts.vision[0].shape[-2])
         total += _transformer_bytes(tower.transformer, tokens, IMAGE_TENSORS)
-    if prompts.text and model.text is not None:
-        text, context = model.text, prompts.text[0]
+    if prompts.text:
+        context = prompts.text[0]
+        text = _packed_text(model, context.shape[-2], words)
         shared = len(text.prefix) + context.shape[-2]
         tokens = len(text.suffixes) + shared * (context.shape[0] if context.dim() == 3 else 1)
-        transformer = model.backbone.text_tower.transformer
-        total += _transformer_bytes(transformer, tokens, TEXT_TENSORS)
-        heads, size = transformer.blocks[0].attn.heads, transformer.blocks[0].element_size
         pairs = sum(g.classes * g.length * (g.length + shared) for g in text.groups)
-        total += len(transformer.blocks) * pairs * heads * (4 + 2 * size)
+        passes = 1 if prompts.shift is None else batch_size
+        transformer = model.backbone.text_tower.transformer
+        total += passes * _transformer_bytes(transformer, tokens, TEXT_TENSORS)
+        heads, size = transformer.blocks[0].attn.heads, transformer.blocks[0].element_size
+        total += passes * len(transformer.blocks) * pairs * heads * (4 + 2 * size)
     return total
+
+
+def _packed_text(model: PromptedModel, context_tokens: int, words: int) -> PackedText:
+    """The class names and the first `words` of the vocabulary, as a step packs them."""
+    names = [*model.class_names, *model.vocabulary[:words]]
+    fixed_words = "" if model.prompts is None else model.prompts.fixed_words
+    backbone = model.backbone
+    return backbone.pack_names(backbone.tokenize_names(names, context_tokens, fixed_words))
 
 
 def _transformer_bytes(transformer: Transformer, tokens: int, tensors: int) -> int:
@@ -74,11 +88,11 @@ def _transformer_bytes(transformer: Transformer, tokens: int, tensors: int) -> i
     return tokens * ((len(transformer.blocks) - 1) * per_token + last)
 
 
-def memory_estimate(model: PromptedModel, batch_size: int) -> int:
+def memory_estimate(model: PromptedModel, batch_size: int, words: int = 0) -> int:
     """Peak bytes of training: what is held now, what backward keeps, and the largest temporary."""
     device = model.backbone.device
     held = torch.cuda.memory_allocated(device) if device.type == "cuda" else resident_bytes()
-    kept = activation_bytes(model, batch_size)
+    kept = activation_bytes(model, batch_size, words)
     layers = max(model.backbone.image_tower.layers, model.backbone.text_tower.layers)
     return held + kept + 2 * kept // layers
 
@@ -91,21 +105,22 @@ def available_bytes(device: torch.device) -> int:
     return _free_bytes() + resident_bytes()
 
 
-def check_memory(model: PromptedModel, batch_size: int) -> tuple[int, int]:
-    """Estimated and available bytes.
+def check_memory(model: PromptedModel, batch_size: int, words: int = 0) -> tuple[int, int]:
+    """Estimated and available bytes for batches of images and `words` anchor words a step.
 
     Raises:
         PromptotError: the estimate is more than there is.
     """
-    needed = memory_estimate(model, batch_size)
+    needed = memory_estimate(model, batch_size, words)
     available = available_bytes(model.backbone.device)
     if needed > available:
+        more = f" and {words} anchor words" if words else ""
         raise PromptotError(
             f"Training needs about {needed / GIB:.1f} GiB of memory for "
-            f"{len(model.class_names)} classes in batches of {batch_size}; "
+            f"{len(model.class_names)} classes{more} in batches of {batch_size}; "
             f"{available / GIB:.1f} GiB are there.",
-            fix="Lower optim.batch_size, prompts.text_depth or prompts.vision_depth, use "
-            "--precision bf16, or train on fewer classes.",
+            fix="Lower optim.batch_size, prompts.text_depth, prompts.vision_depth or "
+            "vocabulary.per_step, use --precision bf16, or train on fewer classes.",
         )
     return needed, available
 

@@ -18,6 +18,8 @@ from promptot.objectives.objective import Objective, ObjectiveResult
 from promptot.recipes.schema import OptimConfig
 from promptot.tasks.dataset import ImageTask
 from promptot.tasks.loader import Batch
+from promptot.training.anchors import AnchorDraws
+from promptot.training.averaging import WeightAverage
 from promptot.training.checkpoint import read_checkpoint, restore, save_checkpoint
 from promptot.training.estimate import Estimate, check_memory
 from promptot.training.records import EpochRecord, Log, StepRecord
@@ -55,6 +57,8 @@ def train(
     log: Log,
     *,
     epochs: int | None = None,
+    averaging: WeightAverage | None = None,
+    anchors: AnchorDraws | None = None,
     checkpoint: Path | None = None,
     run: dict[str, Any] | None = None,
     callbacks: Callbacks = Callbacks(),
@@ -63,11 +67,14 @@ def train(
 
     Args:
         model: on the device to use; its prompts must exist.
-        objective: what is minimised.
+        objective: what is minimised; what it remembers of earlier steps is part of a checkpoint.
         loader: gives the batches.
         config: optimiser and schedule.
         log: where each epoch's records go.
         epochs: stop after this many, of the `config.epochs` that the schedule spans.
+        averaging: what the prompts of the model become at the end; None leaves them as the last
+            step did. Training goes on from the unaveraged ones, and checkpoints hold both.
+        anchors: which words of the model's vocabulary each step compares; None for none.
         checkpoint: file to write after every epoch; if it exists, training goes on from it.
         run: what identifies the run, kept in the checkpoint.
         callbacks: who is told how it goes. An estimate costs three trial steps, which change
@@ -89,20 +96,26 @@ def train(
     if checkpoint is not None and checkpoint.is_file():
         state = read_checkpoint(checkpoint)
         restore(state, prompts, optimizer)
+        objective.load_state_dict(state.objective)
+        if averaging is not None:
+            averaging.load_state_dict(state.average, model.backbone.device)
         start = state.epoch
         log.restore(start)
 
-    def backpropagate(batch: Batch) -> tuple[ObjectiveResult, Batch]:
+    def backpropagate(batch: Batch, epoch: int, step: int) -> tuple[ObjectiveResult, Batch]:
         batch = batch.to(model.backbone.device)
-        student, teacher = model(batch.images, batch.teacher)
+        words = None if anchors is None else anchors.positions(epoch, step)
+        student, teacher = model(batch.images, batch.teacher, words)
         result = objective(student, teacher, batch.labels, model.backbone.logit_scale)
         optimizer.zero_grad()
         result.total.backward()
         return result, batch
 
-    memory, available = check_memory(model, config.batch_size)
+    memory, available = check_memory(model, config.batch_size, anchors.count if anchors else 0)
     if callbacks.on_estimate is not None:
-        seconds = _trial(loader.batches(start + 1), backpropagate)
+        remembered = objective.state_dict()
+        seconds = _trial(loader.batches(start + 1), lambda b: backpropagate(b, start + 1, 1))
+        objective.load_state_dict(remembered)
         callbacks.on_estimate(Estimate(seconds, len(loader), memory, available))
     if callbacks.on_start is not None:
         callbacks.on_start(start, last)
@@ -114,14 +127,15 @@ def train(
             group["lr"] = lr
         steps: list[StepRecord] = []
         for loaded in loader.batches(epoch):
+            step = len(steps) + 1
             try:
-                result, batch = backpropagate(loaded)
+                result, batch = backpropagate(loaded, epoch, step)
             except PromptotError as error:
-                where = f"Epoch {epoch}, step {len(steps) + 1}: {error.problem}"
+                where = f"Epoch {epoch}, step {step}: {error.problem}"
                 raise PromptotError(where, fix=error.fix) from error
             optimizer.step()
             accuracy = (result.logits.argmax(dim=1) == batch.labels).float().mean()
-            steps.append(_record(epoch, len(steps) + 1, lr, result, accuracy))
+            steps.append(_record(epoch, step, lr, result, accuracy))
             del result  # and with it what backward kept, before the next step makes its own
             if callbacks.on_step is not None:
                 callbacks.on_step(steps[-1])
@@ -133,10 +147,16 @@ def train(
                 "optim.drop_last=false.",
             )
         record = log.add_epoch(steps, time.perf_counter() - began)
+        if averaging is not None:
+            averaging.add(epoch, prompts)
         if checkpoint is not None:
-            save_checkpoint(checkpoint, epoch, run or {}, prompts, optimizer)
+            average = averaging.state_dict() if averaging is not None else {}
+            remembered = objective.state_dict()
+            save_checkpoint(checkpoint, epoch, run or {}, prompts, optimizer, average, remembered)
         if callbacks.on_epoch is not None:
             callbacks.on_epoch(record)
+    if averaging is not None:
+        averaging.copy_to(prompts)
 
 
 def _trial(batches: Iterator[Batch], step: Callable[[Batch], object], repeats: int = 2) -> float:
@@ -155,18 +175,23 @@ def _record(
     epoch: int, step: int, lr: float, result: ObjectiveResult, accuracy: Tensor
 ) -> StepRecord:
     """Bring a step's numbers to the host in one transfer."""
-    missing = torch.full_like(result.total, math.nan)
     tensors = (
         result.total,
         result.cross_entropy,
         result.preservation,
-        missing if result.off_diagonal_mass is None else result.off_diagonal_mass,
-        missing if result.plan_entropy is None else result.plan_entropy,
+        result.off_diagonal_mass,
+        result.plan_entropy,
         result.image_drift,
         result.text_drift,
         accuracy,
+        result.strength,
+        result.vocabulary,
+        result.vocabulary_off_diagonal_mass,
+        result.vocabulary_plan_entropy,
     )
-    values = torch.stack([value.detach().float() for value in tensors]).tolist()
+    missing = torch.full_like(result.total, math.nan)
+    present = [missing if value is None else value.detach().float() for value in tensors]
+    values = torch.stack(present).tolist()
     if not math.isfinite(values[0]):
         raise PromptotError(
             f"The loss is not finite in epoch {epoch}, step {step} "

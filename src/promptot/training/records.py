@@ -28,6 +28,10 @@ class StepRecord:
     image_drift: float
     text_drift: float
     accuracy: float  # of the student on the batch, 0..1
+    strength: float = math.nan  # λ
+    vocabulary: float = math.nan  # the second term, and how far its plan is from the identity
+    vocabulary_off_diagonal_mass: float = math.nan
+    vocabulary_plan_entropy: float = math.nan
 
 
 @dataclass(frozen=True)
@@ -46,6 +50,10 @@ class EpochRecord:
     text_drift: float
     accuracy: float
     seconds: float
+    strength: float = math.nan
+    vocabulary: float = math.nan
+    vocabulary_off_diagonal_mass: float = math.nan
+    vocabulary_plan_entropy: float = math.nan
 
 
 AVERAGED = tuple(field.name for field in fields(StepRecord) if field.name not in {"epoch", "step"})
@@ -78,6 +86,11 @@ class Log:
             write_text(self.folder / "steps.csv", _to_csv(self.steps))
             write_text(self.folder / "epochs.csv", _to_csv(self.epochs))
         return record
+
+    def mean(self, name: str) -> float | None:
+        """The mean of a value over all steps that have it; None where none has."""
+        values = [value for value in (getattr(s, name) for s in self.steps) if value == value]
+        return math.fsum(values) / len(values) if values else None
 
     def restore(self, epochs: int) -> None:
         """Read back the first `epochs` epochs of an interrupted run."""
