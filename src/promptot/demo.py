@@ -80,9 +80,7 @@ class Outcome:
     @property
     def off_diagonal_mass(self) -> float | None:
         """Mean over all steps; None where no plan was solved for."""
-        masses = [step.off_diagonal_mass for step in self.log.steps]
-        mean = sum(masses) / len(masses) if masses else float("nan")
-        return None if mean != mean else mean
+        return self.log.mean("off_diagonal_mass")
 
     def row(self) -> Row:
         return Row(

@@ -14,7 +14,7 @@ import pytest
 
 import promptot
 
-COMMANDS = ("demo", "fit", "evaluate", "predict", "backbones", "recipes", "info")
+COMMANDS = ("demo", "fit", "benchmark", "evaluate", "predict", "backbones", "recipes", "info")
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -49,6 +49,9 @@ def test_the_command_itself(run) -> None:
         ("fit", "photos", "--out", "x", "--classes", "half"),
         ("fit", "photos", "--out", "x", "--json", "photos"),
         ("fit", "photos"),
+        ("benchmark", "zero-shot", "--out", "x"),
+        ("benchmark", "few-shot"),
+        ("benchmark", "few-shot", "--out", "x", "--split", "train"),
         ("predict", "run"),
         ("predict", "run", "a.png", "--top-k", "0"),
         ("predict", "run", "a.png", "--json", "-", "--format", "csv"),
@@ -176,6 +179,50 @@ def test_demo(run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ]
     assert "report.html" in result.err
     assert (tmp_path / "demo" / "report.html").is_file()
+
+
+def test_benchmark(run, trained: Path, clip_file: Path) -> None:
+    arguments = (
+        *("benchmark", "few-shot", "--tasks", "photos", "--out", "bench", "--shots", "1,2"),
+        *("--methods", "zero-shot,ivlp", "--seeds", "1", "--set", "optim.epochs=1"),
+        *("--backbone", f"openai:{clip_file}", "--device", "cpu"),
+    )
+    result = run(*arguments, "--json", "-")
+    assert result.code == 0
+    found = json.loads(result.out)
+    assert [method["method"] for method in found["methods"]] == ["zero-shot", "ivlp"]
+    assert found["cells"] == 4
+    assert "[4/4] photos, K = 2, seed 1, ivlp: test " in result.err
+    shown = run(*arguments)
+    assert "[4/4]" not in shown.err
+    assert "Report: bench/report.html" in shown.out
+    tables = shown.out.partition("Note:")[0].partition("Report:")[0]
+    assert max(map(len, tables.splitlines())) <= 80
+    for name in found["files"]:
+        assert Path(name).is_file()
+
+
+def test_benchmark_says_what_is_wrong(fails, trained: Path, clip_file: Path) -> None:
+    def message(*arguments: str) -> str:
+        return fails("benchmark", "few-shot", "--out", "bench", *arguments)
+
+    assert "--seeds 'a,2' are not whole numbers" in message("--seeds", "a,2")
+    assert "The seeds" in message("--seeds", "")
+    assert "Did you mean 'animals'" in message("--tasks", "bundled:animal")
+    assert "Did you mean 'ivlp'" in message("--methods", "ivpl")
+    assert "do not match" in message("--methods", "ivlp[optim.lr=1")
+    assert "'nowhere' does not exist" in message("--tasks", "nowhere")
+    assert not Path("bench").exists()
+    assert "lies in the image folder" in fails(
+        "benchmark", "few-shot", "--out", "photos/bench", "--tasks", "photos"
+    )
+    Path("file").touch()
+    assert "'file' is a file" in fails("benchmark", "few-shot", "--out", "file/bench")
+    model = ("--backbone", f"openai:{clip_file}", "--device", "cpu")
+    assert "No task is finished" in message("--tasks", "photos", "--report-only", *model)
+    Path("bench").mkdir(exist_ok=True)
+    Path("bench/results.jsonl").write_text("nonsense\n")
+    assert "Line 1 of 'bench/results.jsonl'" in message("--tasks", "photos", *model)
 
 
 def test_output_into_a_closed_pipe_is_no_traceback(

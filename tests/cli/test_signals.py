@@ -48,6 +48,39 @@ def test_a_stopped_run_goes_on_to_the_same_bits(
     assert whole.read_bytes() == resumed.read_bytes()
 
 
+@pytest.mark.parametrize(("number", "code", "word"), STOPS)
+def test_a_stopped_benchmark_goes_on(
+    run, trained: Path, clip_file: Path, monkeypatch: pytest.MonkeyPatch,
+    number: signal.Signals, code: int, word: str,
+) -> None:  # fmt: skip
+    from promptot.protocols.results import ResultFile
+
+    append = ResultFile.append
+    arguments = (
+        *("benchmark", "few-shot", "--tasks", "photos", "--out", "bench", "--shots", "1,2"),
+        *("--methods", "zero-shot,ivlp", "--seeds", "1", "--set", "optim.epochs=1"),
+        *("--backbone", f"openai:{clip_file}", "--device", "cpu"),
+    )
+
+    def append_and_stop(file: ResultFile, record: dict) -> None:
+        append(file, record)
+        os.kill(os.getpid(), number)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(ResultFile, "append", append_and_stop)
+        stopped = run(*arguments)
+    assert stopped.code == code
+    assert stopped.out == ""
+    assert word in stopped.err
+    assert "the same command goes on from there" in stopped.err
+    assert len(Path("bench/results.jsonl").read_text().splitlines()) == 1
+    went_on = run(*arguments)
+    assert went_on.code == 0
+    assert "[2/4]" in went_on.err
+    assert "[1/4]" not in went_on.err
+    assert len(Path("bench/results.jsonl").read_text().splitlines()) == 4
+
+
 def test_control_c_in_a_real_process(trained: Path, quick: list[str]) -> None:
     arguments = ["fit", "photos", "--out", "out", *quick, "--set", "optim.epochs=100000"]
     process = subprocess.Popen(

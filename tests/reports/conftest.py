@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -16,6 +19,8 @@ from promptot.reports import (
     ResultTable,
     Row,
 )
+
+sys.path.insert(0, str(Path(__file__).parent))  # for `markup`
 
 
 @pytest.fixture

@@ -2,11 +2,11 @@ from __future__ import annotations
 
 import math
 import re
-from xml.etree import ElementTree
 
 import matplotlib
 import numpy as np
 import pytest
+from markup import SVG, parsed, texts
 from PIL import Image
 
 from promptot.reports import Column, History, PlanPicture, ResultTable, Row, write_picture
@@ -14,35 +14,12 @@ from promptot.reports.figures import curves_figure, legend_mark, plan_figure, re
 from promptot.reports.theme import DARK, LIGHT
 
 NAN = float("nan")
-SVG = "{http://www.w3.org/2000/svg}"
 HOSTILE = [
     "<script>alert(1)</script>",
     "$\\frac{1}{0}$ & $",
     "a\x00b\x1b\ud800",
     "苹果 " + "x" * 300,
 ]
-
-
-def parsed(svg):
-    """The figure's root, after the checks that hold for each of them."""
-    root = ElementTree.fromstring(svg)
-    assert root.tag == f"{SVG}svg"
-    assert root.get("role") == "img"
-    assert len(root.get("aria-label")) > 10
-    ids = [element.get("id") for element in root.iter() if element.get("id")]
-    assert len(ids) == len(set(ids))
-    inner = set(re.findall(r'(?:href="#|url\(#)([^")]+)', svg))
-    assert inner <= set(ids)
-    assert re.findall(r"https?://[^\"]*", svg) == ["http://www.w3.org/2000/svg"]
-    assert "#0a0b" not in svg
-    assert not list(root.iter(f"{SVG}style"))
-    colours = set(re.findall(r"(?:fill|stroke): (#\w+)", svg))
-    assert not colours, f"{colours} would not follow the page's theme"
-    return root
-
-
-def texts(root):
-    return [element.text for element in root.iter(f"{SVG}text")]
 
 
 def line_points(root, colour):

@@ -4,10 +4,10 @@ import base64
 import dataclasses
 import io
 import re
-from html.parser import HTMLParser
 
 import numpy as np
 import pytest
+from markup import Page
 from PIL import Image
 
 from promptot import PromptotError
@@ -25,43 +25,7 @@ from promptot.reports import (
 from promptot.reports.page import explain_plan, explain_steps, format_setting, thumbnail
 from promptot.reports.tables import cells
 
-EMPTY_ELEMENTS = {"meta", "img", "wbr", "br", "hr", "link", "input"}
 HOSTILE = "\"><img src=x onerror=alert(1)><script>alert(2)</script>'&amp;{{ 7*7 }}\x00"
-
-
-class Page(HTMLParser):
-    """A page taken apart; elements that don't nest are an error."""
-
-    def __init__(self, html):
-        super().__init__(convert_charrefs=True)
-        self.open, self.elements, self.texts = [], [], []
-        self.feed(html)
-        self.close()
-        assert self.open == []
-
-    def handle_starttag(self, tag, attributes):
-        self.elements.append((tag, dict(attributes)))
-        names = [name for name, _ in attributes]
-        assert len(names) == len(set(names)), f"{tag}: an attribute twice"
-        if tag not in EMPTY_ELEMENTS:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag, attributes):
-        self.elements.append((tag, dict(attributes)))
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
-
-    def handle_data(self, data):
-        if "style" not in self.open:
-            self.texts.append(data)
-
-    @property
-    def text(self):
-        return " ".join("".join(self.texts).split())
-
-    def all(self, tag):
-        return [attributes for name, attributes in self.elements if name == tag]
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ from PIL import Image
 
 from promptot.errors import PromptotError
 from promptot.tasks import (
+    ImageTask,
     find_unreadable,
     list_groups,
     list_styles,
@@ -18,6 +19,7 @@ from promptot.tasks import (
     load_bundled_others,
     load_image,
 )
+from promptot.tasks.bundled import load_bundled_domains
 from promptot.tasks.names import check_class_names
 
 STYLES = {
@@ -104,6 +106,43 @@ def test_concepts_that_miss_a_needed_split_are_no_classes(tmp_path: Path) -> Non
     assert task.class_names == ("dog",)
     assert (len(task.train), len(task.test)) == (1, 1)
     assert load_bundled_others("animals", drawings=drawings).class_names == ("bread", "red apple")
+
+
+def drawn(task: ImageTask, split: str) -> set[str]:
+    """ "<style> <name>" of every drawing of a split, the name by its label."""
+    return {
+        f"{example.path.partition('::')[2].split('/')[0]} {task.class_names[example.label]}"
+        for example in getattr(task, split)
+    }
+
+
+def test_styles_as_domains(tmp_path: Path) -> None:
+    left_out = [("twemoji", "ant"), ("streamline", "dog"), ("emojione-v1", "cat")]
+    drawings = write_drawings(tmp_path / "drawings", left_out)
+    targets = ("fxemoji", "emojione-v1", "streamline")
+    source, tasks = load_bundled_domains("animals", ["twemoji"], targets, drawings)
+    assert source.class_names == ("cat",)  # no training drawing of ant, no test drawing of dog
+    assert drawn(source, "train") == {"twemoji cat"}
+    assert source.test == ()
+    assert list(tasks) == ["fxemoji", "streamline"]  # the third draws no cat
+    assert drawn(tasks["fxemoji"], "test") == {"fxemoji cat"}
+
+    drawings = write_drawings(tmp_path / "more", [("emojione-v1", "cat")])
+    source, tasks = load_bundled_domains("animals", ["twemoji"], targets, drawings)
+    assert drawn(source, "train") == {"twemoji ant", "twemoji cat", "twemoji dog"}
+    assert drawn(source, "validation") == {"emojione-v1 ant", "emojione-v1 dog"}
+    assert tasks["emojione-v1"].class_names == ("ant", "dog")  # only those that it draws
+    assert drawn(tasks["emojione-v1"], "test") == {"emojione-v1 ant", "emojione-v1 dog"}
+    assert not tasks["fxemoji"].train
+
+
+def test_domains_that_can_not_be(drawings: Path) -> None:
+    with pytest.raises(PromptotError, match="both a source and a target"):
+        load_bundled_domains("animals", ["twemoji"], ["fxemoji", "twemoji"], drawings)
+    with pytest.raises(PromptotError, match="Did you mean 'fxemoji'"):
+        load_bundled_domains("animals", ["twemoji"], ["fxemojy"], drawings)
+    with pytest.raises(PromptotError, match="drawn in the styles"):
+        load_bundled_domains("animals", [], ["twemoji"], drawings)
 
 
 @pytest.mark.parametrize("group", list_groups())

@@ -45,6 +45,22 @@ class Classes(str, Enum):
     novel = "novel"
 
 
+class Protocol(str, Enum):
+    """How methods are compared."""
+
+    base_to_novel = "base-to-novel"
+    cross_dataset = "cross-dataset"
+    domain_generalization = "domain-generalization"
+    few_shot = "few-shot"
+
+
+class Split(str, Enum):
+    """Which images a benchmark tests on."""
+
+    test = "test"
+    validation = "validation"
+
+
 class Format(str, Enum):
     """How predictions are printed."""
 
@@ -203,6 +219,14 @@ def fit(
         f"({size / 1000:.0f} kB)",
         soft_wrap=True,
     )
+    mass = run.log.mean("off_diagonal_mass")
+    if mass is not None:
+        meaning = ": it did what a point-wise penalty does" if mass < 0.0005 else ""
+        console.print(
+            f"Transport plan, mean over steps: {mass:.1%} of the mass off the diagonal, entropy "
+            f"{run.log.mean('plan_entropy'):.3f}{meaning}.",
+            soft_wrap=True,
+        )
     skipped = {item.path for item in run.skipped}
     images = [example.path for example in (*run.task.test, *run.task.train)]
     example = next(path for path in images if path not in skipped)
@@ -291,6 +315,101 @@ def predict(
         raise PromptotError("None of the images could be read.", fix="See the reasons above.")
 
 
+@app.command(epilog="Example: promptot benchmark base-to-novel --out runs/b2n --seeds 1,2,3")
+def benchmark(
+    protocol: Annotated[
+        Protocol, typer.Argument(help="What is trained on and what is tested.", metavar="PROTOCOL")
+    ],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for results and report.")],
+    methods: Annotated[
+        str,
+        typer.Option(
+            "--methods",
+            "-m",
+            help="Recipes by commas; own values in brackets: prompt-ot[objective.strength=3].",
+        ),
+    ] = "zero-shot,ivlp,prompt-ot",
+    tasks: Annotated[
+        str,
+        typer.Option(
+            help="bundled:<group> or folders, by commas; all bundled groups if not given."
+        ),
+    ] = "",
+    sources: Annotated[
+        str, typer.Option(help="Those of the tasks to train on, by commas; all if not given.")
+    ] = "",
+    seeds: Annotated[str, typer.Option(help="By commas.")] = "1,2,3",
+    shots: Annotated[
+        str | None,
+        typer.Option(help="Images per class; by commas for few-shot. Default 16; 1,2,4,8,16."),
+    ] = None,
+    set_: Overrides = None,
+    control: Annotated[
+        str | None,
+        typer.Option(help="Method to compare with; pointwise, or the first one, if not given."),
+    ] = None,
+    split: Annotated[
+        Split, typer.Option(help="Images to test on; validation is for choosing settings.")
+    ] = Split.test,
+    backbone: BackboneName = "bundled:tiny",
+    device: Device = "auto",
+    precision: PrecisionName = Precision.fp32,
+    workers: Workers = 0,
+    cache: Annotated[
+        Path | None, typer.Option(help="Folder for image features; OUT/cache if not given.")
+    ] = None,
+    report_only: Annotated[
+        bool, typer.Option("--report-only", help="Run nothing; sum up what is finished.")
+    ] = False,
+    json_path: Json = None,
+) -> None:
+    """Compare methods by a protocol; run what is missing, then write tables and a page.
+
+    Protocols: base-to-novel, cross-dataset, domain-generalization, few-shot.
+    """
+    from promptot.cli.training import benchmark_observer
+    from promptot.protocols import run_benchmark
+    from promptot.protocols.benchmark import RESULTS
+    from promptot.reports.benchmark_tables import benchmark_tables, to_rich
+
+    console = console_for(json_path)
+    try:
+        with progress_bar() as bar:
+            result = run_benchmark(
+                protocol.value,
+                out,
+                methods=methods,
+                tasks=_by_commas(tasks),
+                sources=_by_commas(sources),
+                seeds=_numbers("--seeds", seeds),
+                shots=None if shots is None else _numbers("--shots", shots),
+                overrides=set_ or (),
+                control=control,
+                split=split.value,
+                backbone=backbone,
+                device=device,
+                precision=precision.value,
+                workers=workers,
+                cache=cache,
+                report_only=report_only,
+                observer=benchmark_observer(bar),
+            )
+    except (KeyboardInterrupt, SystemExit):
+        if (out / RESULTS).is_file():
+            errors.print(
+                f"All finished cells are kept in {plain(out / RESULTS)}; the same command goes on "
+                "from there.",
+                soft_wrap=True,
+            )
+        raise
+    for table in benchmark_tables(result.summary)[:2]:
+        console.print(to_rich(table))
+    for text in (*result.summary.notes, *result.problems):
+        console.print(f"[yellow]Note:[/] {plain(text)}", soft_wrap=True)
+    console.print(f"Report: [bold]{plain(result.files[-1])}[/]", soft_wrap=True)
+    write_result(result.as_json(), json_path)
+
+
 @app.command(epilog="Example: promptot backbones")
 def backbones(json_path: Json = None) -> None:
     """List where frozen models can come from."""
@@ -364,6 +483,19 @@ def info(
     write_result(card.model_dump(mode="json"), json_path)
 
 
+def _by_commas(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def _numbers(option: str, text: str) -> list[int]:
+    try:
+        return [int(part) for part in _by_commas(text)]
+    except ValueError:
+        raise PromptotError(
+            f"{option} '{text}' are not whole numbers.", fix=f"Write {option} 1,2,3."
+        ) from None
+
+
 def _split_names(text: str) -> list[str]:
     names = [name.strip() for name in text.split(",")]
     if not all(names):
@@ -395,11 +527,14 @@ def _write_csv(predictions: list[Prediction]) -> None:
 
 
 def _run_json(run: Run) -> dict[str, Any]:
+    from promptot.run import PLAN_FIGURES
+
     return {
         "folder": str(run.folder),
         "class_names": list(run.task.class_names),
         "images": len(run.task.train),
         "seconds": run.seconds,
+        "plan": {name: run.log.mean(name) for name in PLAN_FIGURES},
         "results": {name: scores.as_json() for name, scores in run.scores.items()},
         "skipped": [{"path": item.path, "reason": item.reason} for item in run.skipped],
     }

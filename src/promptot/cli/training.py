@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from rich.progress import Progress
 
 from promptot.cli.console import errors, plain
+from promptot.protocols.runner import Observer
 from promptot.reports.tables import format_value
 from promptot.tasks.dataset import ImageTask
 from promptot.training.estimate import GIB, Estimate
@@ -61,6 +64,32 @@ def training_callbacks(bar: Progress, what: str, out: Path) -> Callbacks:
     return Callbacks(
         on_task=found, on_estimate=estimate, on_start=start, on_step=step, on_epoch=epoch
     )
+
+
+def benchmark_observer(bar: Progress) -> Observer:
+    """Show the cells that are done and the one at work; in a log file, a line a cell."""
+    cells = bar.add_task("cells", total=None, note="")
+    within = bar.add_task("", total=None, note="", visible=False)
+
+    def progress(what: str, done: int, total: int) -> None:
+        bar.update(within, description=plain(what), completed=done, total=total, visible=True)
+
+    def on_cell(record: Mapping[str, Any], done: int, total: int) -> None:
+        bar.update(cells, completed=done, total=total)
+        bar.update(within, visible=False)
+        name = f"{record['task']}, K = {record['shots']}, seed {record['seed']}, {record['method']}"
+        if "problem" in record:
+            errors.print(f"{plain(name)}: {plain(record['problem'])}", soft_wrap=True)
+        elif bar.disable:
+            shares = ", ".join(
+                f"{part} {100 * found['accuracy']:.1f}" for part, found in record["parts"].items()
+            )
+            seconds = format_value(record["seconds"], "seconds")
+            errors.print(
+                f"[{done}/{total}] {name}: {shares} ({seconds})", soft_wrap=True, markup=False
+            )
+
+    return Observer(progress, on_cell)
 
 
 def _describe(task: ImageTask) -> str:

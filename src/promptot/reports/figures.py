@@ -1,43 +1,30 @@
-"""Figures: one small function each, plain values in, an SVG string out.
-
-The SVGs are meant to stand in the page: their text is text, and their colours are the page's CSS
-variables, so that one figure is right on a light and on a dark background and in print.
-"""
+"""Figures of a run: one small function each, plain values in, an SVG string out."""
 
 from __future__ import annotations
 
-import io
 import math
 import os
-import re
-import warnings
-import zlib
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
-from xml.etree import ElementTree
 
 from promptot.files import atomic_write
+from promptot.reports.canvas import (
+    DASHES,
+    MARKERS,
+    STAND_INS,
+    Colours,
+    new_figure,
+    plain_axes,
+    short,
+    to_svg,
+)
 from promptot.reports.data import History, Measure, PlanPicture, ResultTable
-from promptot.reports.tables import Cell, cells, printable
+from promptot.reports.tables import Cell, cells
 from promptot.reports.theme import DARK, LIGHT, SERIES
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
-Colours = Mapping[str, str]
-
-# Colours no one would choose, which `_to_svg` replaces by the page's variables.
-_STAND_INS = {name: f"#0a0b{number:02x}" for number, name in enumerate(LIGHT)}
-_VARIABLES = {stand_in: f"var(--{name}, {LIGHT[name]})" for name, stand_in in _STAND_INS.items()}
-_DASHES: tuple[Any, ...] = (
-    (0, (1.4, 1.4)),
-    "-",
-    (0, (5, 1.6)),
-    (0, (6, 1.5, 1.4, 1.5)),
-)
-_MARKERS = "oDs^vPX"
 _MOST_POINTS = 80
 MOST_PAIRS = 32
 _WRITTEN_PAIRS = 10
@@ -70,21 +57,21 @@ def curves_figure(histories: Sequence[History], key: str, places: Mapping[str, i
     """
     drawn = [(h.name, *_thinned(h.steps, h.series[key])) for h in histories if key in h.series]
     drawn = [line for line in drawn if line[1]]
-    title = PANELS.get(key, _short(key.replace("_", " "), 40))
-    with _figure(4.2, 2.6) as figure:
+    title = PANELS.get(key, short(key.replace("_", " "), 40))
+    with new_figure(4.2, 2.6) as figure:
         axes = figure.add_subplot()
-        _plain_axes(axes, _STAND_INS, title)
+        plain_axes(axes, STAND_INS, title)
         for name, steps, values in drawn:
             place = places.get(name, 0)
             axes.plot(
                 steps,
                 values,
-                color=_STAND_INS[f"series-{place % SERIES}"],
-                linestyle=_DASHES[place % len(_DASHES)],
-                marker=_MARKERS[place % len(_MARKERS)] if len(values) == 1 else "",
+                color=STAND_INS[f"series-{place % SERIES}"],
+                linestyle=DASHES[place % len(DASHES)],
+                marker=MARKERS[place % len(MARKERS)] if len(values) == 1 else "",
                 linewidth=1.8,
             )
-        axes.set_xlabel("step", color=_STAND_INS["muted"])
+        axes.set_xlabel("step", color=STAND_INS["muted"])
         axes.locator_params(nbins=5)
         if key == "off_diagonal_mass":
             axes.set_ylim(-0.03, 1.03)
@@ -97,7 +84,7 @@ def curves_figure(histories: Sequence[History], key: str, places: Mapping[str, i
         story = "; ".join(
             f"{name} from {values[0]:.3g} to {values[-1]:.3g}" for name, _, values in drawn
         )
-        return _to_svg(figure, f"{title} by step: {story or 'not measured'}.")
+        return to_svg(figure, f"{title} by step: {story or 'not measured'}.")
 
 
 def results_figure(table: ResultTable) -> str:
@@ -113,10 +100,10 @@ def results_figure(table: ResultTable) -> str:
         True
     """
     lines = sum(len(members) + 1.7 for _, members in _dots(table))
-    with _figure(4.9, 0.4 + 0.22 * lines) as figure:
+    with new_figure(4.9, 0.4 + 0.22 * lines) as figure:
         axes = figure.add_subplot()
-        _draw_dots(axes, table, _STAND_INS)
-        return _to_svg(figure, f"Accuracies with their intervals: {_story(table)}.")
+        _draw_dots(axes, table, STAND_INS)
+        return to_svg(figure, f"Accuracies with their intervals: {_story(table)}.")
 
 
 def plan_figure(picture: PlanPicture) -> str:
@@ -136,10 +123,10 @@ def plan_figure(picture: PlanPicture) -> str:
 
     values = picture.values
     size = min(len(values), MOST_PAIRS)
-    labels = [_short(label) for label in picture.labels[:size]]
-    with _figure(5.0, 4.6) as figure:
+    labels = [short(label) for label in picture.labels[:size]]
+    with new_figure(5.0, 4.6) as figure:
         axes = figure.add_subplot()
-        _plain_axes(axes, _STAND_INS)
+        plain_axes(axes, STAND_INS)
         axes.grid(visible=False)
         squares: list[list[tuple[float, float]]] = []
         heat: list[Any] = []
@@ -149,13 +136,13 @@ def plan_figure(picture: PlanPicture) -> str:
                 if share >= 0.001:
                     left, right, top, bottom = j - 0.5, j + 0.5, i - 0.5, i + 0.5
                     squares.append([(left, top), (right, top), (right, bottom), (left, bottom)])
-                    heat.append(to_rgba(_STAND_INS["heat"], 0.12 + 0.88 * min(share, 1.0)))
+                    heat.append(to_rgba(STAND_INS["heat"], 0.12 + 0.88 * min(share, 1.0)))
                 if size <= _WRITTEN_PAIRS:
                     tone = "on-heat" if share > 0.75 else "muted" if share < 0.001 else "ink"
                     written = f"{share:.2f}" if share >= 0.001 else "0"
-                    axes.text(j, i, written, ha="center", va="center", color=_STAND_INS[tone])
+                    axes.text(j, i, written, ha="center", va="center", color=STAND_INS[tone])
             diagonal = Rectangle((i - 0.5, i - 0.5), 1, 1, fill=False, lw=1.2)
-            diagonal.set_edgecolor(_STAND_INS["ink"])
+            diagonal.set_edgecolor(STAND_INS["ink"])
             axes.add_patch(diagonal)
         axes.add_collection(PolyCollection(squares, facecolors=heat, linewidths=0))
         axes.set(xlim=(-0.5, size - 0.5), ylim=(size - 0.5, -0.5), aspect="equal")
@@ -168,14 +155,14 @@ def plan_figure(picture: PlanPicture) -> str:
         for label in axes.get_xticklabels():
             label.set(rotation=45, ha="left", rotation_mode="anchor")
         for line in (n - 0.5 for n in range(size + 1)):
-            axes.axhline(line, color=_STAND_INS["line"], linewidth=0.6, zorder=0)
-            axes.axvline(line, color=_STAND_INS["line"], linewidth=0.6, zorder=0)
+            axes.axhline(line, color=STAND_INS["line"], linewidth=0.6, zorder=0)
+            axes.axvline(line, color=STAND_INS["line"], linewidth=0.6, zorder=0)
         for side in axes.spines.values():
             side.set_visible(False)
         axes.xaxis.set_label_position("bottom")
-        axes.set_xlabel("pair of the frozen model", color=_STAND_INS["muted"])
-        axes.set_ylabel("pair of the adapted model", color=_STAND_INS["muted"])
-        return _to_svg(
+        axes.set_xlabel("pair of the frozen model", color=STAND_INS["muted"])
+        axes.set_ylabel("pair of the adapted model", color=STAND_INS["muted"])
+        return to_svg(
             figure,
             f"Transport plan of {len(values)} pairs, outlined on the diagonal; share of the mass "
             f"off the diagonal {picture.off_diagonal_mass:.3f}.",
@@ -207,7 +194,7 @@ def write_picture(
     lines = sum(len(members) + 1.7 for _, members in _dots(table))
     head = 0.98 if subtitle else 0.7
     height = head + 0.45 + 0.24 * lines
-    with _figure(8.0, height) as figure:
+    with new_figure(8.0, height) as figure:
         figure.set_facecolor(colours["card"])
         figure.set_layout_engine(
             "constrained", rect=(0.02, 0.03, 0.95, 0.97 - head / height), w_pad=0, h_pad=0
@@ -228,7 +215,7 @@ def write_picture(
 def legend_mark(place: int) -> str:
     """The stroke that stands for the method at `place`, as a small SVG."""
     colour = f"var(--series-{place % SERIES})"
-    dash = _DASHES[place % len(_DASHES)]
+    dash = DASHES[place % len(DASHES)]
     pattern = "" if dash == "-" else " ".join(f"{1.8 * length:g}" for length in dash[1])
     return (
         '<svg class="mark" viewBox="0 0 28 10" width="28" height="10" aria-hidden="true">'
@@ -245,7 +232,7 @@ def _dots(table: ResultTable) -> list[tuple[str, list[tuple[int, Measure, Cell]]
         measures = [row.measure(column.key) for row in table.rows]
         lines = [(i, m, shown[i][number]) for i, m in enumerate(measures) if m is not None]
         if column.unit == "share" and lines:
-            groups.append((_short(column.label, 24), lines))
+            groups.append((short(column.label, 24), lines))
     return groups
 
 
@@ -271,7 +258,7 @@ def _draw_dots(axes: Axes, table: ResultTable, colours: Colours, scale: float = 
     groups = _dots(table)
     if not groups:
         raise ValueError("the table has no share to draw")
-    _plain_axes(axes, colours)
+    plain_axes(axes, colours)
     axes.grid(visible=False, axis="y")
     axes.grid(visible=True, axis="x", color=colours["line"], linewidth=0.7)
     names: dict[float, str] = {}
@@ -291,13 +278,13 @@ def _draw_dots(axes: Axes, table: ResultTable, colours: Colours, scale: float = 
             )  # fmt: skip
         for place, measure, cell in lines:
             y += 1
-            names[y] = _short(table.rows[place].name, 24)
+            names[y] = short(table.rows[place].name, 24)
             colour = colours[f"series-{place % SERIES}"]
             low, high = measure.interval or (measure.value, measure.value)
             ends += [measure.value, low, high]
             axes.hlines(y, 100 * low, 100 * high, color=colour, linewidth=2.2, alpha=0.45)
             axes.plot(
-                100 * measure.value, y, _MARKERS[place % len(_MARKERS)], color=colour, ms=7,
+                100 * measure.value, y, MARKERS[place % len(MARKERS)], color=colour, ms=7,
                 clip_on=False,
             )  # fmt: skip
             beside(y, cell.text, 58, "ink", 10)
@@ -315,23 +302,9 @@ def _draw_dots(axes: Axes, table: ResultTable, colours: Colours, scale: float = 
     axes.spines["left"].set_visible(False)
 
 
-def _plain_axes(axes: Axes, colours: Colours, title: str = "") -> None:
-    axes.set_facecolor("none")
-    axes.set_axisbelow(True)
-    axes.grid(visible=True, axis="y", color=colours["line"], linewidth=0.7)
-    axes.tick_params(colors=colours["muted"], length=3, color=colours["line"])
-    for side, spine in axes.spines.items():
-        spine.set_visible(side in ("left", "bottom"))
-        spine.set_edgecolor(colours["line"])
-    if title:
-        axes.set_title(
-            title, loc="left", color=colours["ink"], weight="bold", fontsize=11, parse_math=False
-        )
-
-
 def _say_nothing_here(axes: Axes) -> None:
     axes.text(
-        0.5, 0.5, "not measured", transform=axes.transAxes, ha="center", color=_STAND_INS["muted"]
+        0.5, 0.5, "not measured", transform=axes.transAxes, ha="center", color=STAND_INS["muted"]
     )
 
 
@@ -344,60 +317,3 @@ def _thinned(steps: Sequence[float], values: Sequence[float]) -> tuple[list[floa
         [sum(s for s, _ in stretch) / len(stretch) for stretch in stretches],
         [sum(v for _, v in stretch) / len(stretch) for stretch in stretches],
     )
-
-
-def _short(text: str, most: int = 20) -> str:
-    text = printable(text)
-    return text if len(text) <= most else f"{text[: most - 1]}…"
-
-
-@contextmanager
-def _figure(width: float, height: float) -> Iterator[Figure]:
-    """A figure in inches, apart from pyplot and from the user's matplotlib settings."""
-    import matplotlib
-    from matplotlib.figure import Figure
-
-    settings = {
-        **matplotlib.rcParamsDefault,
-        "font.family": "DejaVu Sans",
-        "font.size": 10,
-        "svg.fonttype": "none",
-        "svg.hashsalt": "promptot",
-        "figure.facecolor": "none",
-    }
-    settings.pop("backend", None)
-    with matplotlib.rc_context(settings), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph .* missing")
-        yield Figure(figsize=(width, height), layout="constrained")
-
-
-def _to_svg(figure: Figure, description: str) -> str:
-    """Matplotlib's SVG made fit to stand in a page: own ids, CSS variables, no outer links."""
-    written = io.BytesIO()
-    figure.savefig(written, format="svg", transparent=True, metadata={"Date": None})
-    root = ElementTree.fromstring(written.getvalue())
-    prefix = f"f{zlib.crc32(written.getvalue()):08x}"
-    for element in root.iter():
-        element.tag = element.tag.partition("}")[2]
-        for name in list(element.attrib):
-            value = element.attrib.pop(name)
-            name = name.rpartition("}")[2]
-            if name == "id":
-                value = f"{prefix}-{value}"
-            elif name == "href":
-                value = value.replace("#", f"#{prefix}-", 1)
-            elif name in ("style", "clip-path"):
-                value = value.replace("url(#", f"url(#{prefix}-")
-                value = re.sub("#0a0b..", lambda m: _VARIABLES[m[0]], value)
-            element.set(name, value)
-    for parent in list(root.iter()):
-        for child in list(parent):
-            if child.tag in ("metadata", "style"):
-                parent.remove(child)
-    for name in ("width", "height", "version"):
-        root.attrib.pop(name, None)
-    root.set("xmlns", "http://www.w3.org/2000/svg")
-    root.set("role", "img")
-    root.set("aria-label", printable(description))
-    root.set("stroke-linejoin", "round")
-    return ElementTree.tostring(root, encoding="unicode")

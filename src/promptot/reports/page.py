@@ -49,7 +49,7 @@ def render_report(data: ReportData) -> str:
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
-        finalize=_printable,
+        finalize=clean,
     )
     environment.filters["share"] = lambda value: format_value(value, "share")
     environment.filters["setting"] = format_setting
@@ -60,13 +60,13 @@ def render_report(data: ReportData) -> str:
         dark=DARK,
         colours=SERIES,
         places=places,
-        marks={name: _safe(figures.legend_mark(place)) for name, place in places.items()},
+        marks={name: safe(figures.legend_mark(place)) for name, place in places.items()},
         cells=cells(data.results) if data.results else [],
         dots=_results_figure(data),
         curves=_curves(data.histories, places),
-        examples=[(example, _safe(thumbnail(example.image))) for example in data.examples],
+        examples=[(example, safe(thumbnail(example.image))) for example in data.examples],
         is_right=_is_right,
-        plans=[(plan, _safe(figures.plan_figure(plan)), explain_plan(plan)) for plan in data.plans],
+        plans=[(plan, safe(figures.plan_figure(plan)), explain_plan(plan)) for plan in data.plans],
         most_pairs=figures.MOST_PAIRS,
         plan_steps=[text for text in map(explain_steps, data.histories) if text],
         settings=_settings(data.recipes),
@@ -152,7 +152,7 @@ def _results_figure(data: ReportData) -> str | None:
     shares = [c.key for c in table.columns if c.unit == "share"] if table else []
     if table is None or not any(row.measure(key) for row in table.rows for key in shares):
         return None
-    return _safe(figures.results_figure(table))
+    return safe(figures.results_figure(table))
 
 
 def _curves(histories: Sequence[History], places: Mapping[str, int]) -> list[str]:
@@ -165,7 +165,7 @@ def _curves(histories: Sequence[History], places: Mapping[str, int]) -> list[str
     }
     known = [key for key in figures.PANELS if key in measured]
     others = sorted(measured - set(known))
-    return [_safe(figures.curves_figure(histories, key, places)) for key in known + others]
+    return [safe(figures.curves_figure(histories, key, places)) for key in known + others]
 
 
 def _settings(recipes: Mapping[str, Mapping[str, object]]) -> list[tuple[str, list[str], bool]]:
@@ -182,13 +182,13 @@ def _is_right(example: ExampleImage, guesses: Sequence[tuple[str, float]]) -> bo
     return bool(guesses) and guesses[0][0] == example.label
 
 
-def _safe(markup: str) -> Any:
+def safe(markup: str) -> Any:
     """Mark our own markup as not to be escaped again."""
     from markupsafe import Markup
 
     return Markup(markup)
 
 
-def _printable(value: object) -> object:
+def clean(value: object) -> object:
     """Clean every text the template prints; our own markup passes as it is."""
     return printable(value) if isinstance(value, str) and not hasattr(value, "__html__") else value

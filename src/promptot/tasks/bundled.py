@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -78,6 +78,76 @@ def load_bundled_others(
     )
 
 
+def load_bundled_domains(
+    group: str,
+    sources: Sequence[str],
+    targets: Sequence[str],
+    drawings: Path = DRAWINGS,
+) -> tuple[ImageTask, dict[str, ImageTask]]:
+    """One group of classes with styles as domains, whatever split a style belongs to otherwise.
+
+    Args:
+        group: one of `list_groups()`.
+        sources: the styles whose drawings are the training split.
+        targets: the styles to test on.
+        drawings: the folder of `images.zip` and `index.csv`.
+
+    Returns:
+        the task to train on: the classes of `load_bundled(group)` that a source style draws, its
+        validation split that of the index; and for each target style a task with the test images,
+        over those of the classes that it draws (as published for ImageNet-A and -R), if any.
+
+    Raises:
+        PromptotError: the group or a style is unknown, a style is both source and target, or
+            nothing is left.
+    """
+    both = sorted(set(sources) & set(targets))
+    if both:
+        raise PromptotError(
+            f"The style '{both[0]}' is both a source and a target.", fix="Leave it out of one."
+        )
+    known = load_bundled(group, drawings=drawings)
+    _check_styles((*sources, *targets), drawings)
+    by_style = {
+        style: [d for d in _index(drawings) if (d.group, d.style) == (group, style)]
+        for style in (*sources, *targets)
+    }
+    drawn = {drawing.name for style in sources for drawing in by_style[style]}
+    names = tuple(name for name in known.class_names if name in drawn)
+    if not names:
+        raise PromptotError(
+            f"No concept of '{group}' is drawn in the styles {', '.join(sources)}.",
+            fix="Take more styles.",
+        )
+    kept = known.select([known.class_names.index(name) for name in names])
+
+    def examples(*styles: str) -> tuple[Example, ...]:
+        return tuple(
+            Example(f"{drawings / 'images.zip'}::{drawing.member}", names.index(drawing.name))
+            for style in styles
+            for drawing in by_style[style]
+            if drawing.name in names
+        )
+
+    source = replace(kept, train=examples(*sources), test=())
+    tasks = {}
+    for style in targets:
+        test = examples(style)
+        present = sorted({example.label for example in test})
+        if present:
+            task = replace(kept, name=style, train=(), validation=(), test=test)
+            tasks[style] = task.select(present)
+    return source, tasks
+
+
+def _check_styles(styles: Sequence[str], folder: Path) -> None:
+    for style in styles:
+        if style not in list_styles(drawings=folder):
+            raise PromptotError(
+                f"No style '{style}'.", fix=nearest(style, list_styles(drawings=folder))
+            )
+
+
 def _load(
     group: str,
     wanted: Callable[[_Drawing], bool],
@@ -90,11 +160,7 @@ def _load(
         raise PromptotError(
             f"No group of drawings '{group}'.", fix=nearest(group, list_groups(folder))
         )
-    for style in styles or ():
-        if style not in list_styles(drawings=folder):
-            raise PromptotError(
-                f"No style '{style}'.", fix=nearest(style, list_styles(drawings=folder))
-            )
+    _check_styles(styles or (), folder)
     drawings = [d for d in _index(folder) if wanted(d) and (styles is None or d.style in styles)]
     names = set.intersection(*({d.name for d in drawings if d.split == s} for s in required))
     if not names:

@@ -1,0 +1,211 @@
+"""What methods share: the frozen stem's output for test images (on disk) and for training views."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from promptot.backbones.backbone import Backbone
+from promptot.files import atomic_write
+from promptot.recipes import Recipe
+from promptot.run import EVALUATION_BATCH, evaluation_loader, training_loader
+from promptot.tasks.dataset import Example, ImageTask
+from promptot.tasks.images import UnreadableImage, image_hash
+from promptot.tasks.loader import Batch
+from promptot.training.loop import Loader
+from promptot.training.views import CachedViews, keep_view
+
+Count = Callable[[int], None]
+_COLUMNS = ("tokens", "labels", "indices", "teacher")  # of a `Batch`
+
+
+def keeps_tokens(backbone: Backbone) -> bool:
+    """Whether the stem's patch tokens are much smaller than the images they are made of.
+
+    They are for a convolutional trunk, whose output is worth keeping; they are not for a ViT's own
+    patch embedding, which is cheap.
+    """
+    side = backbone.preprocess.resolution
+    with torch.no_grad():
+        blank = torch.zeros(1, 3, side, side, device=backbone.device)
+        return bool(2 * backbone.image_tower.stem(blank).numel() <= blank.numel())
+
+
+def identity(backbone: Backbone) -> str:
+    """What the features of an image depend on, beside the image."""
+    return f"{backbone.weight_hash()} {backbone.precision} {backbone.preprocess}"
+
+
+class KeptImages:
+    """Test images as patch tokens and teacher features, computed once and kept in a folder.
+
+    An image is known by its bytes, a file by the backbone and the images in it; a file that does
+    not fit is left alone, a damaged one is replaced. Where patch tokens are no smaller than the
+    images (a ViT's own patch embedding, which is cheap), nothing is kept.
+
+    Args:
+        folder: where the files go; it may be removed at any time.
+        backbone: on the device to use.
+        workers: processes that load images.
+    """
+
+    def __init__(self, folder: Path, backbone: Backbone, workers: int = 0) -> None:
+        self.folder = folder
+        self.backbone = backbone
+        self.workers = workers
+        self._hashes: dict[str, str | None] = {}  # path -> hash of the bytes, None: unreadable
+        self._rows: dict[str, tuple[Tensor, Tensor]] | None = None  # hash -> tokens, teacher
+        self._keeps = keeps_tokens(backbone)
+        self._identity = identity(backbone)
+
+    def batches(self, examples: Sequence[Example], count: Count | None = None) -> Iterable[Batch]:
+        """The readable ones among some test images, for `score`; `indices` are their places.
+
+        Args:
+            examples: the images.
+            count: called with how many were computed, for a progress bar.
+        """
+        if not self._keeps:
+            return evaluation_loader(self.backbone, tuple(examples), self.workers)
+        if self._rows is None:
+            self._rows = self._read()
+        missing = [e for e in examples if self._hash(e.path) not in (None, *self._rows)]
+        if missing:
+            self._compute(missing, self._rows, count)
+        places = [i for i, e in enumerate(examples) if self._hash(e.path) in self._rows]
+        return [
+            self._batch(examples, places[start : start + EVALUATION_BATCH], self._rows)
+            for start in range(0, len(places), EVALUATION_BATCH)
+        ]
+
+    def _batch(
+        self, examples: Sequence[Example], places: list[int], rows: dict[str, tuple[Tensor, Tensor]]
+    ) -> Batch:
+        found = [rows[self._hash(examples[place].path) or ""] for place in places]
+        labels = torch.tensor([examples[place].label for place in places])
+        tokens, teacher = (torch.stack(column) for column in zip(*found, strict=True))
+        return Batch(tokens, labels, torch.tensor(places), teacher)
+
+    def _hash(self, path: str) -> str | None:
+        if path not in self._hashes:
+            try:
+                self._hashes[path] = image_hash(path)
+            except UnreadableImage:
+                self._hashes[path] = None
+        return self._hashes[path]
+
+    def _compute(
+        self,
+        examples: Sequence[Example],
+        rows: dict[str, tuple[Tensor, Tensor]],
+        count: Count | None,
+    ) -> None:
+        once = list({self._hash(example.path): example for example in examples}.values())
+        loader = evaluation_loader(self.backbone, tuple(once), self.workers)
+        try:
+            kept = keep_view(self.backbone, loader, count)
+        except ValueError:  # none of them can be read
+            kept = None
+        for skipped in loader.skipped:
+            self._hashes[skipped.path] = None
+        if kept is None or kept.teacher is None:
+            return
+        hashes = [self._hash(once[index].path) or "" for index in kept.indices.tolist()]
+        self._write(hashes, kept.images, kept.teacher)
+        rows.update(_rows(hashes, kept.images, kept.teacher))
+
+    def _write(self, hashes: Sequence[str], tokens: Tensor, teacher: Tensor) -> None:
+        name = hashlib.sha256("\n".join([self._identity, *hashes]).encode()).hexdigest()[:16]
+        metadata = {"backbone": self._identity, "images": json.dumps(list(hashes))}
+        with atomic_write(self.folder / f"features-{name}.safetensors") as temporary:
+            save_file({"tokens": tokens, "teacher": teacher}, temporary, metadata)
+
+    def _read(self) -> dict[str, tuple[Tensor, Tensor]]:
+        rows: dict[str, tuple[Tensor, Tensor]] = {}
+        for path in sorted(self.folder.glob("features-*.safetensors")):
+            try:
+                with safe_open(path, framework="pt") as file:
+                    metadata = file.metadata() or {}
+                    if metadata.get("backbone") != self._identity:
+                        continue
+                    hashes = json.loads(metadata["images"])
+                    tokens, teacher = file.get_tensor("tokens"), file.get_tensor("teacher")
+            except (SafetensorError, OSError, ValueError, KeyError):
+                continue  # damaged: what it held is computed again
+            rows.update(_rows(hashes, tokens, teacher))
+        return rows
+
+
+def _rows(
+    hashes: Sequence[str], tokens: Tensor, teacher: Tensor
+) -> dict[str, tuple[Tensor, Tensor]]:
+    return dict(zip(hashes, zip(tokens, teacher, strict=True), strict=True))
+
+
+class KeptViews:
+    """The augmented training views of one task and seed, shared by the methods that ask for them.
+
+    They are kept in memory, and in a file too where patch tokens are worth it.
+
+    Args:
+        folder: where the files go; it may be removed at any time.
+        backbone: on the device to use.
+        task: its training images.
+        seed: of the augmentation, and of the order.
+        workers: processes that load images.
+    """
+
+    def __init__(
+        self, folder: Path, backbone: Backbone, task: ImageTask, seed: int, workers: int = 0
+    ) -> None:
+        self.folder = folder
+        self.backbone = backbone
+        self.task = task
+        self.seed = seed
+        self.workers = workers
+        self._views: dict[tuple[float, int], list[Batch]] = {}
+
+    def loader(self, recipe: Recipe, count: Count | None = None) -> Loader | None:
+        """The batches that a recipe trains on; None where it keeps no views, or does not train.
+
+        Args:
+            recipe: says how many views, and how they are cropped and batched.
+            count: called with how many images were computed, for a progress bar.
+        """
+        data, optim = recipe.data, recipe.optim
+        if data.views is None or not recipe.trains:
+            return None
+        key = data.smallest_crop, data.views
+        if key not in self._views:
+            self._views[key] = self._load(recipe, count)
+        return CachedViews(self._views[key], optim.batch_size, optim.drop_last, self.seed)
+
+    def _load(self, recipe: Recipe, count: Count | None) -> list[Batch]:
+        """The views from the file, or computed and written to it."""
+        decides = [identity(self.backbone), self.seed, recipe.data.smallest_crop, recipe.data.views]
+        decides += [(image_hash(example.path), example.label) for example in self.task.train]
+        digest = hashlib.sha256(json.dumps(decides).encode()).hexdigest()[:16]
+        path = self.folder / f"views-{digest}.safetensors"
+        try:
+            stored = load_file(path)
+            columns = [stored[name] for name in _COLUMNS]
+            return [Batch(*view) for view in zip(*columns, strict=True)]
+        except (SafetensorError, OSError, ValueError, KeyError):
+            pass  # not there, or damaged
+        made = training_loader(self.backbone, self.task, recipe, self.seed, self.workers, count)
+        assert isinstance(made, CachedViews)
+        if keeps_tokens(self.backbone):
+            rows = zip(*made.views, strict=True)
+            columns = [
+                torch.stack([tensor for tensor in row if tensor is not None]) for row in rows
+            ]
+            with atomic_write(path) as temporary:
+                save_file(dict(zip(_COLUMNS, columns, strict=True)), temporary)
+        return made.views

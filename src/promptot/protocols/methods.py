@@ -1,0 +1,105 @@
+"""Methods as a benchmark compares them: recipes, each perhaps with values of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from promptot.errors import PromptotError
+from promptot.recipes import Recipe, load_recipe
+from promptot.tasks.vocabulary import load_vocabulary
+
+
+@dataclass(frozen=True)
+class Method:
+    """A recipe under the name that tables show it by."""
+
+    label: str
+    recipe: Recipe
+
+    def values(self) -> dict[str, Any]:
+        """All that decides what the method does: the recipe without its name and its reasons."""
+        return self.recipe.model_dump(mode="json", exclude={"name", "summary", "paper"})
+
+    def words(self) -> tuple[str, ...]:
+        """The anchor words it may draw from, before those of the test are left out."""
+        vocabulary = self.recipe.vocabulary
+        return () if vocabulary.comparison == "none" else load_vocabulary(vocabulary.words)
+
+    @property
+    def learns(self) -> bool:
+        """Whether anything is fitted to images, so that shots and seed matter."""
+        return self.recipe.trains or self.recipe.probes
+
+    def with_shots(self, shots: int) -> Method:
+        """The same method with another number of images per class."""
+        data = self.recipe.data.model_copy(update={"shots": shots})
+        return Method(self.label, self.recipe.model_copy(update={"data": data}))
+
+
+def parse_methods(text: str, overrides: Sequence[str] = ()) -> list[Method]:
+    """Read "zero-shot,ivlp,prompt-ot[objective.strength=3,optim.lr=0.01]".
+
+    Args:
+        text: recipes (names or YAML files) between commas, each with overrides of its own in
+            square brackets, or none.
+        overrides: values for all methods; those in brackets go before them.
+
+    Raises:
+        PromptotError: a bracket is open, a method is empty or given twice, shots are given in
+            brackets, or a recipe or value is not possible.
+
+    Example:
+        >>> zero, ot = parse_methods("zero-shot, prompt-ot[objective.strength=3]")
+        >>> ot.label, ot.recipe.objective.strength
+        ('prompt-ot[objective.strength=3]', 3.0)
+    """
+    methods: list[Method] = []
+    for written in split_outside_brackets(text):
+        name, bracket, rest = written.partition("[")
+        name = name.strip()
+        if not name or (bracket and not rest.endswith("]")):
+            raise PromptotError(
+                f"The methods '{text}' can't be read at '{written}'.",
+                fix="Put one comma between two, as in --methods "
+                "'ivlp,prompt-ot[objective.strength=3]'.",
+            )
+        own = split_outside_brackets(rest[:-1]) if bracket else []
+        if any(override.partition("=")[0].strip() == "data.shots" for override in own):
+            raise PromptotError(
+                f"'{written}' sets its own shots.", fix="Use --shots, the same for all methods."
+            )
+        recipe = load_recipe(name, [*overrides, *own])
+        label = f"{recipe.name}{bracket}{rest}"
+        if label in {method.label for method in methods}:
+            raise PromptotError(f"The method '{label}' is given twice.", fix="Name it once.")
+        methods.append(Method(label, recipe))
+    return methods
+
+
+def split_outside_brackets(text: str) -> list[str]:
+    """Split at the commas that stand in no square bracket; parts without outer blanks.
+
+    Raises:
+        PromptotError: brackets do not close, or something stands behind a closing one.
+
+    Example:
+        >>> split_outside_brackets("a, b[x=1,y=[2,3]],c")
+        ['a', 'b[x=1,y=[2,3]]', 'c']
+    """
+    parts, depth = [""], 0
+    for character in text:
+        depth += (character == "[") - (character == "]")
+        if depth < 0:
+            break
+        if character == "," and depth == 0:
+            parts.append("")
+        else:
+            parts[-1] += character
+    if depth != 0:
+        raise PromptotError(
+            f"The square brackets in '{text}' do not match.",
+            fix="Write prompt-ot[objective.strength=3].",
+        )
+    return [part.strip() for part in parts]

@@ -1,0 +1,108 @@
+"""Finished cells in a file of JSON lines that survives an interruption at any moment."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from io import BufferedRandom
+from pathlib import Path
+from typing import Any
+
+from promptot.errors import PromptotError
+
+try:
+    import fcntl
+except ImportError:  # Windows: one process at a time
+    fcntl = None  # type: ignore[assignment]
+
+
+class ResultFile:
+    """One JSON object a line, with the cell's key at "cell"; several processes may append.
+
+    Each line is written whole and flushed to the disk. What an interruption leaves of a line is
+    dropped by the next append, and passed over by `read`.
+
+    Args:
+        path: the file; it need not exist.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def read(self) -> dict[str, dict[str, Any]]:
+        """Cell key -> its line; the last one where there are several.
+
+        Raises:
+            PromptotError: the file can't be read, or a line that is not the last is no result.
+        """
+        if not self.path.exists():
+            return {}
+        try:
+            lines = self.path.read_bytes().split(b"\n")
+        except OSError as error:
+            raise PromptotError(
+                f"Can't read '{self.path}': {error.strerror}.", fix="Choose another --out."
+            ) from error
+        found = {}
+        for number, line in enumerate(lines[:-1], start=1):  # behind the last line break: torn
+            if not line.strip():
+                continue
+            try:
+                record = json.loads(line)
+                found[record["cell"]] = record
+            except (ValueError, KeyError, TypeError):
+                raise PromptotError(
+                    f"Line {number} of '{self.path}' is not a result.",
+                    fix="Remove that line: its cell will run again.",
+                ) from None
+        return found
+
+    def append(self, record: dict[str, Any]) -> None:
+        """Add a line and wait until it is on the disk.
+
+        Raises:
+            PromptotError: the file can't be written.
+        """
+        line = json.dumps(record, ensure_ascii=True, allow_nan=False).encode() + b"\n"
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self.path.touch()
+            with self.path.open("r+b") as file, _locked(file):
+                _drop_torn_line(file)
+                file.write(line)
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise PromptotError(
+                f"Can't write '{self.path}': {error.strerror or error}.",
+                fix="Free some space or choose another --out; the lines before are intact.",
+            ) from error
+
+
+def _drop_torn_line(file: BufferedRandom) -> None:
+    """Cut off what stands behind the last line break, and go there."""
+    end = file.seek(0, os.SEEK_END)
+    while end > 0:
+        start = max(0, end - 65536)
+        file.seek(start)
+        found = file.read(end - start).rfind(b"\n")
+        if found >= 0:
+            end = start + found + 1
+            break
+        end = start
+    file.seek(end)
+    file.truncate()
+
+
+@contextmanager
+def _locked(file: BufferedRandom) -> Iterator[None]:
+    if fcntl is None:
+        yield
+        return
+    fcntl.flock(file, fcntl.LOCK_EX)
+    try:
+        yield
+    finally:
+        fcntl.flock(file, fcntl.LOCK_UN)

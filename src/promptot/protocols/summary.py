@@ -1,0 +1,277 @@
+"""From finished cells to figures: means and spreads, ranks, differences to the control."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from promptot.errors import PromptotError
+from promptot.evaluation.statistics import (
+    Accuracies,
+    Answers,
+    Difference,
+    FloatArray,
+    accuracies,
+    average_ranks,
+    mean_and_sd,
+    paired_bootstrap,
+)
+from promptot.protocols.cells import Cell
+from promptot.protocols.protocol import Metric, Protocol
+from promptot.protocols.runner import NOT_READ, RIGHT, is_result
+from promptot.protocols.trials import Trial
+from promptot.recipes import describe
+from promptot.reports.benchmark_tables import DIAGNOSTICS
+
+
+@dataclass(frozen=True)
+class Figure:
+    """Mean and standard deviation over seeds; the latter is NaN for one seed."""
+
+    mean: float
+    sd: float
+
+
+@dataclass(frozen=True)
+class MethodSummary:
+    """One method's figures, by the keys of the metrics; what can't be measured is missing.
+
+    Attributes:
+        label: the method.
+        figures: over all tasks.
+        by_task: task -> figures.
+        rank: 1 the best, averaged over tasks; None where a task is missing.
+        differences: to the control.
+        diagnostics: means over cells, see `DIAGNOSTICS`.
+        recipe: its values, nested, with the first trial's shots.
+        settings: those of them that have an effect, flat, without the shots.
+    """
+
+    label: str
+    figures: Mapping[str, Figure]
+    by_task: Mapping[str, Mapping[str, Figure]]
+    rank: float | None
+    differences: Mapping[str, Difference]
+    diagnostics: Mapping[str, float]
+    recipe: Mapping[str, Any]
+    settings: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a benchmark found.
+
+    Attributes:
+        protocol, split: what was done.
+        metrics: in order, the first is the main one.
+        methods: in the order they were asked for.
+        control: the label of the method that the others are compared with.
+        tasks, shots, seeds: that the figures are over.
+        backbone: name.
+        notes: what is missing or must be known to read the figures, a sentence each.
+    """
+
+    protocol: str
+    split: str
+    metrics: Sequence[Metric]
+    methods: Sequence[MethodSummary]
+    control: str
+    tasks: Sequence[str]
+    shots: Sequence[int]
+    seeds: Sequence[int]
+    backbone: str
+    notes: Sequence[str]
+
+
+def summarise(
+    protocol: Protocol,
+    cells: Sequence[Cell],
+    records: Mapping[str, Mapping[str, Any]],
+    control: str,
+    backbone: str,
+) -> Summary:
+    """Sum up the cells that are finished.
+
+    Only the tasks that every method has finished with every seed count, so that all figures are
+    over the same images; a method with a failed cell on these tasks has no figures.
+
+    Args:
+        cells: of the whole benchmark.
+        records: cell key -> its line.
+        control: label of the method to compare with.
+        backbone: its name.
+
+    Raises:
+        PromptotError: no task is finished.
+    """
+    labels = list(dict.fromkeys(cell.method.label for cell in cells))
+    trials = list({id(cell.trial): cell.trial for cell in cells}.values())
+    unfinished = {cell.trial.task for cell in cells if cell.key not in records}
+    trials = [trial for trial in trials if trial.task not in unfinished]
+    if not trials:
+        raise PromptotError(
+            "No task is finished by every method with every seed.",
+            fix="Run the same command without --report-only.",
+        )
+    used = [cell for cell in cells if cell.trial.task not in unfinished]
+    failed = {
+        cell.method.label: str(records[cell.key]["problem"])
+        for cell in used
+        if not is_result(records[cell.key])
+    }
+    answers = {
+        label: _answers([cell for cell in used if cell.method.label == label], records)
+        for label in labels
+        if label not in failed
+    }
+    metrics = protocol.metrics(trials)
+    tasks = list(dict.fromkeys(trial.task for trial in trials))
+    compared: dict[str, dict[str, Difference]] = {}
+    if control in answers:
+        compared = paired_bootstrap(answers, control, {m.key: m.value for m in metrics})
+    found = {label: accuracies(units) for label, units in answers.items()}
+    ranks = _ranks(found, metrics[0], tasks)
+    first = {label: next(c.method for c in used if c.method.label == label) for label in labels}
+    methods = [
+        MethodSummary(
+            label,
+            figures=_figures(found[label], metrics) if label in found else {},
+            by_task={
+                task: _figures(_of_task(found[label], task), metrics)
+                for task in tasks
+                if label in found
+            },
+            rank=ranks.get(label),
+            differences=compared.get(label, {}),
+            diagnostics=_diagnostics(
+                [records[cell.key] for cell in used if cell.method.label == label]
+            ),
+            recipe=first[label].values(),
+            settings={
+                key: value
+                for key, value in describe(first[label].recipe).items()
+                if "." in key and key != "data.shots"
+            },
+        )
+        for label in labels
+    ]
+    seeds = list(dict.fromkeys(cell.seed for cell in used))
+    return Summary(
+        protocol=protocol.name,
+        split=used[0].split,
+        metrics=metrics,
+        methods=methods,
+        control=control,
+        tasks=tasks,
+        shots=sorted({trial.shots for trial in trials}),
+        seeds=seeds,
+        backbone=backbone,
+        notes=_notes(trials, unfinished, failed, seeds),
+    )
+
+
+def _answers(
+    cells: Sequence[Cell], records: Mapping[str, Mapping[str, Any]]
+) -> dict[Hashable, dict[str, Answers]]:
+    """Unit -> part -> answers [seeds, images] of one method."""
+    units: dict[Hashable, list[Cell]] = {}
+    for cell in cells:
+        units.setdefault(cell.trial.unit, []).append(cell)
+    found: dict[Hashable, dict[str, Answers]] = {}
+    for unit, same in units.items():
+        parts = {}
+        for name, part in same[0].trial.parts.items():
+            lines = [records[cell.key]["parts"].get(name) for cell in same]
+            if all(line is not None for line in lines):
+                right = np.array([[_share(a) for a in line["answers"]] for line in lines])
+                parts[name] = Answers(right, [example.path for example in part.test])
+        found[unit] = parts
+    return found
+
+
+def _share(answer: str) -> float:
+    return math.nan if answer == NOT_READ else float(answer == RIGHT)
+
+
+def _figures(found: Accuracies, metrics: Sequence[Metric]) -> dict[str, Figure]:
+    """Each metric over units and seeds, and the deviation of its value over single seeds."""
+    figures = {}
+    for metric in metrics:
+        by_seed = {  # [..., S] with one seed each: [S, 1]
+            unit: {part: shares[:, None] for part, shares in parts.items()}
+            for unit, parts in found.items()
+        }
+        try:
+            values: FloatArray = metric.value(by_seed)
+            figures[metric.key] = Figure(float(metric.value(found)), mean_and_sd(list(values))[1])
+        except KeyError:  # the method, or this task, has no such part
+            continue
+    return figures
+
+
+def _of_task(found: Accuracies, task: str) -> Accuracies:
+    return {u: parts for u, parts in found.items() if isinstance(u, tuple) and u[0] == task}
+
+
+def _ranks(
+    found: Mapping[str, Accuracies], metric: Metric, tasks: Sequence[str]
+) -> dict[str, float]:
+    """Label -> rank by a metric, averaged over tasks, of the methods that have it."""
+
+    def value(accuracies: Accuracies) -> float:
+        try:
+            return float(metric.value(accuracies))
+        except KeyError:
+            return math.nan
+
+    labels = list(found)
+    scores = [[value(_of_task(found[label], task)) for label in labels] for task in tasks]
+    ranks = average_ranks(scores) if labels else np.empty(0)
+    return {label: float(r) for label, r in zip(labels, ranks, strict=True) if not math.isnan(r)}
+
+
+def _diagnostics(records: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    means = {}
+    for key in DIAGNOSTICS:
+        values = [
+            record["seconds"] if key == "seconds" else record["training"].get(key)
+            for record in records
+            if is_result(record)
+        ]
+        measured = [value for value in values if value is not None]
+        if measured:
+            means[key] = math.fsum(measured) / len(measured)
+    return means
+
+
+def _notes(
+    trials: Sequence[Trial],
+    unfinished: set[str],
+    failed: Mapping[str, str],
+    seeds: Sequence[int],
+) -> list[str]:
+    notes = []
+    if unfinished:
+        notes.append(f"Not finished, and left out: {', '.join(sorted(unfinished))}.")
+    notes += [
+        f"{label} has no figures, because a cell failed: {why}" for label, why in failed.items()
+    ]
+    few = [trial for trial in trials if len(seeds) > 1 and _takes_all(trial)]
+    if few:
+        units = ", ".join(dict.fromkeys(f"{trial.task} (K = {trial.shots})" for trial in few))
+        notes.append(
+            f"No class has more images than were asked for in {units}: there every seed learns "
+            "from the same images, and seeds differ in start, order and augmentation alone."
+        )
+    return notes
+
+
+def _takes_all(trial: Trial) -> bool:
+    counts: dict[int, int] = {}
+    for example in trial.pool.train:
+        counts[example.label] = counts.get(example.label, 0) + 1
+    return max(counts.values()) <= trial.shots

@@ -1,0 +1,276 @@
+"""What is learnt from and what is tested, for each protocol: a list of trials."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+from promptot.errors import PromptotError, nearest
+from promptot.run import Classes
+from promptot.tasks.bundled import (
+    UNSEEN,
+    list_groups,
+    list_styles,
+    load_bundled,
+    load_bundled_domains,
+    load_bundled_others,
+)
+from promptot.tasks.dataset import Example, ImageTask
+from promptot.tasks.folder import load_folder
+from promptot.tasks.splits import split_examples
+
+Split = Literal["test", "validation"]
+
+BUNDLED = "bundled:"
+SPLIT = (0.5, 0.2, 0.3)
+"""Training, validation and test share of each class of a folder without split folders."""
+HELD_OUT_STYLE = "fluent-emoji-high-contrast"
+"""A training style of the drawings that domain generalization keeps for testing."""
+
+RETENTION = "retention"
+DOMAIN, TARGET, TUNED = "domain/", "target/", "validation/"
+"""What the names of parts start with; `TUNED` domains are those that settings were chosen on."""
+
+
+@dataclass(frozen=True, eq=False)
+class Trial:
+    """One task of a protocol.
+
+    Attributes:
+        task: its name in tables.
+        pool: what the shots are drawn from, with all its classes.
+        classes: which of these are trained on.
+        parts: what is tested, by name; the images are each one's `test`.
+        shots: images per class.
+    """
+
+    task: str
+    pool: ImageTask
+    classes: Classes
+    parts: Mapping[str, ImageTask]
+    shots: int
+
+    @property
+    def unit(self) -> tuple[str, int]:
+        """What tells it from the other trials."""
+        return self.task, self.shots
+
+
+@dataclass(frozen=True, eq=False)
+class Source:
+    """A task that was asked for, and what else a model should still know after training on it."""
+
+    name: str
+    task: ImageTask
+    others: ImageTask | None
+    group: str | None  # of the bundled drawings
+
+
+def load_sources(texts: Sequence[str]) -> list[Source]:
+    """Read "bundled:<group>" and folders of images.
+
+    A group's `others` are all other bundled groups but `unseen`; a folder's are the other tasks
+    that were asked for. Folders without split folders are divided once and for all, 50 : 20 : 30.
+
+    Args:
+        texts: nothing stands for all bundled groups but `unseen`.
+
+    Raises:
+        PromptotError: a group or a folder can't be read, or two tasks have one name.
+    """
+    texts = list(texts) or [f"{BUNDLED}{group}" for group in list_groups() if group != UNSEEN]
+    tasks = [_load(text) for text in texts]
+    names = [task.name for task in tasks]
+    doubled = next((name for name in names if names.count(name) > 1), None)
+    if doubled is not None:
+        raise PromptotError(
+            f"Two tasks are called '{doubled}'.", fix="Name each once; rename one of two folders."
+        )
+    sources = []
+    for text, task in zip(texts, tasks, strict=True):
+        if text.startswith(BUNDLED):
+            sources.append(Source(task.name, task, load_bundled_others(task.name), task.name))
+        else:
+            rest = [other for other in tasks if other is not task]
+            sources.append(Source(task.name, task, merge(rest, task.class_names), None))
+    return sources
+
+
+def merge(tasks: Sequence[ImageTask], without: Sequence[str] = ()) -> ImageTask | None:
+    """The validation and test images of several tasks among all their names.
+
+    A name that several tasks have (in whatever case) is one class; classes called as one of
+    `without` are left out.
+
+    Returns:
+        the merged task, None where nothing is left.
+
+    Example:
+        >>> pets = ImageTask("pets", ("cat", "dog"), test=(Example("c", 0), Example("d", 1)))
+        >>> zoo = ImageTask("zoo", ("Cat", "owl"), test=(Example("x", 0), Example("o", 1)))
+        >>> merged = merge([pets, zoo], without=["dog"])
+        >>> merged.class_names, [example.label for example in merged.test]
+        (('cat', 'owl'), [0, 0, 1])
+    """
+    left_out = {name.casefold() for name in without}
+    labels: dict[str, int] = {}
+    names: list[str] = []
+    for task in tasks:
+        for name in task.class_names:
+            if name.casefold() not in left_out | labels.keys():
+                labels[name.casefold()] = len(names)
+                names.append(name)
+    if not names:
+        return None
+
+    def examples(split: Split) -> tuple[Example, ...]:
+        return tuple(
+            replace(example, label=labels[name])
+            for task in tasks
+            for example in getattr(task, split)
+            if (name := task.class_names[example.label].casefold()) in labels
+        )
+
+    return ImageTask(
+        name="others",
+        class_names=tuple(names),
+        validation=examples("validation"),
+        test=examples("test"),
+    )
+
+
+def base_to_novel_trials(
+    sources: Sequence[Source], trained: Sequence[str], shots: Sequence[int], split: Split
+) -> list[Trial]:
+    """Train on the first half of the classes; test both halves, each among its own names."""
+    trials = []
+    for source in _pick(sources, trained):
+        if len(source.task.class_names) < 2:
+            raise PromptotError(
+                f"'{source.name}' has one class, which can't be divided into base and novel.",
+                fix="Take a task with two classes or more.",
+            )
+        parts = {
+            "base": _tested(source.task.base(), split),
+            "novel": _tested(source.task.novel(), split),
+            **_retention(source, split),
+        }
+        trials += [Trial(source.name, source.task, "base", parts, k) for k in shots]
+    return trials
+
+
+def cross_dataset_trials(
+    sources: Sequence[Source], trained: Sequence[str], shots: Sequence[int], split: Split
+) -> list[Trial]:
+    """Train on all classes of one task; test every other task as it is."""
+    if len(sources) < 2:
+        raise PromptotError("One task has no other to test on.", fix="Give two tasks or more.")
+    trials = []
+    for source in _pick(sources, trained):
+        parts = {"source": _tested(source.task, split)}
+        for other in sources:
+            if other is not source:
+                parts[f"{TARGET}{other.name}"] = _tested(other.task, split)
+        parts |= _retention(source, split)
+        trials += [Trial(source.name, source.task, "all", parts, k) for k in shots]
+    return trials
+
+
+def few_shot_trials(
+    sources: Sequence[Source], trained: Sequence[str], shots: Sequence[int], split: Split
+) -> list[Trial]:
+    """Train on all classes with K images each, for every K; test the same classes."""
+    trials = []
+    for source in _pick(sources, trained):
+        parts = {"test": _tested(source.task, split), **_retention(source, split)}
+        trials += [Trial(source.name, source.task, "all", parts, k) for k in shots]
+    return trials
+
+
+def domain_generalization_trials(
+    sources: Sequence[Source], trained: Sequence[str], shots: Sequence[int], split: Split
+) -> list[Trial]:
+    """Train in one domain; test the same classes in others, of their classes those present.
+
+    In a group of drawings a domain is a style. The training styles but one are the source; that one
+    and the test style are the shifted domains; the validation styles are tested too, but apart,
+    because settings are chosen on them. Among folders each one is a domain.
+    """
+    trials = []
+    for source in _pick(sources, trained):
+        if source.group is not None:
+            pool, parts = _styles(source.group, split)
+        else:
+            domains = [other for other in sources if other.group is None and other is not source]
+            pool, parts = source.task, _domains(source, domains, split)
+        parts |= _retention(source, split) if source.group is not None else {}
+        trials += [Trial(source.name, pool, "all", parts, k) for k in shots]
+    return trials
+
+
+def _load(text: str) -> ImageTask:
+    if text.startswith(BUNDLED):
+        return load_bundled(text.removeprefix(BUNDLED))
+    task = split_examples(load_folder(text), seed=0, fractions=SPLIT)
+    return replace(task, name=Path(text).resolve().name)
+
+
+def _pick(sources: Sequence[Source], trained: Sequence[str]) -> list[Source]:
+    """Those to train on: all, or the ones named (as they were asked for, or by their name)."""
+    by_name = {source.name: source for source in sources}
+    chosen = []
+    for text in trained:
+        bare = text.removeprefix(BUNDLED)
+        name = bare if bare in by_name else Path(text).resolve().name
+        if name not in by_name:
+            raise PromptotError(
+                f"The source '{text}' is not one of the tasks.", fix=nearest(name, by_name)
+            )
+        chosen.append(by_name[name])
+    return chosen or list(sources)
+
+
+def _tested(task: ImageTask, split: Split) -> ImageTask:
+    """The task with the images of one split as its test images, and no others."""
+    images = task.test if split == "test" else task.validation
+    if not images:
+        raise PromptotError(
+            f"'{task.name}' has no {split} images.",
+            fix=f"Give it a {split} folder, or leave all split folders out.",
+        )
+    return replace(task, train=(), validation=(), test=images)
+
+
+def _retention(source: Source, split: Split) -> dict[str, ImageTask]:
+    return {} if source.others is None else {RETENTION: _tested(source.others, split)}
+
+
+def _styles(group: str, split: Split) -> tuple[ImageTask, dict[str, ImageTask]]:
+    tuned = list_styles("validation")
+    shifted = [HELD_OUT_STYLE, *list_styles("test")] if split == "test" else []
+    source = [style for style in list_styles("train") if style != HELD_OUT_STYLE]
+    pool, tasks = load_bundled_domains(group, source, [*shifted, *tuned])
+    return pool, {f"{TUNED if s in tuned else DOMAIN}{s}": task for s, task in tasks.items()}
+
+
+def _domains(source: Source, others: Sequence[Source], split: Split) -> dict[str, ImageTask]:
+    if not others:
+        raise PromptotError(
+            "One folder has no other domain to test on.", fix="Give two folders or more."
+        )
+    known = {name.casefold() for name in source.task.class_names}
+    parts = {}
+    for other in others:
+        foreign = [name for name in other.task.class_names if name.casefold() not in known]
+        if foreign:
+            raise PromptotError(
+                f"The domain '{other.name}' has the class '{foreign[0]}', which the source "
+                f"'{source.name}' has not.",
+                fix="Choose the source with the most classes (--sources), or rename the folder.",
+            )
+        tested = _tested(other.task, split)
+        present = sorted({example.label for example in tested.test})
+        parts[f"{DOMAIN}{other.name}"] = tested.select(present)
+    return parts

@@ -1,0 +1,57 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from promptot.errors import PromptotError
+from promptot.protocols import parse_methods
+
+
+def test_brackets_go_before_set_and_make_methods_of_their_own() -> None:
+    first, second, third = parse_methods(
+        "prompt-ot, prompt-ot[objective.strength=3, optim.lr=0.1],ivlp",
+        ["optim.lr=0.02", "optim.epochs=2"],
+    )
+    assert first.label == "prompt-ot"
+    assert (first.recipe.objective.strength, first.recipe.optim.lr) == (10.0, 0.02)
+    assert second.label == "prompt-ot[objective.strength=3, optim.lr=0.1]"
+    assert (second.recipe.objective.strength, second.recipe.optim.lr) == (3.0, 0.1)
+    assert third.recipe.optim.epochs == 2
+    assert len({str(method.values()) for method in (first, second, third)}) == 3
+
+
+def test_a_recipe_file_goes_by_its_name(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text("summary: mine\n")
+    (method,) = parse_methods(f"{path}[optim.lr=0.1]")
+    assert method.label == "mine[optim.lr=0.1]"
+    assert "summary" not in method.values()
+
+
+def test_shots_change_nothing_else() -> None:
+    (method,) = parse_methods("ivlp")
+    values, changed = method.values(), method.with_shots(2).values()
+    assert changed["data"].pop("shots") == 2
+    values["data"].pop("shots")
+    assert changed == values
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("ivlp,,prompt-ot", "can't be read"),
+        ("", "can't be read"),
+        ("[optim.lr=1]", "can't be read"),
+        ("ivlp[optim.lr=1]x", "can't be read"),
+        ("ivlp[optim.lr=1", "do not match"),
+        ("ivlp]optim.lr=1[", "do not match"),
+        ("ivlp, ivlp", "given twice"),
+        ("promt-ot", "Did you mean 'prompt-ot'"),
+        ("ivlp[data.shots=2]", "Use --shots"),
+        ("ivlp[optim.lr=much]", "optim.lr"),
+    ],
+)
+def test_what_can_not_be_read(text: str, complaint: str) -> None:
+    with pytest.raises(PromptotError, match=complaint):
+        parse_methods(text)
