@@ -2,10 +2,9 @@
 
 Both read the same JPEG files and the same weights (random, in open_clip's folder format). The plain
 loop is the usual one: `DataLoader`, open_clip's own preprocessing, `encode_image`, normalise, a
-product with the text features, argmax; bf16 is autocast there. Ours is measured as a user meets it
-(`Classifier.predict`, which works in one process) and as evaluation reads its images
-(`ImageLoader`). Text features are made before the clock starts; what they take is a table of its
-own.
+product with the text features, argmax; bf16 is autocast there. Ours is `Classifier.predict`. Both
+start their worker processes anew in every pass. Text features are made before the clock starts;
+what they take is a table of its own.
 """
 
 from __future__ import annotations
@@ -31,8 +30,6 @@ from promptot import load_backbone
 from promptot.adapter import save_adapter
 from promptot.classifier import Classifier, load
 from promptot.prompts import IVLPPrompts
-from promptot.tasks.dataset import Example
-from promptot.tasks.loader import ImageLoader
 
 BATCH = 32
 TEMPLATE = "a photo of a {}."
@@ -104,12 +101,7 @@ class PlainLoop:
         self.text_seconds = time.perf_counter() - began
 
     def runner(self, paths: Sequence[Path], workers: int, bf16: bool) -> Callable[[], list[int]]:
-        loader = DataLoader(
-            Files(paths, self.preprocess),
-            BATCH,
-            num_workers=workers,
-            persistent_workers=workers > 0,
-        )
+        loader = DataLoader(Files(paths, self.preprocess), BATCH, num_workers=workers)
 
         def run() -> list[int]:
             labels: list[int] = []
@@ -122,32 +114,15 @@ class PlainLoop:
         return run
 
 
-def classifier_runner(classifier: Classifier, paths: Sequence[Path]) -> Callable[[], list[int]]:
-    """Ours, as a user calls it."""
-    places = {name: place for place, name in enumerate(classifier.class_names)}
-    return lambda: [places[found.class_names[0]] for found in classifier.predict(paths)]
-
-
-def loader_runner(
+def our_runner(
     classifier: Classifier, paths: Sequence[Path], workers: int
 ) -> Callable[[], list[int]]:
-    """Ours, with images loaded as evaluation loads them."""
-    model = classifier.model
-    loader = ImageLoader(
-        [Example(str(path), 0) for path in paths],
-        model.backbone.preprocess.test(),
-        batch_size=BATCH,
-        workers=workers,
-        cache_bytes=0,
-    )
-    text = classifier.text_features(classifier.class_names)
+    """Ours, as a user calls it."""
+    places = {name: place for place, name in enumerate(classifier.class_names)}
 
     def run() -> list[int]:
-        labels: list[int] = []
-        with torch.inference_mode():
-            for batch in loader:
-                labels += (model.encode_images(batch.images) @ text.T).argmax(dim=1).tolist()
-        return labels
+        found = classifier.predict(paths, workers=workers)
+        return [places[prediction.class_names[0]] for prediction in found]
 
     return run
 
@@ -188,9 +163,7 @@ def measure(folder: Path, options: argparse.Namespace) -> tuple[list[dict[str, A
         for workers in options.workers:
             runs = {"plain open_clip": plain.runner(paths, workers, precision == "bf16")}
             for label, classifier in ours.items():
-                runs[f"{label}, loader"] = loader_runner(classifier, paths, workers)
-                if workers == 0:
-                    runs[f"{label}, Classifier"] = classifier_runner(classifier, paths)
+                runs[label] = our_runner(classifier, paths, workers)
             labels = {label: run() for label, run in runs.items()}
             times = interleave(runs, dict.fromkeys(runs, options.repeats), warm_up=False)
             rows += [

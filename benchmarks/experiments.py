@@ -1,0 +1,196 @@
+"""The experiment of docs/experiments.md: every method, every protocol, on the bundled drawings.
+
+Every trained method gets the same data, views, epochs and batch (`BUDGET`) and the same number of
+tried settings (`TRIED`). Settings are chosen by the harmonic mean of base and novel accuracy on the
+validation styles; only then are the test styles looked at. Everything goes on after an
+interruption, because each stage is a `promptot benchmark`, which runs only what is missing:
+
+    python benchmarks/experiments.py tune        # choose settings on the validation styles
+    python benchmarks/experiments.py compare     # all methods, all protocols, test styles
+    python benchmarks/experiments.py strength    # the ablation over λ
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from promptot.backbones import Backbone, load_backbone
+from promptot.files import write_json
+from promptot.protocols import run_benchmark
+from promptot.protocols.benchmark import Benchmark
+from promptot.protocols.runner import Observer
+
+BUDGET = ("data.views=4", "optim.batch_size=16", "optim.epochs=10", "optim.drop_last=false")
+"""What every method changes of its published schedule, so that all see the same images as often."""
+SHOTS = 4
+SEEDS = (1, 2, 3)
+TUNED_ON = ("bundled:activities", "bundled:food")
+FREE = [f"optim.lr={lr}" for lr in (0.003, 0.01, 0.03, 0.1)]
+"""The settings of a method that preserves nothing: four learning rates."""
+
+
+def held(strength: float, extra: str = "") -> list[str]:
+    """Those of a method with a strength: two learning rates, twice and half the published λ."""
+    return [
+        f"optim.lr={lr},objective.strength={factor * strength:g}{extra}"
+        for lr in (0.01, 0.03)
+        for factor in (0.5, 2)
+    ]
+
+
+def soft(option: str, low: float, high: float, extra: str = "") -> list[str]:
+    """Those of a transport with one more option: two values of it, twice and half the λ."""
+    return [
+        f"optim.lr=0.03,objective.strength={strength:g},{option}={value:g}{extra}"
+        for value in (low, high)
+        for strength in (5, 20)
+    ]
+
+
+UNTUNED = ("zero-shot", "zero-shot-7", "zero-shot-80", "linear-probe")
+PEERS: Mapping[str, tuple[str, list[str]]] = {  # name: recipe, settings
+    "coop": ("coop", FREE),
+    "coop-class-specific": ("coop-class-specific", FREE),
+    "cocoop": ("cocoop", FREE),
+    "kgcoop": ("kgcoop", held(8)),
+    "vpt": ("vpt", FREE),
+    "ivlp": ("ivlp", FREE),
+    "maple": ("maple", FREE),
+    "promptsrc": ("promptsrc", held(1, ",ensembling.mean=null,ensembling.sd=2")),
+    "pointwise": ("pointwise", held(10)),
+    "prompt-ot": ("prompt-ot", held(10)),
+}
+SINKHORN = "objective.solver=sinkhorn-divergence"
+WORDS = "vocabulary.solver=sinkhorn-divergence"
+TRANSPORTS: Mapping[str, tuple[str, list[str]]] = {
+    "ot-separate": ("prompt-ot-separate", held(10)),
+    "ot-debiased": ("prompt-ot-sinkhorn", soft("objective.epsilon", 0.3, 1)),
+    "ot-unbalanced": ("prompt-ot-unbalanced", soft("objective.epsilon", 0.3, 1)),
+    "ot-partial": ("prompt-ot-partial", soft("objective.mass", 0.7, 0.9)),
+    "ot-queue": (
+        "prompt-ot-queue",
+        soft("objective.epsilon", 0.1, 0.3, f",objective.queue=256,{SINKHORN}"),
+    ),
+    "words-pointwise": ("prompt-ot-vocabulary", held(10, ",vocabulary=pointwise")),
+    "words-ot": (
+        "prompt-ot-vocabulary",
+        soft("vocabulary.epsilon", 0.1, 0.3, f",{WORDS}"),
+    ),
+}
+PROTOCOLS: Mapping[str, Mapping[str, Any]] = {
+    "base-to-novel": {},
+    "cross-dataset": {"sources": ("bundled:activities", "bundled:food")},
+    "domain-generalization": {"tasks": ("bundled:activities", "bundled:food"), "shots": (3,)},
+    "few-shot": {"tasks": ("bundled:activities", "bundled:food"), "shots": (1, 2, 4)},
+}
+
+
+def run(
+    protocol: str, out: Path, methods: Sequence[str], backbone: Backbone, **options: Any
+) -> Benchmark:
+    """One benchmark, with a line a cell on the screen."""
+    began = time.perf_counter()
+
+    def tell(record: Mapping[str, Any], done: int, total: int) -> None:
+        if "problem" in record:
+            print(f"  {record['method']}: {record['problem']}", flush=True)
+        print(f"  {protocol} {done}/{total} {record['task']} seed {record['seed']} "
+              f"{record['method']}, {time.perf_counter() - began:.0f} s", flush=True)  # fmt: skip
+
+    return run_benchmark(
+        protocol,
+        out / protocol,
+        methods=",".join(methods),
+        overrides=BUDGET,
+        backbone=backbone,
+        cache=out.parent / "cache",
+        observer=Observer(on_cell=tell),
+        **{"shots": (SHOTS,), "seeds": SEEDS, **options},
+    )
+
+
+def tune(out: Path, names: Sequence[str], backbone: Backbone) -> None:
+    """Choose each method's settings on the validation styles; written to `chosen.json`."""
+    chosen = load_chosen(out)
+    everything = {**PEERS, **TRANSPORTS}
+    for name in names or everything:
+        recipe, settings = everything[name]
+        result = run(
+            "base-to-novel",
+            out / "tune" / name,
+            [f"{recipe}[{setting}]" for setting in settings],
+            backbone,
+            tasks=TUNED_ON,
+            seeds=SEEDS[:1],
+            split="validation",
+        )
+        found = {
+            m.label: m.figures["harmonic_mean"].mean
+            for m in result.summary.methods
+            if "harmonic_mean" in m.figures
+        }
+        best = max(found, key=lambda label: found[label])
+        chosen[name] = {"method": best, "tried": found}
+        write_json(out / "chosen.json", chosen)
+        print(f"{name}: {best} ({found[best]:.3f})", flush=True)
+
+
+def load_chosen(out: Path) -> dict[str, dict[str, Any]]:
+    file = out / "chosen.json"
+    return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+
+
+def compare(out: Path, protocols: Sequence[str], backbone: Backbone) -> None:
+    """All methods with their chosen settings, on the test styles."""
+    chosen = load_chosen(out)
+    methods = [*UNTUNED, *(chosen[name]["method"] for name in chosen)]
+    for protocol in protocols or PROTOCOLS:
+        fitting = [m for m in methods if protocol != "cross-dataset" or "class-specific" not in m]
+        control = chosen["pointwise"]["method"]
+        result = run(
+            protocol, out / "compare", fitting, backbone, control=control, **PROTOCOLS[protocol]
+        )
+        print(f"{protocol}: {result.files[-1]}", flush=True)
+
+
+def strength(out: Path, backbone: Backbone) -> None:
+    """λ from 1 to 100 for the point-wise term and the forms of transport, one group."""
+    chosen = load_chosen(out)
+    names = ("pointwise", "prompt-ot", "ot-debiased", "ot-queue", "words-pointwise", "words-ot")
+    methods = []
+    for name in names:
+        label = chosen[name]["method"]
+        recipe, _, rest = label.partition("[")
+        kept = [v for v in rest[:-1].split(",") if not v.startswith("objective.strength=")]
+        methods += [
+            f"{recipe}[{','.join([*kept, f'objective.strength={value}'])}]"
+            for value in (1, 3, 10, 30, 100)
+        ]
+    result = run("base-to-novel", out / "strength", methods, backbone, tasks=TUNED_ON,
+                 control=methods[0])  # fmt: skip
+    print(result.files[-1], flush=True)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("stage", choices=["tune", "compare", "strength"])
+    parser.add_argument("names", nargs="*", help="methods to tune, or protocols to compare")
+    parser.add_argument("--out", type=Path, default=Path("build/experiments"))
+    options = parser.parse_args()
+    backbone = load_backbone("bundled:tiny")
+    if options.stage == "tune":
+        tune(options.out, options.names, backbone)
+    elif options.stage == "compare":
+        compare(options.out, options.names, backbone)
+    else:
+        strength(options.out, backbone)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

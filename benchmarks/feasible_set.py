@@ -1,0 +1,207 @@
+"""Does transport enlarge the feasible set of the prompts? Two measurements on the bundled model.
+
+1. *Where the two terms differ.* Prompts move away from their start in random directions, further
+   and further. At each distance: the exact transport cost between N prompted and N frozen joint
+   rows as a share of the point-wise cost of the same rows. Below 1 the plan is not the identity,
+   and the prompts are feasible at a budget at which they are not point by point.
+2. *What that buys.* Training to the least cross-entropy subject to "term ≤ budget" (dual ascent on
+   λ), for the point-wise term and for transport. The figure is the cross-entropy that is reached,
+   on the images and views of training, against the term that was measured there.
+
+Everything is measured in the same units: η‖a − b‖² of joint rows, averaged over the rows.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from promptot import load_backbone
+from promptot.backbones import Backbone
+from promptot.files import write_json
+from promptot.model import PromptedModel
+from promptot.objectives import Features, Pointwise, Transport
+from promptot.prompts import build_prompts
+from promptot.recipes import load_recipe
+from promptot.run import adapt, training_loader
+from promptot.tasks.bundled import load_bundled
+from promptot.tasks.dataset import ImageTask
+from promptot.training.records import Log
+from promptot.training.views import CachedViews
+
+DISTANCES = (0.01, 0.03, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0, 1.5, 2.0, 3.0)
+POPULATIONS = (4, 16, 64, 256)
+BUDGETS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2)
+FORMS = {
+    "point-wise": ["objective=pointwise"],
+    "exact transport, batch": ["objective=ot"],
+    "exact transport, queue of 256": ["objective=ot", "objective.queue=256"],
+    "debiased, ε = 0.3, queue of 256": [
+        "objective=ot",
+        "objective.queue=256",
+        "objective.solver=sinkhorn-divergence",
+        "objective.epsilon=0.3",
+    ],
+}
+SETTINGS = ["data.shots=4", "data.views=4", "optim.batch_size=16", "optim.lr=0.02"]
+
+
+@torch.no_grad()
+def rows(model: PromptedModel, views: CachedViews) -> tuple[Tensor, Tensor, float]:
+    """Joint rows of student and teacher over all views [N, 2D], and the mean cross-entropy."""
+    students, teachers, losses = [], [], []
+    for view in views.views:
+        for part in range(0, len(view.labels), 64):
+            chosen = slice(part, part + 64)
+            labels = view.labels[chosen]
+            assert view.teacher is not None
+            student, teacher = model(view.images[chosen], view.teacher[chosen])
+            students.append(student.joint_rows(labels))
+            teachers.append(Features(teacher.image, teacher.text).joint_rows(labels))
+            logits = student.logits(model.backbone.logit_scale)
+            losses.append(torch.nn.functional.cross_entropy(logits, labels, reduction="none"))
+    return torch.cat(students), torch.cat(teachers), float(torch.cat(losses).mean())
+
+
+def costs(student: Tensor, teacher: Tensor, size: int, generator: torch.Generator) -> list[float]:
+    """Transport cost, point-wise cost and off-diagonal mass, means over populations of N rows."""
+    found = []
+    for _ in range(max(1, min(20, len(student) // size))):
+        chosen = torch.randperm(len(student), generator=generator)[:size]
+        moved = Transport()(student[chosen], teacher[chosen])
+        paired = Pointwise()(student[chosen], teacher[chosen])
+        assert moved.off_diagonal_mass is not None
+        found.append([float(x) for x in (moved.value, paired.value, moved.off_diagonal_mass)])
+    return torch.tensor(found).mean(dim=0).tolist()
+
+
+def perturbed(
+    backbone: Backbone, task: ImageTask, views: CachedViews, seeds: Sequence[int]
+) -> list[dict[str, Any]]:
+    """First measurement: prompts moved by Gaussian noise of growing scale."""
+    config = load_recipe("prompt-ot").prompts
+    found = []
+    for seed in seeds:
+        generator = torch.Generator().manual_seed(seed)
+        prompts = build_prompts(config, backbone, len(task.class_names), generator)
+        start = [p.detach().clone() for p in prompts.parameters()]
+        noise = [torch.randn(p.shape, generator=generator) for p in start]
+        model = PromptedModel(backbone, prompts, task.class_names, task.template)
+        for distance in DISTANCES:
+            with torch.no_grad():
+                for parameter, first, away in zip(prompts.parameters(), start, noise, strict=True):
+                    parameter.copy_(first + distance * away)
+            student, teacher, loss = rows(model, views)
+            for size in POPULATIONS:
+                moved, paired, mass = costs(student, teacher, size, generator)
+                found.append(
+                    {"seed": seed, "distance": distance, "rows": size, "transport": moved,
+                     "pointwise": paired, "off_diagonal_mass": mass, "cross_entropy": loss}
+                )  # fmt: skip
+    return found
+
+
+def reached(
+    backbone: Backbone, task: ImageTask, views: CachedViews, form: str, budget: float, epochs: int
+) -> dict[str, Any]:
+    """Second measurement: the least cross-entropy found within a budget."""
+    recipe = load_recipe(
+        "prompt-ot",
+        [*SETTINGS, *FORMS[form], f"optim.epochs={epochs}", "objective.control=budget",
+         f"objective.budget={budget}"],
+    )  # fmt: skip
+    log = Log()
+    began = time.perf_counter()
+    model = adapt(backbone, task, recipe, log, seed=1, loader=views)
+    student, teacher, loss = rows(model, views)
+    generator = torch.Generator().manual_seed(0)
+    moved, paired, mass = costs(student, teacher, 256, generator)
+    return {
+        "form": form, "budget": budget, "cross_entropy": loss, "pointwise": paired,
+        "transport": moved, "off_diagonal_mass": mass, "strength": log.epochs[-1].strength,
+        "term_last_epoch": log.epochs[-1].preservation,
+        "plan_off_diagonal_last_epoch": log.epochs[-1].off_diagonal_mass,
+        "seconds": time.perf_counter() - began,
+    }  # fmt: skip
+
+
+def draw(results: dict[str, Any], path: Path) -> None:
+    """Both measurements side by side."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4.4), layout="constrained")
+    colours = ["#4c78a8", "#f58518", "#54a24b", "#b279a2"]
+    for size, colour in zip(POPULATIONS, colours, strict=True):
+        chosen = [r for r in results["perturbed"] if r["rows"] == size]
+        points = sorted((r["pointwise"], r["transport"] / r["pointwise"]) for r in chosen)
+        left.plot(*zip(*points, strict=True), "o-", ms=3, lw=1, color=colour, label=f"N = {size}")
+    left.set(
+        xscale="log", ylim=(0, 1.05), xlabel="point-wise cost of the drift",
+        ylabel="exact transport / point-wise",
+        title="Random prompts: when transport is cheaper",
+    )  # fmt: skip
+    for form, colour in zip(FORMS, colours, strict=True):
+        chosen = sorted(
+            (r for r in results["reached"] if r["form"] == form), key=lambda r: r["pointwise"]
+        )
+        right.plot(
+            [r["pointwise"] for r in chosen], [r["cross_entropy"] for r in chosen],
+            "o-", ms=4, lw=1.2, color=colour, label=form,
+        )  # fmt: skip
+    right.set(
+        xscale="log", xlabel="point-wise drift of all training rows", ylabel="cross-entropy",
+        title="Trained within a budget: what is reached",
+    )  # fmt: skip
+    for axes in (left, right):
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.grid(alpha=0.25, lw=0.6)
+        axes.legend(frameon=False, fontsize=8)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=150)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--out", type=Path, default=Path("build/feasible_set.json"))
+    parser.add_argument("--plot", type=Path, default=Path("build/feasible_set.png"))
+    parser.add_argument("--group", default="activities")
+    parser.add_argument("--epochs", type=int, default=40)
+    parser.add_argument("--budgets", type=float, nargs="+", default=BUDGETS)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
+    options = parser.parse_args()
+
+    backbone = load_backbone("bundled:tiny")
+    task = load_bundled(options.group).few_shot(4, 1).base()
+    views = training_loader(backbone, task, load_recipe("prompt-ot", SETTINGS), seed=1)
+    assert isinstance(views, CachedViews)
+    results: dict[str, Any] = {"perturbed": [], "reached": []}
+    if options.out.is_file():
+        results = json.loads(options.out.read_text(encoding="utf-8"))
+    if not results["perturbed"]:
+        results["perturbed"] = perturbed(backbone, task, views, options.seeds)
+        write_json(options.out, results)
+    done = {(r["form"], r["budget"]) for r in results["reached"]}
+    for budget in options.budgets:
+        for form in FORMS:
+            if (form, budget) not in done:
+                found = reached(backbone, task, views, form, budget, options.epochs)
+                results["reached"].append(found)
+                write_json(options.out, results)
+                print({key: round(v, 4) if isinstance(v, float) else v for key, v in found.items()},
+                      flush=True)  # fmt: skip
+    draw(results, options.plot)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
