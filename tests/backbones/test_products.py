@@ -47,3 +47,14 @@ def test_a_matrix_that_learns_gets_its_gradient():
     weight = torch.randn(4, 3, requires_grad=True)
     products.linear(torch.ones(2, 3), weight).sum().backward()
     assert torch.equal(weight.grad, torch.full((4, 3), 2.0))
+
+
+@pytest.mark.usefixtures("kernel")
+def test_rows_that_are_views():
+    weight = torch.randn(5, 6)
+    table = torch.randn(6, 8, 4)
+    for x in (torch.randn(1, 6).expand(3, 6), table.permute(1, 2, 0)):
+        torch.testing.assert_close(products.product(x, weight), F.linear(x, weight))
+    x = torch.randn(3, 6, requires_grad=True)
+    products.linear(x, weight).sum().backward()  # its gradient is one number, expanded
+    torch.testing.assert_close(x.grad, weight.sum(dim=0).expand(3, 6))

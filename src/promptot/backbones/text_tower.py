@@ -9,6 +9,7 @@ are packed one after another instead of padded to the longest name.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -75,12 +76,13 @@ class TextTower(nn.Module):
         positions = self.positional_embedding[shared + text.offsets]
         suffix = self.token_embedding(text.suffixes) + positions  # [T, W]
 
+        rows = _Rows(torch.cat([prefix.flatten(0, 1), suffix]), len(prefix), shared)
         *blocks, last = self.transformer.blocks
         for depth, block in enumerate(blocks):
-            prefix = _replace(prefix, context, depth, kept)
-            prefix, suffix = _shared_prefix_block(block, prefix, suffix, text.groups)
-        prefix = _replace(prefix, context, len(blocks), kept)
-        ends = _read_ends(last, prefix, suffix, text)  # [C, W]
+            rows = _replace(rows, context, depth, kept)
+            rows = _shared_prefix_block(block, rows, text.groups)
+        rows = _replace(rows, context, len(blocks), kept)
+        ends = _read_ends(last, rows, text)  # [C, W]
 
         features = self.ln_final(ends) @ self.text_projection
         if self.projection_bias is not None:
@@ -96,32 +98,58 @@ def _join(prefix: Tensor, context: Tensor) -> Tensor:
     return torch.cat([prefix.expand(len(context), -1, -1), context], dim=1)
 
 
-def _replace(prefix: Tensor, context: Sequence[Tensor], depth: int, kept: int) -> Tensor:
+@dataclass(frozen=True)
+class _Rows:
+    """All tokens below each other, so that a matrix meets them in one product.
+
+    Attributes:
+        values: [G · P + T, W]: G prefixes (one, or one a class), then all classes' own tokens.
+        prefixes: G.
+        length: P.
+    """
+
+    values: Tensor
+    prefixes: int
+    length: int
+
+    def split(self, values: Tensor) -> tuple[Tensor, Tensor]:
+        """`values` [G · P + T, ·] → those of the prefixes [G, P, ·] and of the classes [T, ·]."""
+        shared = self.prefixes * self.length
+        prefix, own = values.split([shared, len(values) - shared])
+        return prefix.unflatten(0, (self.prefixes, self.length)), own
+
+
+def _replace(rows: _Rows, context: Sequence[Tensor], depth: int, kept: int) -> _Rows:
     """Put the context that belongs to block `depth` behind the first `kept` positions."""
     if depth == 0 or depth >= len(context):
-        return prefix
-    return torch.cat([prefix[:, :kept], context[depth].expand(len(prefix), -1, -1)], dim=1)
+        return rows
+    prefix, own = rows.split(rows.values)
+    new = context[depth].expand(rows.prefixes, -1, -1)
+    prefix = torch.cat([prefix[:, :kept], new], dim=1).flatten(0, 1)
+    return replace(rows, values=torch.cat([prefix, own]))
 
 
-def _shared_prefix_block(
-    block: Block, prefix: Tensor, suffix: Tensor, groups: Sequence[LengthGroup]
-) -> tuple[Tensor, Tensor]:
-    """One block over the prefix [G, P, W] and the packed suffixes [T, W]."""
+def _shared_prefix_block(block: Block, rows: _Rows, groups: Sequence[LengthGroup]) -> _Rows:
+    """One block over the prefixes and the packed classes."""
     attn = block.attn
-    q_prefix, k_prefix, v_prefix = attn.project(block.ln_1(prefix))
-    q, k, v = attn.project(block.ln_1(suffix))
-    attended = attend_packed(q, k, v, k_prefix, v_prefix, attn.heads, groups)
-    suffix = block.feed_forward(suffix + attn.project_output(attended))
-    prefix = block.feed_forward(prefix + attn.attend(q_prefix, k_prefix, v_prefix, causal=True))
-    return prefix, suffix
+    (q_prefix, q), (k_prefix, k), (v_prefix, v) = map(
+        rows.split, attn.project(block.ln_1(rows.values))
+    )
+    attended = torch.cat(
+        [
+            attn.attend(q_prefix, k_prefix, v_prefix, causal=True).flatten(0, 1),
+            attend_packed(q, k, v, k_prefix, v_prefix, attn.heads, groups),
+        ]
+    )
+    return replace(rows, values=block.feed_forward(rows.values + attn.project_output(attended)))
 
 
-def _read_ends(block: Block, prefix: Tensor, suffix: Tensor, text: PackedText) -> Tensor:
+def _read_ends(block: Block, rows: _Rows, text: PackedText) -> Tensor:
     """The last block's output at each class's [EOS], [C, W], which is all that is read."""
     attn = block.attn
-    k_prefix, v_prefix = attn.project_keys_values(block.ln_1(prefix))
-    normed = block.ln_1(suffix)
-    q = attn.project_queries(normed[text.ends])
-    k, v = attn.project_keys_values(normed)
+    normed = block.ln_1(rows.values)
+    (k_prefix, k), (v_prefix, v) = map(rows.split, attn.project_keys_values(normed))
+    q = attn.project_queries(rows.split(normed)[1][text.ends])
     attended = attend_packed(q, k, v, k_prefix, v_prefix, attn.heads, text.groups, ends_only=True)
-    return block.feed_forward(suffix[text.ends] + attn.project_output(attended))
+    own = rows.split(rows.values)[1]
+    return block.feed_forward(own[text.ends] + attn.project_output(attended))

@@ -60,7 +60,11 @@ class Attention(nn.Module):
         return x.transpose(-3, -2).flatten(-2)
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, *, causal: bool = False) -> Tensor:
-        """Let queries [B, Lq, W] attend to keys and values [B, Lk, W]; gives [B, Lq, W]."""
+        """Let queries [B, Lq, W] attend to keys and values [B, Lk, W].
+
+        Returns:
+            [B, Lq, W], heads merged, before the output projection.
+        """
         q, k, v = self.split_heads(q), self.split_heads(k), self.split_heads(v)
         if q.dtype == torch.bfloat16 and q.device.type == "cpu" and not causal:
             # the CPU's fused kernel is twice as slow in bf16 as two products and a softmax
@@ -68,7 +72,7 @@ class Attention(nn.Module):
             out = scores.softmax(dim=-1) @ v
         else:
             out = F.scaled_dot_product_attention(q, k, v, is_causal=causal)
-        return self.project_output(self.merge_heads(out))
+        return self.merge_heads(out)
 
 
 class MLP(nn.Module):
@@ -150,7 +154,7 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:  # [B, L, W] → [B, L, W]
         q, k, v = self.attn.project(self.ln_1(x))
-        return self.feed_forward(x + self.attn.attend(q, k, v))
+        return self.feed_forward(x + self.attn.project_output(self.attn.attend(q, k, v)))
 
     def read(self, x: Tensor, position: int) -> Tensor:
         """The block's output at one position, [B, 1, W], without computing the others."""
@@ -158,7 +162,8 @@ class Block(nn.Module):
         chosen = slice(position, position + 1)
         q = self.attn.project_queries(normed[:, chosen])
         k, v = self.attn.project_keys_values(normed)
-        return self.feed_forward(x[:, chosen] + self.attn.attend(q, k, v))
+        attended = self.attn.project_output(self.attn.attend(q, k, v))
+        return self.feed_forward(x[:, chosen] + attended)
 
     def feed_forward(self, x: Tensor) -> Tensor:  # [..., W] → [..., W]
         norm, fc, proj = self.ln_2, self.mlp.c_fc, self.mlp.c_proj
