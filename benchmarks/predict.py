@@ -217,13 +217,13 @@ def report(rows: Sequence[dict[str, Any]]) -> str:
 def main() -> int:
     options_parser = parser(__doc__.splitlines()[0])
     options_parser.add_argument("--model", default="ViT-B-16-quickgelu", help="open_clip's name")
-    options_parser.add_argument("--images", type=int, default=64)
+    options_parser.add_argument("--images", type=int, default=32)
     options_parser.add_argument("--classes", type=int, default=100)
     options_parser.add_argument("--workers", type=int, nargs="+", default=[0, 1, 2])
     options_parser.add_argument(
         "--precisions", nargs="+", choices=["fp32", "bf16"], default=["fp32", "bf16"]
     )
-    options_parser.add_argument("--repeats", type=int, default=3)
+    options_parser.add_argument("--repeats", type=int, default=2)
     options = options_parser.parse_args()
     torch.set_num_threads(options.threads)
     if options.smoke:

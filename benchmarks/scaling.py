@@ -62,10 +62,10 @@ class Axis:
 
 
 AXES = (
-    Axis("classes", "classes", (10, 50, 100, 200, 500, 1000)),
-    Axis("batch", "images a batch", (1, 2, 4, 8, 16, 32)),
-    Axis("resolution", "image side, pixels", (112, 160, 224, 288, 336)),
-    Axis("depth", "prompted blocks", (1, 3, 6, 9, 12)),
+    Axis("classes", "classes", (10, 100, 300, 1000)),
+    Axis("batch", "images a batch", (1, 4, 8, 16)),
+    Axis("resolution", "image side, pixels", (112, 224, 336)),
+    Axis("depth", "prompted blocks", (1, 4, 8, 12)),
 )
 SMOKE_AXES = (
     Axis("classes", "classes", (5, 10)),

@@ -62,15 +62,17 @@ def solve_exact(problem: TransportProblem) -> TransportPlan:
         columns = _best_permutation(cost) if enumerate_on_device else _assignment(cost)
         columns = _prefer_identity(cost, columns)
         plan = torch.zeros_like(cost).scatter(1, columns[:, None], 1 / size)
+        error = cost.new_zeros(())  # one entry of 1/N in each row and column
     else:
         plan, potentials, converged = _network_simplex(problem)
+        error = problem.marginal_error(plan)
     value = (plan * problem.cost).sum()
     return TransportPlan(
         plan=plan,
         cost=problem.cost,
         value=value,
         regularised_value=value,
-        marginal_error=problem.marginal_error(plan),
+        marginal_error=error,
         potentials=potentials,
         converged=converged,
     )
