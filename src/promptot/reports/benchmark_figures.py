@@ -109,6 +109,7 @@ def plane_figure(dots: Sequence[Dot]) -> str:
             axes.errorbar(
                 100 * dot.x, 100 * dot.y, xerr=_bar(dot.x_sd), yerr=_bar(dot.y_sd),
                 fmt=MARKERS[dot.place % len(MARKERS)], color=colour, ms=7, linewidth=1, zorder=3,
+                clip_on=False,  # or a marker at 100 % would be cut in half
             )  # fmt: skip
         axes.set_xlabel("base, %", color=STAND_INS["muted"])
         axes.set_ylabel("novel, %", color=STAND_INS["muted"])
