@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from open_clip.zero_shot_metadata import IMAGENET_CLASSNAMES
 
 from promptot.backbones.architecture import (
     Architecture,
@@ -29,7 +28,7 @@ from promptot.backbones.architecture import (
 from promptot.backbones.backbone import Backbone
 from promptot.backbones.preprocess import Preprocess
 from promptot.backbones.products import product
-from promptot.backbones.tokenizer import ClipTokenizer
+from promptot.backbones.tokenizer import ClipTokenizer, open_clip_module
 from promptot.files import write_json
 
 GIB = 2**30
@@ -91,7 +90,7 @@ def _transformer(width: int, layers: int) -> TransformerShape:
 
 def class_names(count: int) -> list[str]:
     """The first names of ImageNet; beyond 1000 they repeat, numbered, with their real lengths."""
-    names = [name.replace("_", " ") for name in IMAGENET_CLASSNAMES]
+    names = open_clip_module("zero_shot_metadata").IMAGENET_CLASSNAMES
     rounds = -(-count // len(names))
     many = [f"{name} {turn}" if turn else name for turn in range(rounds) for name in names]
     return many[:count]

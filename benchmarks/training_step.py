@@ -15,7 +15,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.flop_counter import FlopCounterMode
 
 from _common import (
     GIB,
@@ -35,7 +34,6 @@ from _common import (
     table,
 )
 from flops import NeededFlops, needed_flops
-from plain import PlainStep
 from promptot.model import PromptedModel
 from promptot.objectives import Objective, build_preservation
 from promptot.prompts import IVLPPrompts
@@ -104,6 +102,8 @@ def ours(shape: Shape, names: Sequence[str], precision: str) -> tuple[Side, Prom
 
 def plain(shape: Shape, names: Sequence[str], precision: str) -> Side:
     """The plain way; bf16 is autocast there."""
+    from plain import PlainStep  # brings POT, which our side has no use for at four images
+
     images, labels = inputs(shape, len(names))
     initial = prompts(shape)
     weights = build_backbone(shape).state_dict()
@@ -223,6 +223,8 @@ def memory_of(name: str, shape: Shape, classes: int, precision: str) -> dict[str
 
 def check(shape: Shape, classes: Sequence[int]) -> int:
     """Compare the formula with what PyTorch counts in our step; the exit status."""
+    from torch.utils.flop_counter import FlopCounterMode
+
     failed = False
     rows = []
     for number in classes:

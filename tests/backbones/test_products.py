@@ -16,6 +16,10 @@ BOUNDS = {torch.float32: 1e-5, torch.bfloat16: 3e-2}
 def kernel(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     if request.param == "fallback":
         monkeypatch.setattr(products, "_ONEDNN", {})
+    else:  # also where the CPU would be served better by the fallback
+        monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")
+        kernels = {dtype: products._find_onednn(dtype) for dtype in BOUNDS}
+        monkeypatch.setattr(products, "_ONEDNN", kernels)
 
 
 @pytest.mark.usefixtures("kernel")
@@ -58,3 +62,10 @@ def test_rows_that_are_views():
     x = torch.randn(3, 6, requires_grad=True)
     products.linear(x, weight).sum().backward()  # its gradient is one number, expanded
     torch.testing.assert_close(x.grad, weight.sum(dim=0).expand(3, 6))
+
+
+@pytest.mark.parametrize(("capability", "asked"), [("AVX512", True), ("AVX2", False)])
+def test_fp32_goes_to_onednn_only_where_it_is_faster(capability, asked, monkeypatch):
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
+    found = products._find_onednn(torch.float32)
+    assert (found is not None) == (asked and torch.backends.mkldnn.is_available())

@@ -75,9 +75,11 @@ class ImageTower(nn.Module):
         x = self.ln_pre(x)  # [B, 1 + N + m, W]
 
         *blocks, last = self.transformer.blocks
-        for depth, block in enumerate(blocks):
-            x = block(_replace(x, prompts, depth, kept))
-        x = _replace(x, prompts, len(blocks), kept)
+        for depth, block in enumerate(blocks, start=1):
+            if depth < len(prompts):  # what this block makes of its prompts is not read by the next
+                x = torch.cat([block(x, kept), _per_image(prompts[depth], batch)], dim=1)
+            else:
+                x = block(x)
 
         if self.pool == "class":
             pooled = self.ln_post(last.read(x, position=0)[:, 0])
@@ -88,10 +90,3 @@ class ImageTower(nn.Module):
 
 def _per_image(tokens: Tensor, batch: int) -> Tensor:
     return tokens if tokens.dim() == 3 else tokens.expand(batch, -1, -1)
-
-
-def _replace(x: Tensor, prompts: Sequence[Tensor], depth: int, kept: int) -> Tensor:
-    """Put the tokens that belong to block `depth` behind the first `kept` positions."""
-    if depth == 0 or depth >= len(prompts):
-        return x
-    return torch.cat([x[:, :kept], _per_image(prompts[depth], x.shape[0])], dim=1)

@@ -1,9 +1,11 @@
 """Products with the matrices of a frozen model: by the fastest kernel, with no gradient for them.
 
-On a CPU, PyTorch hands fp32 products to MKL; on an AMD EPYC oneDNN was a fifth faster at the sizes
-of a transformer, and in bf16 its linear layer saves a pass for the bias. PyTorch ships that kernel
-(its compiler uses it) but has no public function for it, so it is looked up here, and `F.linear`
-stands in where it is missing.
+On a CPU, PyTorch hands fp32 products to MKL. At the sizes of a transformer oneDNN was a fifth
+faster on an AMD EPYC with AVX-512, and a quarter slower on one with AVX2 only; so it is asked for
+where the CPU has AVX-512. (Timing both would choose better, but not the same way twice, and the
+last bits of a result depend on the kernel.) In bf16 its linear layer saves a pass for the bias.
+PyTorch ships that kernel (its compiler uses it) but has no public function for it, so it is looked
+up here, and `F.linear` stands in where it is missing.
 """
 
 from __future__ import annotations
@@ -55,6 +57,8 @@ class _FrozenLinear(torch.autograd.Function):
 def _find_onednn(dtype: torch.dtype) -> Callable[..., Tensor] | None:
     """oneDNN's linear layer, if PyTorch and the CPU have it in the form that is called here."""
     if not torch.backends.mkldnn.is_available():
+        return None
+    if dtype == torch.float32 and torch.backends.cpu.get_cpu_capability() != "AVX512":
         return None
     x, weight, bias = torch.ones(2, 3), torch.ones(4, 3), torch.ones(4)
     x, weight, bias = x.to(dtype), weight.to(dtype), bias.to(dtype)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from itertools import pairwise
 
-import timm
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
@@ -31,6 +30,8 @@ class TrunkStem(nn.Module):
 
     def __init__(self, width: int, trunk: str) -> None:
         super().__init__()
+        import timm  # here, for it brings torchvision and 0.2 GB
+
         self.trunk = timm.create_model(trunk, pretrained=False, num_classes=0, global_pool="")
         self.proj = nn.Linear(self.trunk.num_features, width)
 

@@ -6,6 +6,7 @@ and the attention on its results, is computed in the precision of its matrix.
 
 from __future__ import annotations
 
+from itertools import chain
 from typing import Any
 
 import torch
@@ -16,6 +17,8 @@ from promptot.backbones.products import linear, product
 
 QUICK_GELU_SCALE = 1.702
 ACTIVATIONS = ("gelu", "quick_gelu")
+ROWS = 512
+"""Rows that a frozen MLP computes at a time, so that what lies between its products stays small."""
 
 
 class Attention(nn.Module):
@@ -114,30 +117,47 @@ class _FrozenFeedForward(torch.autograd.Function):
         quick: bool,
     ) -> Tensor:
         a = QUICK_GELU_SCALE if quick else 1.0
-        width = [x.shape[-1]]
-        normed, mean, rstd = torch.native_layer_norm(x, width, a * norm_weight, a * norm_bias, eps)
-        hidden = product(normed, fc_weight, a * fc_bias)  # [..., 4W], a times that of the MLP
-        if ctx.needs_input_grad[0]:
+        rows = x.reshape(-1, x.shape[-1])
+        norm_weight_a, norm_bias_a, fc_bias_a, proj_bias_a = (
+            a * constant for constant in (norm_weight, norm_bias, fc_bias, proj_bias)
+        )
+        out = torch.empty_like(rows)
+        kept: list[list[Tensor]] = []
+        for part, into in zip(rows.split(ROWS), out.split(ROWS), strict=True):
+            normed, mean, rstd = torch.native_layer_norm(
+                part, [part.shape[-1]], norm_weight_a, norm_bias_a, eps
+            )
+            hidden = product(normed, fc_weight, fc_bias_a)  # [..., 4W], a times that of the MLP
+            if ctx.needs_input_grad[0]:
+                kept.append([mean, rstd, hidden])
+                active = F.silu(hidden) if quick else F.gelu(hidden)
+            else:
+                active = F.silu(hidden, inplace=True) if quick else F.gelu(hidden)
+            torch.add(part, product(active, proj_weight, proj_bias_a), alpha=1 / a, out=into)
+        if kept:
             ctx.save_for_backward(
-                x, mean, rstd, norm_weight, norm_bias, hidden, fc_weight, proj_weight
+                rows, norm_weight, norm_bias, fc_weight, proj_weight, *chain.from_iterable(kept)
             )
             ctx.quick = quick
-            active = F.silu(hidden) if quick else F.gelu(hidden)
-        else:
-            active = F.silu(hidden, inplace=True) if quick else F.gelu(hidden)
-        out = product(active, proj_weight, a * proj_bias)
-        return torch.add(x, out, alpha=1 / a)
+        return out.view_as(x)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        x, mean, rstd, norm_weight, norm_bias, hidden, fc_weight, proj_weight = ctx.saved_tensors
+        rows, norm_weight, norm_bias, fc_weight, proj_weight, *kept = ctx.saved_tensors
         backward = torch.ops.aten.silu_backward if ctx.quick else torch.ops.aten.gelu_backward
-        gradient = backward(product(gradients[0], proj_weight.T), hidden)
-        gradient = product(gradient, fc_weight.T).to(x.dtype)
-        through_norm, _, _ = torch.ops.aten.native_layer_norm_backward(
-            gradient, x, [x.shape[-1]], mean, rstd, norm_weight, norm_bias, [True, False, False]
-        )
-        return gradients[0] + through_norm, *[None] * 8
+        gradient = gradients[0].reshape(rows.shape)
+        out = torch.empty_like(rows)
+        parts = zip(rows.split(ROWS), gradient.split(ROWS), out.split(ROWS), strict=True)
+        for number, (part, above, into) in enumerate(parts):
+            mean, rstd, hidden = kept[3 * number : 3 * number + 3]
+            below = backward(product(above, proj_weight.T), hidden)
+            below = product(below, fc_weight.T).to(part.dtype)
+            through_norm, _, _ = torch.ops.aten.native_layer_norm_backward(
+                below, part, [part.shape[-1]], mean, rstd, norm_weight, norm_bias,
+                [True, False, False],
+            )  # fmt: skip
+            torch.add(above, through_norm, out=into)
+        return out.view_as(gradients[0]), *[None] * 8
 
 
 class Block(nn.Module):
@@ -152,9 +172,14 @@ class Block(nn.Module):
         self.ln_2 = nn.LayerNorm(width, eps=eps)
         self.mlp = MLP(width, mlp_width, activation)
 
-    def forward(self, x: Tensor) -> Tensor:  # [B, L, W] → [B, L, W]
+    def forward(self, x: Tensor, kept: int | None = None) -> Tensor:
+        """The block's output [B, L, W] of `x` [B, L, W], or only at the first `kept` positions.
+
+        All positions are attended to either way.
+        """
         q, k, v = self.attn.project(self.ln_1(x))
-        return self.feed_forward(x + self.attn.project_output(self.attn.attend(q, k, v)))
+        attended = self.attn.attend(q[:, :kept], k, v)
+        return self.feed_forward(x[:, :kept] + self.attn.project_output(attended))
 
     def read(self, x: Tensor, position: int) -> Tensor:
         """The block's output at one position, [B, 1, W], without computing the others."""
