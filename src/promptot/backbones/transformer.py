@@ -17,8 +17,9 @@ from promptot.backbones.products import linear, product
 
 QUICK_GELU_SCALE = 1.702
 ACTIVATIONS = ("gelu", "quick_gelu")
-ROWS = 512
-"""Rows that a frozen MLP computes at a time, so that what lies between its products stays small."""
+ROWS_ON_CPU = 512
+"""Rows that a frozen MLP computes at a time there: what lies between its products stays small and
+in the cache. A GPU takes all at once."""
 
 
 class Attention(nn.Module):
@@ -123,7 +124,7 @@ class _FrozenFeedForward(torch.autograd.Function):
         )
         out = torch.empty_like(rows)
         kept: list[list[Tensor]] = []
-        for part, into in zip(rows.split(ROWS), out.split(ROWS), strict=True):
+        for part, into in zip(_parts(rows), _parts(out), strict=True):
             normed, mean, rstd = torch.native_layer_norm(
                 part, [part.shape[-1]], norm_weight_a, norm_bias_a, eps
             )
@@ -147,7 +148,7 @@ class _FrozenFeedForward(torch.autograd.Function):
         backward = torch.ops.aten.silu_backward if ctx.quick else torch.ops.aten.gelu_backward
         gradient = gradients[0].reshape(rows.shape)
         out = torch.empty_like(rows)
-        parts = zip(rows.split(ROWS), gradient.split(ROWS), out.split(ROWS), strict=True)
+        parts = zip(_parts(rows), _parts(gradient), _parts(out), strict=True)
         for number, (part, above, into) in enumerate(parts):
             mean, rstd, hidden = kept[3 * number : 3 * number + 3]
             below = backward(product(above, proj_weight.T), hidden)
@@ -158,6 +159,10 @@ class _FrozenFeedForward(torch.autograd.Function):
             )  # fmt: skip
             torch.add(above, through_norm, out=into)
         return out.view_as(gradients[0]), *[None] * 8
+
+
+def _parts(rows: Tensor) -> tuple[Tensor, ...]:
+    return rows.split(ROWS_ON_CPU if rows.device.type == "cpu" else max(1, len(rows)))
 
 
 class Block(nn.Module):
