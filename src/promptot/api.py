@@ -25,7 +25,7 @@ from promptot.run import (
 )
 from promptot.run import fit as fit_task
 from promptot.tasks import Example, ImageTask, Skipped, load_folder, split_examples
-from promptot.tasks.images import UnreadableImage, image_hash
+from promptot.tasks.images import UnreadableImage
 from promptot.training.loop import Callbacks
 
 PathLike = str | os.PathLike[str]
@@ -214,6 +214,6 @@ def _trained_on(run: Path) -> set[str] | None:
 
 def _is_in(example: Example, hashes: set[str]) -> bool:
     try:
-        return image_hash(example.path) in hashes
+        return example.hash() in hashes
     except UnreadableImage:
         return False  # it will be named when its turn comes

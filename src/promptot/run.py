@@ -29,7 +29,6 @@ from promptot.recipes.loading import describe
 from promptot.recipes.schema import Recipe
 from promptot.recipes.templates import teacher_templates
 from promptot.tasks.dataset import Example, ImageTask, Skipped
-from promptot.tasks.images import image_hash
 from promptot.tasks.loader import ImageLoader
 from promptot.tasks.readable import choose_shots
 from promptot.tasks.vocabulary import load_vocabulary
@@ -118,7 +117,7 @@ def fit(
         raise PromptotError(f"The seed {seed} is out of range.", fix="Use one from 0 to 2^63 - 1.")
     drawn = choose_shots(task, recipe.data.shots, seed)
     chosen = select_classes(drawn, classes)
-    hashes = [image_hash(example.path) for example in chosen.train]
+    hashes = [example.hash() for example in chosen.train]
     identity = {
         "recipe": recipe.model_dump(mode="json"),
         "seed": seed,
