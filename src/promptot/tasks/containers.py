@@ -1,9 +1,9 @@
 """The bytes of an image, wherever they lie: a file, or a member of an archive or of a table.
 
 A place is one string, so that it can be listed in a manifest, typed in a shell and sent to another
-process: `photos/cat/1.jpg`, `photos.zip::cat/1.jpg`, `shard-000.tar::0001.jpg`, and for the cells of
-a Parquet or Arrow table `train.parquet::image::17` (file, column, row). Nothing is ever unpacked to
-the disk, and no link is followed out of an archive.
+process: `photos/cat/1.jpg`, `photos.zip::cat/1.jpg`, `shard-000.tar::0001.jpg`, and for the cells
+of a Parquet or Arrow table `train.parquet::image::17` (file, column, row). Nothing is ever unpacked
+to the disk, and no link is followed out of an archive.
 """
 
 from __future__ import annotations
