@@ -78,8 +78,8 @@ def load_task(
     """
     task = _load(source, columns, name)
     if names is not None:
-        given = isinstance(names, Mapping)
-        task = rename(task, check_names(names) if given else load_names(names))
+        read = check_names(names) if isinstance(names, Mapping) else load_names(os.fspath(names))
+        task = rename(task, read)
     return task if template is None else replace(task, template=template)
 
 

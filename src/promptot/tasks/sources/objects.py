@@ -70,7 +70,7 @@ def as_sequence(images: Any) -> Any:
             fix="Put a single image into a list: [image].",
         )
     shape = getattr(images, "shape", None)
-    if shape is not None and len(shape) == 2 and getattr(images, "dtype", None) != object:
+    if shape is not None and len(shape) == 2 and str(getattr(images, "dtype", "")) != "object":
         raise PromptotError(
             "An array of rows × columns is one grey image, or a table of numbers, but no batch.",
             fix="Give images × height × width × channels, or a list of images.",

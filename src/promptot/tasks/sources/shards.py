@@ -1,7 +1,7 @@
 """WebDataset shards: tar files in which the files of one sample share a name and follow each other.
 
 `0001.jpg` and `0001.cls` are a sample; the label may stand in `.cls` (a number or a name), in
-`.txt` (a name) or in `.json` (as "label", "class" or "class_name"). The tar files are read in place.
+`.txt` (a name) or in `.json` (as "label", "class" or "class_name"). Tar files are read in place.
 """
 
 from __future__ import annotations

@@ -101,7 +101,8 @@ def choose_columns(
             chosen[kind] = match
         elif wanted is not None or kind in needed:
             raise PromptotError(
-                f"'{where}' has no column {wanted or kind!r}; it has {', '.join(header) or 'none'}.",
+                f"'{where}' has no column '{wanted or kind}'; it has "
+                f"{', '.join(header) or 'none'}.",
                 fix=f"Call it one of {', '.join(choices)}, or say which it is with columns: "
                 f"{{{kind}: NAME}}.",
             )
@@ -161,7 +162,8 @@ def _read_text(path: Path) -> list[dict[str, Any]]:
     try:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        raise PromptotError(f"'{path}' can't be read: {error}.", fix="Save it as UTF-8.") from error
+        fix = "Save it as UTF-8."
+        raise PromptotError(f"'{path}' can't be read: {error}.", fix=fix) from error
     if path.suffix.lower() in (".jsonl", ".ndjson"):
         return [
             _json_row(line, path, n) for n, line in enumerate(text.splitlines(), 1) if line.strip()

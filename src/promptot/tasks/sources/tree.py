@@ -10,6 +10,7 @@ from promptot.errors import PromptotError
 from promptot.tasks.containers import list_tar
 
 ARCHIVES = (".zip", ".tar")
+_TOP = PurePosixPath()
 
 
 class ArchiveFolder:
@@ -18,7 +19,7 @@ class ArchiveFolder:
     Its text is the place of its bytes, such as `photos.zip::cat/1.jpg`.
     """
 
-    def __init__(self, archive: str, inside: PurePosixPath = PurePosixPath()) -> None:
+    def __init__(self, archive: str, inside: PurePosixPath = _TOP) -> None:
         self.archive = archive
         self.inside = inside
         self.children: dict[str, ArchiveFolder] = {}
