@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from promptot.backbones.load import load_backbone
     from promptot.classifier import load
     from promptot.recipes.loading import load_recipe
+    from promptot.tasks import load_task
 
 __version__ = "0.1.0"
 __all__ = [
@@ -29,6 +30,7 @@ __all__ = [
     "load",
     "load_backbone",
     "load_recipe",
+    "load_task",
 ]
 
 _LAZY = {
@@ -37,6 +39,7 @@ _LAZY = {
     "load": "promptot.classifier",
     "load_backbone": "promptot.backbones.load",
     "load_recipe": "promptot.recipes.loading",
+    "load_task": "promptot.tasks",
 }
 
 

@@ -82,6 +82,18 @@ def _json_place(path: Path | None) -> Path | None:
     return path
 
 
+DATA = (
+    "A folder of class folders, a .zip or .tar of one, a table (.csv, .jsonl, .parquet), "
+    "WebDataset shards, a saved Hugging Face data set, or a .yaml description."
+)
+Names = Annotated[
+    Path | None,
+    typer.Option("--names", metavar="FILE", help="Names of the class folders, and synonyms."),
+]
+Template = Annotated[
+    str | None,
+    typer.Option("--template", help="What the frozen model reads: 'a photo of a {}, a pet.'."),
+]
 Json = Annotated[
     Path | None,
     typer.Option(
@@ -151,8 +163,10 @@ def demo(
 
 @app.command(epilog="Example: promptot fit photos/ --out runs/photos --shots 8 --seed 1")
 def fit(
-    folder: Annotated[Path, typer.Argument(help="A folder of class folders.", metavar="DIR")],
+    data: Annotated[str, typer.Argument(help=DATA, metavar="DATA")],
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the run.")],
+    names: Names = None,
+    template: Template = None,
     backbone: BackboneName = "bundled:tiny",
     recipe: Annotated[
         str, typer.Option("--recipe", "-r", help="See `promptot recipes`; or a YAML file.")
@@ -163,7 +177,7 @@ def fit(
     classes: Annotated[Classes, typer.Option(help="Which half of the classes.")] = Classes.all,
     test_share: Annotated[
         float,
-        typer.Option(min=0, max=0.9, help="Share held out for testing if DIR has no test folder."),
+        typer.Option(min=0, max=0.9, help="Share held out for testing if DATA has no test split."),
     ] = 0.3,
     seed: Seed = 1,
     set_: Overrides = None,
@@ -174,7 +188,7 @@ def fit(
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
     json_path: Json = None,
 ) -> None:
-    """Learn prompts from a folder of images and test them beside the frozen model."""
+    """Learn prompts from your images and test them beside the frozen model."""
     from promptot.api import fit as fit_folder
     from promptot.cli.tables import score_table
     from promptot.cli.training import training_callbacks
@@ -184,8 +198,10 @@ def fit(
     try:
         with progress_bar() as bar:
             run = fit_folder(
-                folder,
+                data,
                 out,
+                names=names,
+                template=template,
                 backbone=backbone,
                 recipe=recipe,
                 shots=shots,
@@ -237,14 +253,15 @@ def fit(
 @app.command(epilog="Example: promptot evaluate runs/photos photos/")
 def evaluate(
     run: Annotated[Path, typer.Argument(help="A run folder that `fit` wrote.", metavar="RUN")],
-    folder: Annotated[Path, typer.Argument(help="A folder of class folders.", metavar="DIR")],
+    data: Annotated[str, typer.Argument(help=DATA, metavar="DATA")],
+    names: Names = None,
     backbone: AdapterBackbone = None,
     device: Device = "auto",
     precision: PrecisionName = Precision.fp32,
     workers: Workers = 0,
     json_path: Json = None,
 ) -> None:
-    """Test a run on a folder: its test folder, or every image that was not trained on."""
+    """Test a run on images: the test split, or every image that was not trained on."""
     from promptot.api import evaluate as evaluate_folder
     from promptot.cli.tables import score_table
 
@@ -252,7 +269,8 @@ def evaluate(
     with progress_bar() as bar:
         result = evaluate_folder(
             run,
-            folder,
+            data,
+            names=names,
             backbone=backbone,
             device=device,
             precision=precision.value,
@@ -263,7 +281,7 @@ def evaluate(
     if result.left_out is None:
         console.print(
             "[yellow]There is no manifest beside the adapter:[/] images that it was trained on, if "
-            "any are in the folder, were tested too."
+            "any are among these, were tested too."
         )
     elif result.left_out:
         console.print(f"Left out because the run was trained on them: {result.left_out} images.")
@@ -279,7 +297,8 @@ def predict(
         typer.Argument(help="Image files, folders of them, or patterns.", metavar="IMAGES"),
     ],
     classes: Annotated[
-        str | None, typer.Option(help="Names to choose among, by commas; any names will do.")
+        str | None,
+        typer.Option(help="Any names, by commas; synonyms of one class by bars: cat|kitten,dog."),
     ] = None,
     top_k: Annotated[int, typer.Option("--top-k", "-k", min=1, help="Names per image.")] = 3,
     format_: Annotated[Format, typer.Option("--format", "-f", help="How to print.")] = Format.table,
@@ -332,7 +351,7 @@ def benchmark(
     tasks: Annotated[
         str,
         typer.Option(
-            help="bundled:<group> or folders, by commas; all bundled groups if not given."
+            help="bundled:<group>, or what `fit` takes, by commas; all bundled groups if not given."
         ),
     ] = "",
     sources: Annotated[
@@ -496,9 +515,9 @@ def _numbers(option: str, text: str) -> list[int]:
         ) from None
 
 
-def _split_names(text: str) -> list[str]:
-    names = [name.strip() for name in text.split(",")]
-    if not all(names):
+def _split_names(text: str) -> list[tuple[str, ...]]:
+    names = [tuple(name.strip() for name in part.split("|")) for part in text.split(",")]
+    if not all(all(listed) for listed in names):
         raise PromptotError(
             f"--classes '{text}' holds an empty name.",
             fix='Put one comma between two names, as in --classes "cat,red panda".',

@@ -78,6 +78,9 @@ def fingerprint(trial: Trial) -> str:
         **{f"part {name}": (part.test, part.class_names) for name, part in trial.parts.items()},
     }
     digest = hashlib.sha256(trial.classes.encode())
+    for task in (pool, *trial.parts.values()):
+        if task.own_template or task.synonyms:  # others keep the keys that they had before
+            digest.update(json.dumps([task.own_template, dict(task.synonyms)]).encode())
     for name, (examples, class_names) in lists.items():
         digest.update(json.dumps([name, class_names]).encode())
         for example in examples:

@@ -17,7 +17,7 @@ from promptot.errors import PromptotError
 from promptot.tasks.containers import open_bytes
 from promptot.tasks.dataset import ImageTask
 from promptot.tasks.images import is_image_name
-from promptot.tasks.sources.found import Found, assemble
+from promptot.tasks.sources.found import SPLITS, Found, assemble
 from promptot.tasks.sources.table import COLUMNS, split_in_name
 from promptot.tasks.sources.tree import list_members
 
@@ -66,7 +66,8 @@ def load_shards(paths: Sequence[Path], name: str) -> ImageTask:
 
 
 def _samples(path: Path) -> Iterator[Found]:
-    split = split_in_name(path.stem) or split_in_name(path.parent.name)
+    folder = path.parent.name.casefold()
+    split = split_in_name(path.stem) or (folder if folder in SPLITS else "")
     samples: dict[str, dict[str, str]] = {}
     for member in list_members(path):
         stem, suffix = _split_name(member)
