@@ -18,11 +18,13 @@ if TYPE_CHECKING:
     from promptot.api import evaluate, fit
     from promptot.backbones.load import load_backbone
     from promptot.classifier import load
+    from promptot.estimator import PromptClassifier
     from promptot.recipes.loading import load_recipe
     from promptot.tasks import load_task
 
 __version__ = "0.1.0"
 __all__ = [
+    "PromptClassifier",
     "PromptotError",
     "__version__",
     "evaluate",
@@ -34,6 +36,7 @@ __all__ = [
 ]
 
 _LAZY = {
+    "PromptClassifier": "promptot.estimator",
     "evaluate": "promptot.api",
     "fit": "promptot.api",
     "load": "promptot.classifier",

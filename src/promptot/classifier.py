@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -92,12 +92,55 @@ class Classifier:
         Raises:
             PromptotError: a class name is empty, repeated or too long, or can't be served.
         """
-        names = self.class_names if class_names is None else as_listed(class_names)
         if top_k < 1:
             raise PromptotError(f"top_k is {top_k}.", fix="Ask for at least 1.")
-        model = self._model_for(names)
-        text = self.text_features(names)
         results: list[Prediction] = []
+        for read, names in self._answers(images, class_names, workers):
+            for image in read:
+                name = _name_of(images[len(results)], len(results))
+                if isinstance(image, Skipped):
+                    results.append(Prediction(image.path, (), (), image.reason))
+                    continue
+                values, places = image.topk(min(top_k, len(names)))
+                best = tuple(names[place] for place in places.tolist())
+                results.append(Prediction(name, best, tuple(values.tolist())))
+            progress(len(read))
+        return results
+
+    @torch.no_grad()
+    def predict_proba(
+        self,
+        images: Sequence[ImageLike],
+        class_names: Sequence[str | Sequence[str]] | None = None,
+        workers: int = 0,
+    ) -> tuple[Tensor, tuple[Skipped, ...]]:
+        """The probability of every class for each image.
+
+        Arguments and errors are those of `predict`.
+
+        Returns:
+            probabilities [N, C] in the order of the images and of the names, NaN for an image that
+            can't be read; and those images.
+        """
+        rows: list[Tensor] = []
+        skipped: list[Skipped] = []
+        names: tuple[str, ...] = self._model_for(self._listed(class_names)).class_names
+        for read, _ in self._answers(images, class_names, workers):
+            skipped += [image for image in read if isinstance(image, Skipped)]
+            unknown = torch.full((len(names),), torch.nan)
+            rows += [unknown if isinstance(image, Skipped) else image for image in read]
+        return torch.stack(rows) if rows else torch.empty(0, len(names)), tuple(skipped)
+
+    def _answers(
+        self,
+        images: Sequence[ImageLike],
+        class_names: Sequence[str | Sequence[str]] | None,
+        workers: int,
+    ) -> Iterator[tuple[list[Tensor | Skipped], tuple[str, ...]]]:
+        """Batch by batch, each image's probabilities [C], and the names of the classes."""
+        listed = self._listed(class_names)
+        model = self._model_for(listed)
+        text = self.text_features(listed)
         loader = DataLoader(
             _Opened(images, model.backbone.preprocess.test()),
             batch_size=self.batch_size,
@@ -107,29 +150,16 @@ class Classifier:
         )
         for opened in loader:
             read = [image for image in opened if isinstance(image, Tensor)]
-            rows = iter(self._likeliest(model, text, read, min(top_k, len(names))))
-            for image in opened:
-                name = _name_of(images[len(results)], len(results))
-                if isinstance(image, Tensor):
-                    likeliest = next(rows)
-                    results.append(Prediction(name, *likeliest))
-                else:
-                    results.append(Prediction(image.path, (), (), image.reason))
-            progress(len(opened))
-        return results
+            if read:
+                features = model.encode_images(torch.stack(read).to(model.backbone.device))
+                found = iter(model.logits(features, text).softmax(dim=1).cpu())
+            yield (
+                [next(found) if isinstance(image, Tensor) else image for image in opened],
+                model.class_names,
+            )
 
-    def _likeliest(
-        self, model: PromptedModel, text: Tensor | None, images: list[Tensor], k: int
-    ) -> list[tuple[tuple[str, ...], tuple[float, ...]]]:
-        """Names and probabilities of the k likeliest classes of each image [3, R, R]."""
-        if not images:
-            return []
-        features = model.encode_images(torch.stack(images).to(model.backbone.device))
-        values, places = model.logits(features, text).softmax(dim=1).cpu().topk(k)
-        return [
-            (tuple(model.class_names[place] for place in best), tuple(row))
-            for row, best in zip(values.tolist(), places.tolist(), strict=True)
-        ]
+    def _listed(self, class_names: Sequence[str | Sequence[str]] | None) -> Listed:
+        return self.class_names if class_names is None else as_listed(class_names)
 
     def text_features(self, class_names: Listed) -> Tensor | None:
         """The prompted features [C, D] of class names; None where each image has its own text.
