@@ -81,8 +81,9 @@ class OfNumbers(PromptClassifier):
 
 
 @pytest.fixture(autouse=True)
-def _use(backbone: Backbone) -> None:
+def _use(backbone: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
     BACKBONE[:] = [backbone]
+    monkeypatch.setattr("promptot.probe.STRENGTHS", (1.0, 1000.0))  # or 13 fits for each
 
 
 def name_of(check: Callable[..., None]) -> str:

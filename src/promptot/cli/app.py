@@ -21,6 +21,17 @@ from promptot.cli.console import (
     show_skipped,
     write_result,
 )
+from promptot.cli.data import data as data_app
+from promptot.cli.options import (
+    BackboneName,
+    Data,
+    Device,
+    Json,
+    Names,
+    Template,
+    TestShare,
+    Workers,
+)
 from promptot.errors import PromptotError
 
 if TYPE_CHECKING:
@@ -35,6 +46,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+app.add_typer(data_app, name="data")
 
 
 class Classes(str, Enum):
@@ -76,35 +88,7 @@ class Precision(str, Enum):
     bf16 = "bf16"
 
 
-def _json_place(path: Path | None) -> Path | None:
-    if path is not None and path.is_dir():
-        raise typer.BadParameter(f"'{path}' is a folder; give a file, or '-'.")
-    return path
-
-
-DATA = (
-    "A folder of class folders, a .zip or .tar of one, a table (.csv, .jsonl, .parquet), "
-    "WebDataset shards, a saved Hugging Face data set, or a .yaml description."
-)
-Names = Annotated[
-    Path | None,
-    typer.Option("--names", metavar="FILE", help="Names of the class folders, and synonyms."),
-]
-Template = Annotated[
-    str | None,
-    typer.Option("--template", help="What the frozen model reads: 'a photo of a {}, a pet.'."),
-]
-Json = Annotated[
-    Path | None,
-    typer.Option(
-        "--json",
-        metavar="PATH",
-        callback=_json_place,
-        help="Also write the result as JSON ('-': to standard output, the rest to standard error).",
-    ),
-]
 Seed = Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Of shots, start and order.")]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:<index> or mps.")]
 PrecisionName = Annotated[
     Precision, typer.Option("--precision", help="Of the matrices in both towers.")
 ]
@@ -112,8 +96,6 @@ AdapterBackbone = Annotated[
     str | None,
     typer.Option("--backbone", "-b", help="Where the adapter belongs, unless its own name for it."),
 ]
-BackboneName = Annotated[str, typer.Option("--backbone", "-b", help="See `promptot backbones`.")]
-Workers = Annotated[int, typer.Option(min=0, help="Processes that load images.")]
 Overrides = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Replace a recipe's value; repeatable."),
@@ -163,7 +145,7 @@ def demo(
 
 @app.command(epilog="Example: promptot fit photos/ --out runs/photos --shots 8 --seed 1")
 def fit(
-    data: Annotated[str, typer.Argument(help=DATA, metavar="DATA")],
+    data: Data,
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the run.")],
     names: Names = None,
     template: Template = None,
@@ -175,10 +157,7 @@ def fit(
         int | None, typer.Option(min=1, help="Images per class; the recipe's unless given.")
     ] = None,
     classes: Annotated[Classes, typer.Option(help="Which half of the classes.")] = Classes.all,
-    test_share: Annotated[
-        float,
-        typer.Option(min=0, max=0.9, help="Share held out for testing if DATA has no test split."),
-    ] = 0.3,
+    test_share: TestShare = 0.3,
     seed: Seed = 1,
     set_: Overrides = None,
     device: Device = "auto",
@@ -253,7 +232,7 @@ def fit(
 @app.command(epilog="Example: promptot evaluate runs/photos photos/")
 def evaluate(
     run: Annotated[Path, typer.Argument(help="A run folder that `fit` wrote.", metavar="RUN")],
-    data: Annotated[str, typer.Argument(help=DATA, metavar="DATA")],
+    data: Data,
     names: Names = None,
     backbone: AdapterBackbone = None,
     device: Device = "auto",
