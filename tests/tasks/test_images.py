@@ -355,4 +355,4 @@ def test_16_bits_a_colour(tmp_path: Path) -> None:
     header = struct.pack(">IIBBBBB", 2, 1, 16, 2, 0, 0, 0)
     data = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(row)) + chunk(b"IEND", b"")
     (tmp_path / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n" + data)
-    assert list(load_image(tmp_path / "a.png").getdata()) == [(255, 0, 128), (1, 255, 0)]
+    assert np.asarray(load_image(tmp_path / "a.png")).tolist() == [[[255, 0, 128], [1, 255, 0]]]

@@ -37,7 +37,7 @@ def test_arrays_and_tensors(values: Any, expected: np.ndarray) -> None:
 
 def test_a_transparent_array_lies_on_white() -> None:
     image = load_image(np.dstack([RGB, np.zeros((3, 4), np.uint8)]))
-    assert set(image.getdata()) == {(255, 255, 255)}
+    assert np.asarray(image).min() == 255
 
 
 @pytest.mark.parametrize(
@@ -54,7 +54,7 @@ def test_a_transparent_array_lies_on_white() -> None:
         (np.full((4, 4), "x"), "no image"),
         (np.zeros((2, 500)), "too narrow"),
         (None, "there is no image"),
-        (b"", "text"),
+        (b"", "empty"),
     ],
 )
 def test_what_is_no_image(values: Any, part: str) -> None:

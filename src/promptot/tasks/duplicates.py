@@ -9,11 +9,12 @@ import numpy as np
 from PIL import Image
 from scipy.fft import dctn
 
-BITS_APART = 8
-"""Of 64 bits of a perceptual hash, how many may differ; unrelated pictures differ in about 32."""
-PIXELS_APART = 10.0
+SHAPE = 0.97
+"""The least cosine between the low frequencies of two copies."""
+COLOUR = 8.0
 """How much two small copies may differ, as a mean over pixels and colours, of 255."""
 _SIDE = 16
+_PLAIN = 64.0  # a picture whose low frequencies are weaker than this is told by its colours
 _BLOCK = 1024
 
 
@@ -22,42 +23,51 @@ class Print:
     """What a picture is compared by.
 
     Attributes:
-        bits: its perceptual hash, [64] of ±1: the signs of its 8 × 8 lowest frequencies (a discrete
-            cosine transform of its 32 × 32 greys) against their median.
+        shape: its 8 × 8 lowest frequencies (a discrete cosine transform of its 32 × 32 greys)
+            without the mean, and a constant, to length 1, [64]: a perceptual hash before it is
+            rounded to bits, since the sign of a frequency that is hardly there says nothing.
         small: its colours at 16 × 16, [768].
     """
 
-    bits: np.ndarray
+    shape: np.ndarray
     small: np.ndarray
 
 
 def print_of(image: Image.Image) -> Print:
     """The fingerprint of an RGB image."""
     grey = image.convert("L").resize((32, 32), Image.Resampling.BOX)
-    low = dctn(np.asarray(grey, dtype=np.float32), norm="ortho")[:8, :8].ravel()
-    bits = np.where(low > np.median(low[1:]), 1, -1).astype(np.float32)
+    shape = dctn(np.asarray(grey, dtype=np.float32), norm="ortho")[:8, :8].ravel()
+    shape[0] = _PLAIN
     small = image.resize((_SIDE, _SIDE), Image.Resampling.BOX)
-    return Print(bits, np.asarray(small, dtype=np.float32).ravel())
+    colours = np.asarray(small, dtype=np.float32).ravel()
+    return Print(shape / np.linalg.norm(shape), colours)
 
 
 def find_pairs(prints: Sequence[Print]) -> list[tuple[int, int]]:
-    """Every two images that show the same picture, as positions (the smaller one first).
+    """Pairs of images that show the same picture, as positions, the smaller one first.
 
-    Both tests must agree: hashes that differ in at most `BITS_APART` bits, and small copies that
-    differ by at most `PIXELS_APART`. N images cost N²/2 comparisons of 64 bits, done as matrix
+    Both tests must agree: `SHAPE` and `COLOUR`. Of images whose prints are equal, each is paired
+    with the first only. N different images cost N²/2 comparisons of 64 numbers, done as matrix
     products of a thousand rows at a time.
     """
-    if not prints:
-        return []
-    bits = np.stack([one.bits for one in prints])  # [N, 64]
+    first: dict[bytes, int] = {}
     pairs: list[tuple[int, int]] = []
-    for start in range(0, len(bits), _BLOCK):
-        alike = bits[start : start + _BLOCK] @ bits[start:].T  # 64 − 2 · bits apart
-        rows, columns = np.nonzero(alike >= 64 - 2 * BITS_APART)
-        for i, j in zip((rows + start).tolist(), (columns + start).tolist(), strict=True):
-            if i < j and np.abs(prints[i].small - prints[j].small).mean() <= PIXELS_APART:
-                pairs.append((i, j))
-    return pairs
+    for place, one in enumerate(prints):
+        known = first.setdefault(one.shape.tobytes() + one.small.tobytes(), place)
+        if known != place:
+            pairs.append((known, place))
+    places = list(first.values())
+    if not places:
+        return []
+    shapes = np.stack([prints[place].shape for place in places])  # [N, 64]
+    for start in range(0, len(places), _BLOCK):
+        alike = shapes[start : start + _BLOCK] @ shapes[start:].T
+        rows, columns = np.nonzero(np.triu(alike >= SHAPE, k=1))
+        for row, column in zip(rows.tolist(), columns.tolist(), strict=True):
+            one, other = places[start + row], places[start + column]
+            if np.abs(prints[one].small - prints[other].small).mean() <= COLOUR:
+                pairs.append((one, other))
+    return sorted(pairs)
 
 
 def group(pairs: Iterable[tuple[int, int]]) -> list[list[int]]:

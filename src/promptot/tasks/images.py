@@ -78,6 +78,8 @@ def load_image(image: ImageLike, name: str | None = None) -> Image.Image:
             with open_bytes(os.fspath(image)) as file:
                 return _decode(file, called)
         if isinstance(image, bytes | bytearray | memoryview):
+            if not image:
+                raise UnreadableImage(called, "the file is empty")
             return _decode(io.BytesIO(image), called)
         if isinstance(image, Image.Image):
             return _from_pillow(image, called)

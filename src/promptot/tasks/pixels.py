@@ -28,9 +28,9 @@ def from_array(values: Any) -> Image.Image:
     """An array or tensor as an image.
 
     Args:
-        values: [H, W], [H, W, C] or, where that can't be meant, [C, H, W], with C of 1 (grey), 3
-            (RGB) or 4 (with transparency); 8 or 16 bits, other integers from 0 to 255, booleans,
-            or floats from 0 to 1.
+        values: [H, W], or with C channels, 1 (grey), 3 (RGB) or 4 (with transparency): arrays
+            [H, W, C], tensors [C, H, W], either in the other's order where its own can't be meant;
+            8 or 16 bits, other integers from 0 to 255, booleans, or floats from 0 to 1.
 
     Raises:
         ValueError: it is none of these; the text is a clause that says why.
@@ -39,10 +39,10 @@ def from_array(values: Any) -> Image.Image:
         >>> from_array(np.array([[0.0, 1.0]])).getpixel((1, 0))
         255
     """
-    if hasattr(values, "detach"):  # a tensor, which may lie on another device
-        values = values.detach().cpu()
-    array = np.asarray(values)
-    if array.ndim == 3 and array.shape[2] not in CHANNELS and array.shape[0] in CHANNELS:
+    tensor = hasattr(values, "detach")
+    array = np.asarray(values.detach().cpu() if tensor else values)
+    channels_first = array.ndim == 3 and array.shape[0] in CHANNELS
+    if channels_first and (tensor or array.shape[2] not in CHANNELS):
         array = np.moveaxis(array, 0, 2)
     if array.ndim == 3 and array.shape[2] == 1:
         array = array[:, :, 0]
