@@ -96,8 +96,7 @@ def checks() -> list[Any]:
         warnings.simplefilter("ignore")
         found = [check for _, check in estimator_checks_generator(estimator, legacy=True)]
     marks = [
-        [pytest.mark.slow] if set(check.keywords) & {"readonly_memmap", "X_dtype"} else []
-        for check in found
+        [pytest.mark.slow] if name_of(check) == "check_classifiers_train" else [] for check in found
     ]
     return [
         pytest.param(check, id=f"{name_of(check)}-{i}", marks=marks[i])
