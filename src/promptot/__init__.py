@@ -18,10 +18,13 @@ if TYPE_CHECKING:
     from promptot.api import evaluate, fit
     from promptot.backbones.load import load_backbone
     from promptot.classifier import load
+    from promptot.estimator import PromptClassifier
     from promptot.recipes.loading import load_recipe
+    from promptot.tasks import load_task
 
 __version__ = "0.1.0"
 __all__ = [
+    "PromptClassifier",
     "PromptotError",
     "__version__",
     "evaluate",
@@ -29,14 +32,17 @@ __all__ = [
     "load",
     "load_backbone",
     "load_recipe",
+    "load_task",
 ]
 
 _LAZY = {
+    "PromptClassifier": "promptot.estimator",
     "evaluate": "promptot.api",
     "fit": "promptot.api",
     "load": "promptot.classifier",
     "load_backbone": "promptot.backbones.load",
     "load_recipe": "promptot.recipes.loading",
+    "load_task": "promptot.tasks",
 }
 
 

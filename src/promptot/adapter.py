@@ -22,8 +22,9 @@ from promptot.model import PromptedModel
 from promptot.probe import LinearHead
 from promptot.prompts import DESIGNS, PromptDesign
 
-FORMAT_VERSION = 2
-"""1 (promptot 0.1.0) knew the design "ivlp" only, and one template; it is read as it stands."""
+FORMAT_VERSION = 3
+"""1 (promptot 0.1.0) knew the design "ivlp" only, and one template; 2 knew no synonyms. Both are
+read as they stand."""
 TENSORS = "prompts.safetensors"
 CARD = "card.json"
 LARGEST_CARD = 64 * 2**20  # bytes; a card holds names and numbers
@@ -72,6 +73,7 @@ class Card(_Part):
     prompts: LearnedShape
     class_names: tuple[str, ...]
     template: str | tuple[str, ...]
+    synonyms: dict[str, tuple[str, ...]] = {}
     recipe: dict[str, Any] = {}
     metrics: dict[str, float] = {}
     versions: dict[str, str] = {}
@@ -85,6 +87,7 @@ def save_adapter(
     class_names: tuple[str, ...],
     template: str | tuple[str, ...],
     *,
+    synonyms: Mapping[str, tuple[str, ...]] | None = None,
     recipe: Mapping[str, Any] | None = None,
     metrics: Mapping[str, float] | None = None,
     versions: Mapping[str, str] | None = None,
@@ -95,7 +98,7 @@ def save_adapter(
 
     Args:
         learned: prompts or a linear head, as `PromptedModel.learned` gives them.
-        backbone, class_names, template: of the model.
+        backbone, class_names, template, synonyms: of the model.
         recipe, metrics, versions: for the card.
 
     Raises:
@@ -108,6 +111,7 @@ def save_adapter(
         prompts=_describe(learned),
         class_names=class_names,
         template=template,
+        synonyms=dict(synonyms or {}),
         recipe=dict(recipe or {}),
         metrics=dict(metrics or {}),
         versions=dict(versions or {}),
@@ -191,7 +195,9 @@ def build_model(card: Card, learned: Learned, backbone: Backbone) -> PromptedMod
         learned.to(backbone.device)
     head = learned if isinstance(learned, LinearHead) else None
     prompts = None if isinstance(learned, LinearHead) else learned
-    return PromptedModel(backbone, prompts, card.class_names, card.template, head=head)
+    return PromptedModel(
+        backbone, prompts, card.class_names, card.template, head=head, synonyms=card.synonyms
+    )
 
 
 def check_backbone(card: Card, backbone: Backbone) -> None:

@@ -1,11 +1,11 @@
-"""The commands as functions: `fit` and `evaluate` on folders of images."""
+"""The commands as functions: `fit` and `evaluate` on images wherever they are."""
 
 from __future__ import annotations
 
 import contextlib
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -24,17 +24,20 @@ from promptot.run import (
     evaluation_loader,
 )
 from promptot.run import fit as fit_task
-from promptot.tasks import Example, ImageTask, Skipped, load_folder, split_examples
-from promptot.tasks.images import UnreadableImage, image_hash
+from promptot.tasks import Example, ImageTask, Skipped, load_task, split_examples
+from promptot.tasks.images import UnreadableImage
 from promptot.training.loop import Callbacks
 
 PathLike = str | os.PathLike[str]
+Names = PathLike | Mapping[Any, Any]
 
 
 def fit(
-    data: PathLike | ImageTask,
+    data: Any,
     out: PathLike,
     *,
+    names: Names | None = None,
+    template: str | None = None,
     backbone: str | Backbone = "bundled:tiny",
     recipe: str | Recipe = "prompt-ot",
     shots: int | None = None,
@@ -52,14 +55,18 @@ def fit(
     """Learn prompts from images, test them beside the frozen model, and write a run folder.
 
     Args:
-        data: a folder of class folders (with or without train/val/test folders above), or a task.
+        data: a folder of class folders (with or without train/val/test folders above), or anything
+            else that `load_task` takes: an archive, a table, shards, data sets, arrays.
         out: the run folder.
+        names: what the classes are called, and their synonyms; see `load_task`.
+        template: the sentence that the frozen model reads, with `{}` for the name; by default the
+            task's own, else the recipe's.
         backbone: a name (see `load_backbone`) or a loaded backbone.
         recipe: a name, a YAML file, or a loaded recipe.
         shots: images per class; by default the recipe's number.
         classes: "all", or one half of them: "base" or "novel".
-        test_share: share of each class held out for testing if the folder has no such split;
-            which images that are depends on the folder alone, not on the seed.
+        test_share: share of each class held out for testing if the data have no such split; which
+            images that are depends on the data alone, not on the seed. A task is not divided.
         seed: of the shots, the start and the order of training.
         overrides: recipe values, such as "optim.lr=0.002".
         device: see `pick_device`; it and `precision` do not touch a loaded backbone.
@@ -74,19 +81,12 @@ def fit(
     if not isinstance(recipe, Recipe):
         extra = [] if shots is None else [f"data.shots={shots}"]
         recipe = load_recipe(os.fspath(recipe), [*overrides, *extra])
-    if isinstance(data, ImageTask):
-        task = data
-    else:
-        task = load_folder(data, recipe.data.template)
-        place = Path(out).resolve()
-        if Path(data).resolve() in (place, *place.parents):
-            raise PromptotError(
-                f"The run folder '{out}' lies in the image folder '{data}', where folders are "
-                "classes.",
-                fix="Choose a place outside it.",
-            )
-        if test_share > 0:
-            task = split_examples(task, seed=0, fractions=(1 - test_share, 0.0, test_share))
+    task = load_task(data, names=names, template=template)
+    if not isinstance(data, ImageTask):
+        task = replace(task, template=task.own_template or recipe.data.template)
+        if isinstance(data, str | os.PathLike):
+            _check_apart(Path(out), Path(data))
+        task = hold_out(task, test_share)
     check_run_folder(Path(out), overwrite, resume)
     if not isinstance(backbone, Backbone):
         backbone = load_backbone(backbone, pick_device(device), precision)
@@ -104,13 +104,30 @@ def fit(
     )
 
 
+def hold_out(task: ImageTask, test_share: float) -> ImageTask:
+    """The task with a share of each class for testing, where it has no such split; see `fit`."""
+    if test_share <= 0:
+        return task
+    return split_examples(task, seed=0, fractions=(1 - test_share, 0.0, test_share))
+
+
+def _check_apart(out: Path, data: Path) -> None:
+    place = out.resolve()
+    if data.is_dir() and data.resolve() in (place, *place.parents):
+        raise PromptotError(
+            f"The run folder '{out}' lies in the image folder '{data}', where folders are classes.",
+            fix="Choose a place outside it.",
+        )
+
+
 @dataclass(frozen=True, eq=False)
 class Evaluation:
     """How a run does on a folder.
 
     Attributes:
-        scores: over all class names of the folder under "all classes"; if some of them were not
-            trained on, also over "trained classes" and over "other classes" alone.
+        scores: over all class names of the data under "all classes"; if some of them were not
+            trained on, also over "trained classes" and over "other classes" alone; and for each
+            domain, if the data tell several apart.
         skipped: images that could not be read.
         left_out: number of images left out because the run was trained on them; None if that is
             not known, for an adapter without its run's manifest.
@@ -130,24 +147,26 @@ class Evaluation:
 
 def evaluate(
     run: PathLike,
-    data: PathLike | ImageTask,
+    data: Any,
     *,
+    names: Names | None = None,
     backbone: str | Backbone | None = None,
     device: str = "auto",
     precision: str = "fp32",
     workers: int = 0,
     progress: Callable[[str, int, int], None] = lambda what, done, total: None,
 ) -> Evaluation:
-    """Test a run on a folder of class folders: on its test images, or on all if it has no splits.
+    """Test a run on images wherever they are: on the test split, or on all if there are no splits.
 
-    Images that the run was trained on are left out: they are known by their bytes, so it does not
-    matter where they lie by now. The folder's class names need not be those of the training.
+    `data` and `names` are what `load_task` takes. Images that the run was trained on are left out:
+    they are known by their bytes, so it does not matter where they lie by now. The class names need
+    not be those of the training.
 
     Raises:
         PromptotError: with what to do about it.
     """
     classifier = load(run, backbone, pick_device(device), precision)
-    task = data if isinstance(data, ImageTask) else load_folder(data)
+    task = load_task(data, names=names)
     examples = task.test or (*task.train, *task.validation)
     trained = _trained_on(Path(run))
     fresh = tuple(example for example in examples if not (trained and _is_in(example, trained)))
@@ -163,6 +182,8 @@ def evaluate(
     parts = {"all classes": whole}
     if seen and other:
         parts |= {"trained classes": whole.select(seen), "other classes": whole.select(other)}
+    if len(whole.domains) > 1:
+        parts |= {f"domain {domain}": whole.in_domain(domain) for domain in whole.domains}
 
     served = {
         name: part
@@ -176,7 +197,7 @@ def evaluate(
     skipped: dict[str, Skipped] = {}
     for name, part in served.items():
         loader = evaluation_loader(classifier.model.backbone, part.test, workers)
-        model = classifier.model.for_classes(part.class_names)
+        model = classifier.model.for_classes(part.class_names, synonyms=part.synonyms)
         done = 0
 
         def count(images: int, name: str = name, total: int = len(part.test)) -> None:
@@ -214,6 +235,6 @@ def _trained_on(run: Path) -> set[str] | None:
 
 def _is_in(example: Example, hashes: set[str]) -> bool:
     try:
-        return image_hash(example.path) in hashes
+        return example.hash() in hashes
     except UnreadableImage:
         return False  # it will be named when its turn comes

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
@@ -18,12 +17,13 @@ from promptot.errors import PromptotError
 from promptot.model import PromptedModel
 from promptot.run import ADAPTER
 from promptot.tasks.dataset import Skipped
-from promptot.tasks.images import UnreadableImage, load_image
+from promptot.tasks.images import ImageLike, UnreadableImage, load_image
 from promptot.tasks.loader import Transform
 from promptot.tasks.names import check_class_names
 
 KEPT_LISTS = 8
-ImageLike = str | os.PathLike[str] | Image.Image
+Listed = tuple[str | tuple[str, ...], ...]
+"""Class names; several in one place are names of the same class."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class Classifier:
         self.card = card
         self.batch_size = batch_size
         self._text_features: dict[Hashable, Tensor | None] = {}
-        self._models: dict[tuple[str, ...], PromptedModel] = {}
+        self._models: dict[Listed, PromptedModel] = {}
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -69,7 +69,7 @@ class Classifier:
     def predict(
         self,
         images: Sequence[ImageLike],
-        class_names: Sequence[str] | None = None,
+        class_names: Sequence[str | Sequence[str]] | None = None,
         top_k: int = 1,
         progress: Callable[[int], None] = lambda images: None,
         workers: int = 0,
@@ -77,9 +77,10 @@ class Classifier:
         """The likeliest classes of each image.
 
         Args:
-            images: paths or PIL images.
+            images: paths, PIL images, arrays, …; see `ImageLike`.
             class_names: names to choose among; they need not be those of the training, unless what
-                was learned is specific to its classes.
+                was learned is specific to its classes. Several names in a tuple or list are
+                synonyms: their features are averaged, and the first one names the class.
             top_k: how many to give.
             progress: called after each batch with the number of images in it.
             workers: processes that read images while the model works; worth their start from some
@@ -91,12 +92,55 @@ class Classifier:
         Raises:
             PromptotError: a class name is empty, repeated or too long, or can't be served.
         """
-        names = self.class_names if class_names is None else tuple(class_names)
         if top_k < 1:
             raise PromptotError(f"top_k is {top_k}.", fix="Ask for at least 1.")
-        model = self._model_for(names)
-        text = self.text_features(names)
         results: list[Prediction] = []
+        for read, names in self._answers(images, class_names, workers):
+            for image in read:
+                name = _name_of(images[len(results)], len(results))
+                if isinstance(image, Skipped):
+                    results.append(Prediction(image.path, (), (), image.reason))
+                    continue
+                values, places = image.topk(min(top_k, len(names)))
+                best = tuple(names[place] for place in places.tolist())
+                results.append(Prediction(name, best, tuple(values.tolist())))
+            progress(len(read))
+        return results
+
+    @torch.no_grad()
+    def predict_proba(
+        self,
+        images: Sequence[ImageLike],
+        class_names: Sequence[str | Sequence[str]] | None = None,
+        workers: int = 0,
+    ) -> tuple[Tensor, tuple[Skipped, ...]]:
+        """The probability of every class for each image.
+
+        Arguments and errors are those of `predict`.
+
+        Returns:
+            probabilities [N, C] in the order of the images and of the names, NaN for an image that
+            can't be read; and those images.
+        """
+        rows: list[Tensor] = []
+        skipped: list[Skipped] = []
+        names: tuple[str, ...] = self._model_for(self._listed(class_names)).class_names
+        for read, _ in self._answers(images, class_names, workers):
+            skipped += [image for image in read if isinstance(image, Skipped)]
+            unknown = torch.full((len(names),), torch.nan)
+            rows += [unknown if isinstance(image, Skipped) else image for image in read]
+        return torch.stack(rows) if rows else torch.empty(0, len(names)), tuple(skipped)
+
+    def _answers(
+        self,
+        images: Sequence[ImageLike],
+        class_names: Sequence[str | Sequence[str]] | None,
+        workers: int,
+    ) -> Iterator[tuple[list[Tensor | Skipped], tuple[str, ...]]]:
+        """Batch by batch, each image's probabilities [C], and the names of the classes."""
+        listed = self._listed(class_names)
+        model = self._model_for(listed)
+        text = self.text_features(listed)
         loader = DataLoader(
             _Opened(images, model.backbone.preprocess.test()),
             batch_size=self.batch_size,
@@ -106,31 +150,18 @@ class Classifier:
         )
         for opened in loader:
             read = [image for image in opened if isinstance(image, Tensor)]
-            rows = iter(self._likeliest(model, text, read, min(top_k, len(names))))
-            for image in opened:
-                name = _name_of(images[len(results)], len(results))
-                if isinstance(image, Tensor):
-                    likeliest = next(rows)
-                    results.append(Prediction(name, *likeliest))
-                else:
-                    results.append(Prediction(image.path, (), (), image.reason))
-            progress(len(opened))
-        return results
+            if read:
+                features = model.encode_images(torch.stack(read).to(model.backbone.device))
+                found = iter(model.logits(features, text).softmax(dim=1).cpu())
+            yield (
+                [next(found) if isinstance(image, Tensor) else image for image in opened],
+                model.class_names,
+            )
 
-    def _likeliest(
-        self, model: PromptedModel, text: Tensor | None, images: list[Tensor], k: int
-    ) -> list[tuple[tuple[str, ...], tuple[float, ...]]]:
-        """Names and probabilities of the k likeliest classes of each image [3, R, R]."""
-        if not images:
-            return []
-        features = model.encode_images(torch.stack(images).to(model.backbone.device))
-        values, places = model.logits(features, text).softmax(dim=1).cpu().topk(k)
-        return [
-            (tuple(model.class_names[place] for place in best), tuple(row))
-            for row, best in zip(values.tolist(), places.tolist(), strict=True)
-        ]
+    def _listed(self, class_names: Sequence[str | Sequence[str]] | None) -> Listed:
+        return self.class_names if class_names is None else as_listed(class_names)
 
-    def text_features(self, class_names: tuple[str, ...]) -> Tensor | None:
+    def text_features(self, class_names: Listed) -> Tensor | None:
         """The prompted features [C, D] of class names; None where each image has its own text.
 
         They are computed once, and again when the prompts, the template or the backbone change.
@@ -152,13 +183,16 @@ class Classifier:
                 del self._text_features[next(iter(self._text_features))]
         return self._text_features[key]
 
-    def _model_for(self, class_names: tuple[str, ...]) -> PromptedModel:
+    def _model_for(self, class_names: Listed) -> PromptedModel:
         """The model over these names; those of the last few lists are kept."""
         if class_names == self.class_names:
             return self.model
         if class_names not in self._models:
-            check_class_names(class_names)
-            self._models[class_names] = self.model.for_classes(class_names)
+            listed = [(name,) if isinstance(name, str) else name for name in class_names]
+            check_class_names(name for names in listed for name in names or [""])
+            synonyms = {names[0]: names[1:] for names in listed if len(names) > 1}
+            own = [names[0] for names in listed]
+            self._models[class_names] = self.model.for_classes(own, synonyms=synonyms)
             while len(self._models) > KEPT_LISTS:
                 del self._models[next(iter(self._models))]
         return self._models[class_names]
@@ -176,8 +210,7 @@ class _Opened(Dataset[Tensor | Skipped]):
     def __getitem__(self, index: int) -> Tensor | Skipped:
         image = self.images[index]
         try:
-            opened = image if isinstance(image, Image.Image) else load_image(os.fspath(image))
-            return self.preprocess(opened.convert("RGB"))
+            return self.preprocess(load_image(image, _name_of(image, index)))
         except UnreadableImage as error:
             return Skipped(error.path, error.reason)
 
@@ -212,4 +245,10 @@ def adapter_folder(run: str | os.PathLike[str]) -> Path:
 
 
 def _name_of(image: ImageLike, position: int) -> str:
-    return f"image {position}" if isinstance(image, Image.Image) else os.fspath(image)
+    """A path, or "image <position>"."""
+    return os.fspath(image) if isinstance(image, str | os.PathLike) else f"image {position}"
+
+
+def as_listed(class_names: Sequence[str | Sequence[str]]) -> Listed:
+    """Class names, or lists of a name and its synonyms, as something that can be a key."""
+    return tuple(n if isinstance(n, str) else tuple(n) for n in class_names)

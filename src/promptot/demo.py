@@ -31,7 +31,6 @@ from promptot.reports import (
 from promptot.run import adapt, evaluation_loader, training_loader, versions
 from promptot.tasks.bundled import load_bundled, load_bundled_others
 from promptot.tasks.dataset import ImageTask
-from promptot.tasks.images import load_image
 from promptot.tasks.loader import Batch
 from promptot.training.loop import Callbacks
 from promptot.training.records import EpochRecord, Log
@@ -299,7 +298,7 @@ def _examples(
             example = task.test[index]
             chosen.append(
                 ExampleImage(
-                    image=load_image(example.path),
+                    image=example.load(),
                     label=task.class_names[example.label],
                     answers=[
                         Answer(name, _top(scores[part].student[index], task.class_names))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import torch
@@ -39,6 +39,9 @@ class PromptedModel(nn.Module):
         head: a linear classifier of the frozen image features.
         trained_names: the names that class-specific prompts or the head belong to, in their order;
             by default `class_names`.
+        synonyms: other names of a class, by its name; both models read all of them, and the class's
+            text feature is the normalised mean of their normalised features. A synonym that is
+            itself one of `class_names` is left out.
 
     Raises:
         PromptotError: a name is empty or too long, what was learned is specific to other classes,
@@ -57,6 +60,7 @@ class PromptedModel(nn.Module):
         vocabulary: Sequence[str] = (),
         head: LinearHead | None = None,
         trained_names: Sequence[str] | None = None,
+        synonyms: Mapping[str, Sequence[str]] | None = None,
     ) -> None:
         super().__init__()
         self.backbone = backbone
@@ -66,7 +70,9 @@ class PromptedModel(nn.Module):
         self.template = template if isinstance(template, str) else tuple(template)
         self.vocabulary = tuple(vocabulary)
         self.trained_names = self.class_names if trained_names is None else tuple(trained_names)
+        self.synonyms = {name: tuple(others) for name, others in (synonyms or {}).items()}
         self._rows = self._select_rows()
+        self.read_names, self._class_of_name = self._list_names()
         if self.vocabulary and prompts is not None and prompts.classes is not None:
             raise PromptotError(
                 "Class-specific prompts have no context for anchor words.",
@@ -77,7 +83,7 @@ class PromptedModel(nn.Module):
 
         tokens = self.prompt_tokens()
         self._context = tokens.text[0].shape[-2] if tokens.text else 0
-        self._names = self._tokenize(self.class_names) if self._context else []
+        self._names = self._tokenize(self.read_names) if self._context else []
         self._words: list[list[int]] | None = None  # of the vocabulary, once they are needed
         self.text = backbone.pack_names(self._names) if self._context else None
         if self.text is None and head is None:
@@ -86,9 +92,13 @@ class PromptedModel(nn.Module):
     def prompt_tokens(self) -> PromptTokens:
         """This step's prompts; class-specific ones are those of `class_names`."""
         tokens = PromptTokens() if self.prompts is None else self.prompts()
-        if self._rows is None or not tokens.text:
+        rows = self._rows
+        if self.prompts is not None and self.prompts.classes and self._class_of_name:
+            own_rows = list(range(len(self.class_names))) if rows is None else rows
+            rows = [own_rows[place] for place in self._class_of_name]
+        if rows is None or not tokens.text:
             return tokens
-        return replace(tokens, text=tuple(own[self._rows] for own in tokens.text))
+        return replace(tokens, text=tuple(own[rows] for own in tokens.text))
 
     def forward(
         self, inputs: Tensor, teacher_image: Tensor | None = None, words: Tensor | None = None
@@ -121,10 +131,10 @@ class PromptedModel(nn.Module):
         if self.text is None:
             return Features(image, teacher.text, teacher.vocabulary), teacher
         if words is None:
-            return Features(image, self._encode_text(self.text, tokens, image)), teacher
+            return Features(image, self._encode_names(tokens, image)), teacher
         text = self._encode_text(self._pack_with(words), tokens, image)
-        names, read = text.split([len(self.class_names), len(words)], dim=-2)
-        return Features(image, names, read), teacher
+        names, read = text.split([len(self.read_names), len(words)], dim=-2)
+        return Features(image, self._average_names(names), read), teacher
 
     def patch_tokens(self, inputs: Tensor) -> Tensor:
         """The stem's output [B, N, W], which prompts never change, of images or of itself."""
@@ -147,7 +157,7 @@ class PromptedModel(nn.Module):
         """
         if self.text is None:
             return self.teacher_text
-        return self._encode_text(self.text, self.prompt_tokens(), image_features)
+        return self._encode_names(self.prompt_tokens(), image_features)
 
     def shared_text(self) -> Tensor | None:
         """What `logits` takes as `text`: `encode_classes()` where all images share it, or None."""
@@ -183,7 +193,7 @@ class PromptedModel(nn.Module):
     def teacher_text(self) -> Tensor:
         """The teacher's text features [C, D], computed when they are first read."""
         if self._teacher_text is None:
-            self._teacher_text = self._encode_templates(self.class_names)
+            self._teacher_text = self._average_names(self._encode_templates(self.read_names))
         return self._teacher_text
 
     @property
@@ -208,9 +218,17 @@ class PromptedModel(nn.Module):
         return not specific or set(class_names) <= set(self.trained_names)
 
     def for_classes(
-        self, class_names: Sequence[str], template: str | Sequence[str] | None = None
+        self,
+        class_names: Sequence[str],
+        template: str | Sequence[str] | None = None,
+        synonyms: Mapping[str, Sequence[str]] | None = None,
     ) -> PromptedModel:
         """The same backbone and prompts or head over other class names.
+
+        Args:
+            class_names: C names.
+            template: by default this model's.
+            synonyms: added to this model's, and instead of those of the same class.
 
         Raises:
             PromptotError: as on construction.
@@ -222,7 +240,31 @@ class PromptedModel(nn.Module):
             template or self.template,
             head=self.head,
             trained_names=self.trained_names,
+            synonyms={**self.synonyms, **(synonyms or {})},
         )
+
+    def _list_names(self) -> tuple[list[str], list[int] | None]:
+        """Every name that is read, and the place of its class; None if each class has one."""
+        own = {name.casefold() for name in self.class_names}
+        read, places = [], []
+        for place, name in enumerate(self.class_names):
+            others = [s for s in self.synonyms.get(name, ()) if s.casefold() not in own]
+            read += [name, *others]
+            places += [place] * (1 + len(others))
+        return read, places if len(read) > len(self.class_names) else None
+
+    def _average_names(self, features: Tensor) -> Tensor:
+        """Features of all names that are read [..., N, D], averaged by class [..., C, D]."""
+        if self._class_of_name is None:
+            return features
+        places = torch.tensor(self._class_of_name, device=features.device)
+        shape = (*features.shape[:-2], len(self.class_names), features.shape[-1])
+        return F.normalize(features.new_zeros(shape).index_add(-2, places, features), dim=-1)
+
+    def _encode_names(self, tokens: PromptTokens, image_features: Tensor | None) -> Tensor:
+        """The student's text features [C, D], or [B, C, D] where they depend on the image."""
+        assert self.text is not None
+        return self._average_names(self._encode_text(self.text, tokens, image_features))
 
     def _select_rows(self) -> list[int] | None:
         """Which of the trained classes' parameters belong to `class_names`; None for all of them.
@@ -262,7 +304,7 @@ class PromptedModel(nn.Module):
     def _encode_text(
         self, text: PackedText, tokens: PromptTokens, image_features: Tensor | None
     ) -> Tensor:
-        """Features [C, D], or [B, C, D] where each of the images has a context of its own."""
+        """Features [N, D], or [B, N, D] where each of the images has a context of its own."""
         if tokens.shift is None:
             return self.backbone.encode_text(text, tokens.text)
         if image_features is None:

@@ -29,7 +29,6 @@ from promptot.recipes.loading import describe
 from promptot.recipes.schema import Recipe
 from promptot.recipes.templates import teacher_templates
 from promptot.tasks.dataset import Example, ImageTask, Skipped
-from promptot.tasks.images import image_hash
 from promptot.tasks.loader import ImageLoader
 from promptot.tasks.readable import choose_shots
 from promptot.tasks.vocabulary import load_vocabulary
@@ -118,13 +117,13 @@ def fit(
         raise PromptotError(f"The seed {seed} is out of range.", fix="Use one from 0 to 2^63 - 1.")
     drawn = choose_shots(task, recipe.data.shots, seed)
     chosen = select_classes(drawn, classes)
-    hashes = [image_hash(example.path) for example in chosen.train]
+    hashes = [example.hash() for example in chosen.train]
     identity = {
         "recipe": recipe.model_dump(mode="json"),
         "seed": seed,
         "backbone": backbone.weight_hash(),
         "classes": classes,
-        "train": _digest([*chosen.class_names, *_labelled(hashes, chosen)]),
+        "train": _digest([*_names_of(chosen), *_labelled(hashes, chosen)]),
         "vocabulary": _digest(_anchor_words(recipe, chosen.class_names, drawn.class_names)),
     }
     if resume:
@@ -165,7 +164,7 @@ def fit(
     for name, part in parts.items():
         if part.test and model.serves(part.class_names):
             loader = evaluation_loader(backbone, part.test, workers)
-            other = model.for_classes(part.class_names)
+            other = model.for_classes(part.class_names, synonyms=part.synonyms)
             with contextlib.suppress(NothingToScore):  # `skipped` names what could not be read
                 scores[name] = score(other, loader)
             unreadable += loader.skipped
@@ -176,6 +175,7 @@ def fit(
         backbone,
         chosen.class_names,
         model.template,
+        synonyms=own_synonyms(chosen),
         recipe=describe(recipe),
         metrics=metrics,
         versions=versions(),
@@ -220,13 +220,13 @@ def adapt(
     templates = teacher_templates(recipe.data.templates, task.template)
     if recipe.probes:
         head = _fit_probe(backbone, task, seed, workers)
-        return PromptedModel(backbone, None, names, templates, head=head)
+        return PromptedModel(backbone, None, names, templates, head=head, synonyms=task.synonyms)
     if not recipe.trains:
-        return PromptedModel(backbone, None, names, templates)
+        return PromptedModel(backbone, None, names, templates, synonyms=task.synonyms)
     generator = torch.Generator().manual_seed(seed)
     prompts = build_prompts(recipe.prompts, backbone, len(names), generator).to(backbone.device)
     vocabulary = _anchor_words(recipe, names, held_out)
-    model = PromptedModel(backbone, prompts, names, templates, vocabulary)
+    model = PromptedModel(backbone, prompts, names, templates, vocabulary, synonyms=task.synonyms)
     loader = loader or training_loader(backbone, task, recipe, seed, workers)
     epochs = recipe.evaluate_epoch or recipe.optim.epochs
     per_step = recipe.vocabulary.per_step
@@ -431,6 +431,16 @@ def _fit_probe(backbone: Backbone, task: ImageTask, seed: int, workers: int) -> 
     return head.to(backbone.device)
 
 
+def own_synonyms(task: ImageTask) -> dict[str, tuple[str, ...]]:
+    """The synonyms of a task's classes, and of no others."""
+    return {name: task.synonyms[name] for name in task.class_names if name in task.synonyms}
+
+
+def _names_of(task: ImageTask) -> list[str]:
+    """Class names, with their synonyms where there are any."""
+    return ["\t".join([name, *task.synonyms.get(name, ())]) for name in task.class_names]
+
+
 def _labelled(hashes: list[str], task: ImageTask) -> list[str]:
     """The training images' bytes and labels, a line each."""
     return [f"{h} {e.label}" for h, e in zip(hashes, task.train, strict=True)]
@@ -475,6 +485,7 @@ def _manifest(
             "classes": identity["classes"],
             "class_names": list(chosen.class_names),
             "template": teacher_templates(recipe.data.templates, chosen.template),
+            "synonyms": {name: list(others) for name, others in own_synonyms(chosen).items()},
             "shots": [
                 {
                     "path": example.path,

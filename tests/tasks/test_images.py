@@ -313,3 +313,46 @@ def test_image_names() -> None:
         "c.WebP",
         "d.heic",
     ]
+
+
+@pytest.mark.parametrize("suffix", ["avif", "heic"])
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_formats_with_a_plugin(tmp_path: Path, suffix: str, orientation: int) -> None:
+    if suffix == "heic":
+        pytest.importorskip("pillow_heif").register_heif_opener()
+    elif ".avif" not in Image.registered_extensions():
+        pytest.skip("this Pillow has no AVIF")
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    picture((64, 48)).save(tmp_path / f"a.{suffix}", quality=95, exif=exif.tobytes())
+    loaded = load_image(tmp_path / f"a.{suffix}")
+    assert loaded.size == ((64, 48) if orientation == 1 else (48, 64))
+    corner, left, right = ((3, 3), (12, 24), (52, 24))
+    if orientation == 6:  # shown turned by 90° clockwise
+        corner, left, right = ((44, 3), (24, 12), (24, 52))
+    for place, colour in ((corner, GREEN), (left, RED), (right, BLUE)):
+        assert np.abs(np.array(loaded.getpixel(place)) - colour).max() < 40
+
+
+def test_a_missing_plugin_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(images, "_formats", lambda: ["JPEG", "PNG"])
+    for brand in ("heic", "avif"):
+        (tmp_path / "a").write_bytes(b"\0\0\0\x18ftyp" + brand.encode() + b"\0\0\0\0mif1")
+        assert "pip install 'promptot[data]'" in reason(tmp_path / "a")
+
+
+def test_16_bits_a_colour(tmp_path: Path) -> None:
+    import struct
+    import zlib
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(
+            ">I", zlib.crc32(kind + data)
+        )  # fmt: skip
+
+    colours = [(65535, 0, 32896), (257, 65535, 0)]
+    row = b"\0" + b"".join(struct.pack(">3H", *colour) for colour in colours)
+    header = struct.pack(">IIBBBBB", 2, 1, 16, 2, 0, 0, 0)
+    data = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(row)) + chunk(b"IEND", b"")
+    (tmp_path / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n" + data)
+    assert np.asarray(load_image(tmp_path / "a.png")).tolist() == [[[255, 0, 128], [1, 255, 0]]]

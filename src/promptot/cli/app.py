@@ -21,6 +21,17 @@ from promptot.cli.console import (
     show_skipped,
     write_result,
 )
+from promptot.cli.data import data as data_app
+from promptot.cli.options import (
+    BackboneName,
+    Data,
+    Device,
+    Json,
+    Names,
+    Template,
+    TestShare,
+    Workers,
+)
 from promptot.errors import PromptotError
 
 if TYPE_CHECKING:
@@ -35,6 +46,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+app.add_typer(data_app, name="data")
 
 
 class Classes(str, Enum):
@@ -76,23 +88,7 @@ class Precision(str, Enum):
     bf16 = "bf16"
 
 
-def _json_place(path: Path | None) -> Path | None:
-    if path is not None and path.is_dir():
-        raise typer.BadParameter(f"'{path}' is a folder; give a file, or '-'.")
-    return path
-
-
-Json = Annotated[
-    Path | None,
-    typer.Option(
-        "--json",
-        metavar="PATH",
-        callback=_json_place,
-        help="Also write the result as JSON ('-': to standard output, the rest to standard error).",
-    ),
-]
 Seed = Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Of shots, start and order.")]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:<index> or mps.")]
 PrecisionName = Annotated[
     Precision, typer.Option("--precision", help="Of the matrices in both towers.")
 ]
@@ -100,8 +96,6 @@ AdapterBackbone = Annotated[
     str | None,
     typer.Option("--backbone", "-b", help="Where the adapter belongs, unless its own name for it."),
 ]
-BackboneName = Annotated[str, typer.Option("--backbone", "-b", help="See `promptot backbones`.")]
-Workers = Annotated[int, typer.Option(min=0, help="Processes that load images.")]
 Overrides = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Replace a recipe's value; repeatable."),
@@ -151,8 +145,10 @@ def demo(
 
 @app.command(epilog="Example: promptot fit photos/ --out runs/photos --shots 8 --seed 1")
 def fit(
-    folder: Annotated[Path, typer.Argument(help="A folder of class folders.", metavar="DIR")],
+    data: Data,
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the run.")],
+    names: Names = None,
+    template: Template = None,
     backbone: BackboneName = "bundled:tiny",
     recipe: Annotated[
         str, typer.Option("--recipe", "-r", help="See `promptot recipes`; or a YAML file.")
@@ -161,10 +157,7 @@ def fit(
         int | None, typer.Option(min=1, help="Images per class; the recipe's unless given.")
     ] = None,
     classes: Annotated[Classes, typer.Option(help="Which half of the classes.")] = Classes.all,
-    test_share: Annotated[
-        float,
-        typer.Option(min=0, max=0.9, help="Share held out for testing if DIR has no test folder."),
-    ] = 0.3,
+    test_share: TestShare = 0.3,
     seed: Seed = 1,
     set_: Overrides = None,
     device: Device = "auto",
@@ -174,7 +167,7 @@ def fit(
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
     json_path: Json = None,
 ) -> None:
-    """Learn prompts from a folder of images and test them beside the frozen model."""
+    """Learn prompts from your images and test them beside the frozen model."""
     from promptot.api import fit as fit_folder
     from promptot.cli.tables import score_table
     from promptot.cli.training import training_callbacks
@@ -184,8 +177,10 @@ def fit(
     try:
         with progress_bar() as bar:
             run = fit_folder(
-                folder,
+                data,
                 out,
+                names=names,
+                template=template,
                 backbone=backbone,
                 recipe=recipe,
                 shots=shots,
@@ -237,14 +232,15 @@ def fit(
 @app.command(epilog="Example: promptot evaluate runs/photos photos/")
 def evaluate(
     run: Annotated[Path, typer.Argument(help="A run folder that `fit` wrote.", metavar="RUN")],
-    folder: Annotated[Path, typer.Argument(help="A folder of class folders.", metavar="DIR")],
+    data: Data,
+    names: Names = None,
     backbone: AdapterBackbone = None,
     device: Device = "auto",
     precision: PrecisionName = Precision.fp32,
     workers: Workers = 0,
     json_path: Json = None,
 ) -> None:
-    """Test a run on a folder: its test folder, or every image that was not trained on."""
+    """Test a run on images: the test split, or every image that was not trained on."""
     from promptot.api import evaluate as evaluate_folder
     from promptot.cli.tables import score_table
 
@@ -252,7 +248,8 @@ def evaluate(
     with progress_bar() as bar:
         result = evaluate_folder(
             run,
-            folder,
+            data,
+            names=names,
             backbone=backbone,
             device=device,
             precision=precision.value,
@@ -263,7 +260,7 @@ def evaluate(
     if result.left_out is None:
         console.print(
             "[yellow]There is no manifest beside the adapter:[/] images that it was trained on, if "
-            "any are in the folder, were tested too."
+            "any are among these, were tested too."
         )
     elif result.left_out:
         console.print(f"Left out because the run was trained on them: {result.left_out} images.")
@@ -279,7 +276,8 @@ def predict(
         typer.Argument(help="Image files, folders of them, or patterns.", metavar="IMAGES"),
     ],
     classes: Annotated[
-        str | None, typer.Option(help="Names to choose among, by commas; any names will do.")
+        str | None,
+        typer.Option(help="Any names, by commas; synonyms of one class by bars: cat|kitten,dog."),
     ] = None,
     top_k: Annotated[int, typer.Option("--top-k", "-k", min=1, help="Names per image.")] = 3,
     format_: Annotated[Format, typer.Option("--format", "-f", help="How to print.")] = Format.table,
@@ -332,7 +330,7 @@ def benchmark(
     tasks: Annotated[
         str,
         typer.Option(
-            help="bundled:<group> or folders, by commas; all bundled groups if not given."
+            help="bundled:<group>, or what `fit` takes, by commas; all bundled groups if not given."
         ),
     ] = "",
     sources: Annotated[
@@ -496,9 +494,9 @@ def _numbers(option: str, text: str) -> list[int]:
         ) from None
 
 
-def _split_names(text: str) -> list[str]:
-    names = [name.strip() for name in text.split(",")]
-    if not all(names):
+def _split_names(text: str) -> list[tuple[str, ...]]:
+    names = [tuple(name.strip() for name in part.split("|")) for part in text.split(",")]
+    if not all(all(listed) for listed in names):
         raise PromptotError(
             f"--classes '{text}' holds an empty name.",
             fix='Put one comma between two names, as in --classes "cat,red panda".',

@@ -17,9 +17,10 @@ from promptot.protocols.protocol import PROTOCOLS
 from promptot.protocols.results import ResultFile
 from promptot.protocols.runner import Observer, is_result, run_missing
 from promptot.protocols.summary import Summary, summarise
-from promptot.protocols.trials import BUNDLED, Source, Split, load_sources
+from promptot.protocols.trials import Source, Split, load_sources
 from promptot.reports.benchmark_page import write_benchmark_page
 from promptot.reports.benchmark_tables import write_tables
+from promptot.tasks.sources import BUNDLED
 
 RESULTS = "results.jsonl"
 CACHE = "cache"
@@ -104,8 +105,8 @@ def run_benchmark(
         protocol: one of `PROTOCOLS`.
         out: folder for `results.jsonl`, `tables.md`, `.csv` and `.tex`, and `report.html`.
         methods: see `parse_methods`.
-        tasks: "bundled:<group>" or folders of images; none stands for all bundled groups but
-            `unseen`.
+        tasks: what `load_task` takes, such as "bundled:<group>", folders and tables of images; none
+            stands for all bundled groups but `unseen`.
         sources: the tasks to train on, where not all.
         seeds: of shots, start and order.
         shots: images per class; by default 16, and for few-shot 1, 2, 4, 8, 16, up to what the

@@ -12,6 +12,7 @@ from pathlib import Path
 from promptot.backbones.backbone import Backbone
 from promptot.protocols.methods import Method
 from promptot.protocols.trials import Split, Trial
+from promptot.tasks.containers import split_place
 from promptot.tasks.dataset import Example
 
 VERSION = 1
@@ -77,19 +78,23 @@ def fingerprint(trial: Trial) -> str:
         **{f"part {name}": (part.test, part.class_names) for name, part in trial.parts.items()},
     }
     digest = hashlib.sha256(trial.classes.encode())
+    for task in (pool, *trial.parts.values()):
+        if task.own_template or task.synonyms:  # others keep the keys that they had before
+            digest.update(json.dumps([task.own_template, dict(task.synonyms)]).encode())
     for name, (examples, class_names) in lists.items():
         digest.update(json.dumps([name, class_names]).encode())
         for example in examples:
-            digest.update(f"{image_name(example.path)} {example.label}\n".encode("utf8", "replace"))
+            known = example.hash() if example.held else image_name(example.path)
+            digest.update(f"{known} {example.label}\n".encode("utf8", "replace"))
     return digest.hexdigest()
 
 
 @cache
 def image_name(path: str) -> str:
     """The end of an image's path and its size (that of the archive for a member of one)."""
-    archive, separator, member = path.partition(".zip::")
-    file = Path(f"{archive}.zip" if separator else path)
-    names = member if separator else "/".join(file.parts[-2:])
+    holder, member = split_place(path)
+    file = Path(holder)
+    names = member or "/".join(file.parts[-2:])
     return f"{names} {_size(file)}"
 
 

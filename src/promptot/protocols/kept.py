@@ -17,7 +17,7 @@ from promptot.files import atomic_write
 from promptot.recipes import Recipe
 from promptot.run import EVALUATION_BATCH, evaluation_loader, training_loader
 from promptot.tasks.dataset import Example, ImageTask
-from promptot.tasks.images import UnreadableImage, image_hash
+from promptot.tasks.images import UnreadableImage
 from promptot.tasks.loader import Batch
 from promptot.training.loop import Loader
 from promptot.training.views import CachedViews, keep_view
@@ -76,10 +76,10 @@ class KeptImages:
             return evaluation_loader(self.backbone, tuple(examples), self.workers)
         if self._rows is None:
             self._rows = self._read()
-        missing = [e for e in examples if self._hash(e.path) not in (None, *self._rows)]
+        missing = [e for e in examples if self._hash(e) not in (None, *self._rows)]
         if missing:
             self._compute(missing, self._rows, count)
-        places = [i for i, e in enumerate(examples) if self._hash(e.path) in self._rows]
+        places = [i for i, e in enumerate(examples) if self._hash(e) in self._rows]
         return [
             self._batch(examples, places[start : start + EVALUATION_BATCH], self._rows)
             for start in range(0, len(places), EVALUATION_BATCH)
@@ -88,18 +88,18 @@ class KeptImages:
     def _batch(
         self, examples: Sequence[Example], places: list[int], rows: dict[str, tuple[Tensor, Tensor]]
     ) -> Batch:
-        found = [rows[self._hash(examples[place].path) or ""] for place in places]
+        found = [rows[self._hash(examples[place]) or ""] for place in places]
         labels = torch.tensor([examples[place].label for place in places])
         tokens, teacher = (torch.stack(column) for column in zip(*found, strict=True))
         return Batch(tokens, labels, torch.tensor(places), teacher)
 
-    def _hash(self, path: str) -> str | None:
-        if path not in self._hashes:
+    def _hash(self, example: Example) -> str | None:
+        if example.path not in self._hashes:
             try:
-                self._hashes[path] = image_hash(path)
+                self._hashes[example.path] = example.hash()
             except UnreadableImage:
-                self._hashes[path] = None
-        return self._hashes[path]
+                self._hashes[example.path] = None
+        return self._hashes[example.path]
 
     def _compute(
         self,
@@ -107,7 +107,7 @@ class KeptImages:
         rows: dict[str, tuple[Tensor, Tensor]],
         count: Count | None,
     ) -> None:
-        once = list({self._hash(example.path): example for example in examples}.values())
+        once = list({self._hash(example): example for example in examples}.values())
         loader = evaluation_loader(self.backbone, tuple(once), self.workers)
         try:
             kept = keep_view(self.backbone, loader, count)
@@ -117,7 +117,7 @@ class KeptImages:
             self._hashes[skipped.path] = None
         if kept is None or kept.teacher is None:
             return
-        hashes = [self._hash(once[index].path) or "" for index in kept.indices.tolist()]
+        hashes = [self._hash(once[index]) or "" for index in kept.indices.tolist()]
         self._write(hashes, kept.images, kept.teacher)
         rows.update(_rows(hashes, kept.images, kept.teacher))
 
@@ -190,7 +190,7 @@ class KeptViews:
     def _load(self, recipe: Recipe, count: Count | None) -> list[Batch]:
         """The views from the file, or computed and written to it."""
         decides = [identity(self.backbone), self.seed, recipe.data.smallest_crop, recipe.data.views]
-        decides += [(image_hash(example.path), example.label) for example in self.task.train]
+        decides += [(example.hash(), example.label) for example in self.task.train]
         digest = hashlib.sha256(json.dumps(decides).encode()).hexdigest()[:16]
         path = self.folder / f"views-{digest}.safetensors"
         try:

@@ -18,6 +18,7 @@ from promptot.model import PromptedModel
 from promptot.protocols.cells import Cell
 from promptot.protocols.kept import KeptImages, KeptViews
 from promptot.protocols.results import ResultFile
+from promptot.recipes.templates import teacher_templates
 from promptot.run import adapt, select_classes
 from promptot.tasks.dataset import ImageTask
 from promptot.tasks.loader import Batch
@@ -139,7 +140,7 @@ def _run(
     began = time.perf_counter()
     model = adapt(
         backbone,
-        replace(train, template=recipe.data.template),
+        replace(train, template=train.own_template or recipe.data.template),
         recipe,
         log,
         seed=cell.seed,
@@ -152,7 +153,10 @@ def _run(
     parts = {}
     for name, part in cell.trial.parts.items():
         count = _counter(progress, f"reading {part.name}", len(part.test))
-        tested = _test(model, part, images, count)
+        template = teacher_templates(
+            recipe.data.templates, part.own_template or recipe.data.template
+        )
+        tested = _test(model, part, template, images, count)
         if tested is not None:
             parts[name] = tested
     return {"parts": parts, "training": _training(log), "seconds": round(seconds, 3)}
@@ -160,13 +164,17 @@ def _run(
 
 @torch.no_grad()
 def _test(
-    model: PromptedModel, part: ImageTask, images: KeptImages, count: Callable[[int], None]
+    model: PromptedModel,
+    part: ImageTask,
+    template: str | tuple[str, ...],
+    images: KeptImages,
+    count: Callable[[int], None],
 ) -> dict[str, Any] | None:
     """Accuracy, counts and every answer; None where the model can't answer for these classes."""
     if not model.serves(part.class_names):
         return None
     answers = [NOT_READ] * len(part.test)
-    answering = model.for_classes(part.class_names)
+    answering = model.for_classes(part.class_names, template, part.synonyms)
     text = answering.shared_text()
     for batch in images.batches(part.test, count):
         logits = answering.logits(_image_features(answering, batch), text)

@@ -18,12 +18,11 @@ from promptot.tasks.bundled import (
     load_bundled_others,
 )
 from promptot.tasks.dataset import Example, ImageTask
-from promptot.tasks.folder import load_folder
+from promptot.tasks.sources import BUNDLED, load_task
 from promptot.tasks.splits import split_examples
 
 Split = Literal["test", "validation"]
 
-BUNDLED = "bundled:"
 SPLIT = (0.5, 0.2, 0.3)
 """Training, validation and test share of each class of a folder without split folders."""
 HELD_OUT_STYLE = "fluent-emoji-high-contrast"
@@ -62,6 +61,7 @@ class Trial:
 class Source:
     """A task that was asked for, and what else a model should still know after training on it."""
 
+    text: str
     name: str
     task: ImageTask
     others: ImageTask | None
@@ -69,16 +69,16 @@ class Source:
 
 
 def load_sources(texts: Sequence[str]) -> list[Source]:
-    """Read "bundled:<group>" and folders of images.
+    """Read "bundled:<group>" and whatever else `load_task` takes.
 
-    A group's `others` are all other bundled groups but `unseen`; a folder's are the other tasks
-    that were asked for. Folders without split folders are divided once and for all, 50 : 20 : 30.
+    A group's `others` are all other bundled groups but `unseen`; those of other tasks are the other
+    tasks that were asked for. Tasks without splits are divided once and for all, 50 : 20 : 30.
 
     Args:
         texts: nothing stands for all bundled groups but `unseen`.
 
     Raises:
-        PromptotError: a group or a folder can't be read, or two tasks have one name.
+        PromptotError: a task can't be read, or two tasks have one name.
     """
     texts = list(texts) or [f"{BUNDLED}{group}" for group in list_groups() if group != UNSEEN]
     tasks = [_load(text) for text in texts]
@@ -91,10 +91,11 @@ def load_sources(texts: Sequence[str]) -> list[Source]:
     sources = []
     for text, task in zip(texts, tasks, strict=True):
         if text.startswith(BUNDLED):
-            sources.append(Source(task.name, task, load_bundled_others(task.name), task.name))
+            others = load_bundled_others(task.name)
+            sources.append(Source(text, task.name, task, others, task.name))
         else:
             rest = [other for other in tasks if other is not task]
-            sources.append(Source(task.name, task, merge(rest, task.class_names), None))
+            sources.append(Source(text, task.name, task, merge(rest, task.class_names), None))
     return sources
 
 
@@ -138,6 +139,7 @@ def merge(tasks: Sequence[ImageTask], without: Sequence[str] = ()) -> ImageTask 
         class_names=tuple(names),
         validation=examples("validation"),
         test=examples("test"),
+        synonyms={name: others for task in tasks for name, others in task.synonyms.items()},
     )
 
 
@@ -196,8 +198,10 @@ def domain_generalization_trials(
 
     In a group of drawings a domain is a style. The training styles but one are the source; that one
     and the test style are the shifted domains; the validation styles are tested too, but apart,
-    because settings are chosen on them. Among folders each one is a domain.
+    because settings are chosen on them. Of a table with a column of domains each is one; other
+    tasks are one domain each.
     """
+    sources = [part for source in sources for part in _by_domain(source)]
     trials = []
     for source in _pick(sources, trained):
         if source.group is not None:
@@ -213,8 +217,8 @@ def domain_generalization_trials(
 def _load(text: str) -> ImageTask:
     if text.startswith(BUNDLED):
         return load_bundled(text.removeprefix(BUNDLED))
-    task = split_examples(load_folder(text), seed=0, fractions=SPLIT)
-    return replace(task, name=Path(text).resolve().name)
+    task = split_examples(load_task(text), seed=0, fractions=SPLIT)
+    return replace(task, name=Path(text).resolve().name) if Path(text).is_dir() else task
 
 
 def _pick(sources: Sequence[Source], trained: Sequence[str]) -> list[Source]:
@@ -223,13 +227,27 @@ def _pick(sources: Sequence[Source], trained: Sequence[str]) -> list[Source]:
     chosen = []
     for text in trained:
         bare = text.removeprefix(BUNDLED)
-        name = bare if bare in by_name else Path(text).resolve().name
+        written = next((source.name for source in sources if source.text == text), bare)
+        name = written if written in by_name else Path(text).resolve().name
         if name not in by_name:
             raise PromptotError(
                 f"The source '{text}' is not one of the tasks.", fix=nearest(name, by_name)
             )
         chosen.append(by_name[name])
     return chosen or list(sources)
+
+
+def _by_domain(source: Source) -> list[Source]:
+    """A source for each of its domains, with the classes that this domain has; or itself."""
+    if len(source.task.domains) < 2:
+        return [source]
+    parts = []
+    for domain in source.task.domains:
+        part = source.task.in_domain(domain)
+        present = sorted({example.label for example in part.examples})
+        task = replace(part.select(present), name=f"{source.name} {domain}")
+        parts.append(Source(f"{source.text}::{domain}", task.name, task, None, None))
+    return parts
 
 
 def _tested(task: ImageTask, split: Split) -> ImageTask:

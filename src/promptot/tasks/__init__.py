@@ -1,4 +1,4 @@
-"""Where images and class names come from: folders, the bundled drawings, shots and splits."""
+"""Where images and class names come from: every kind of source, shots and splits."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from promptot.tasks.folder import find_images, load_folder
 from promptot.tasks.images import UnreadableImage, load_image
 from promptot.tasks.loader import Batch, ImageDataset, ImageLoader
 from promptot.tasks.readable import choose_shots, find_unreadable
+from promptot.tasks.sources import load_task
 from promptot.tasks.splits import split_examples
 
 __all__ = [
@@ -27,5 +28,6 @@ __all__ = [
     "load_bundled_others",
     "load_folder",
     "load_image",
+    "load_task",
     "split_examples",
 ]

@@ -3,19 +3,85 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
+
+from PIL import Image
 
 from promptot.errors import PromptotError
-from promptot.tasks.names import check_template
+from promptot.tasks.images import ImageLike, UnreadableImage, explain, image_hash, load_image
+from promptot.tasks.names import DEFAULT_TEMPLATE, check_template
+
+
+class Images(Protocol):
+    """Images that lie in no file and are fetched by position: a list, an array, a data set."""
+
+    def __getitem__(self, index: int, /) -> Any: ...
+
+
+_ONE_AT_A_TIME = threading.Lock()
+"""Foreign data sets need not be made for several threads."""
+
+
+@dataclass(frozen=True, eq=False)
+class Held:
+    """One of `images`. It can be sent to another process if these can; all share one copy there."""
+
+    images: Images
+    index: int
+
+    def fetch(self, name: str) -> ImageLike:
+        """The image as it is held.
+
+        Raises:
+            UnreadableImage: whatever goes wrong, under this name.
+        """
+        try:
+            with _ONE_AT_A_TIME:
+                return self.images[self.index]
+        except UnreadableImage as error:
+            raise UnreadableImage(name, error.reason) from error
+        except Exception as error:  # foreign code may raise anything
+            raise UnreadableImage(name, explain(error)) from error
 
 
 @dataclass(frozen=True)
 class Example:
-    """One image: where it lies (`path`, or `archive.zip::member`) and its class."""
+    """One image and its class.
+
+    Attributes:
+        path: where it lies (`promptot.tasks.containers` lists the places), or what it is called.
+        label: position of its class name.
+        domain: what kind of picture it is ("sketch", "photo"), where the data say so.
+        held: how to get at an image that lies in no file.
+    """
 
     path: str
     label: int
+    domain: str = ""
+    held: Held | None = field(default=None, compare=False, repr=False)
+
+    def load(self) -> Image.Image:
+        """The image as 8-bit RGB, see `load_image`.
+
+        Raises:
+            UnreadableImage: with the reason.
+        """
+        if self.held is None:
+            return load_image(self.path)
+        return load_image(self.held.fetch(self.path), self.path)
+
+    def hash(self) -> str:
+        """What the image is known by, wherever it lies, see `image_hash`.
+
+        Raises:
+            UnreadableImage: with the reason.
+        """
+        if self.held is None:
+            return image_hash(self.path)
+        return image_hash(self.held.fetch(self.path), self.path)
 
 
 @dataclass(frozen=True)
@@ -36,6 +102,8 @@ class ImageTask:
         train, validation, test: the examples of each split; any may be empty.
         template: the caption that the frozen model reads, with `{}` for the class name.
         skipped: what was left out on the way here.
+        synonyms: by class name, other names of the class; a class's text feature is the mean over
+            all its names.
 
     Example:
         >>> cats = [Example(f"cat{i}.png", 0) for i in range(3)]
@@ -52,12 +120,13 @@ class ImageTask:
     train: tuple[Example, ...] = ()
     validation: tuple[Example, ...] = ()
     test: tuple[Example, ...] = ()
-    template: str = "a photo of a {}."
+    template: str = DEFAULT_TEMPLATE
     skipped: tuple[Skipped, ...] = ()
+    synonyms: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         check_template(self.template)
-        for example in (*self.train, *self.validation, *self.test):
+        for example in self.examples:
             if not 0 <= example.label < len(self.class_names):
                 raise PromptotError(
                     f"'{example.path}' has label {example.label}, but there are "
@@ -109,6 +178,31 @@ class ImageTask:
             self,
             train=_sample(self.train, shots, generator),
             validation=_sample(self.validation, min(shots, 4), generator),
+        )
+
+    @property
+    def examples(self) -> tuple[Example, ...]:
+        """The images of all splits."""
+        return (*self.train, *self.validation, *self.test)
+
+    @property
+    def own_template(self) -> str | None:
+        """The template, if the task has one of its own."""
+        return None if self.template == DEFAULT_TEMPLATE else self.template
+
+    @property
+    def domains(self) -> tuple[str, ...]:
+        """The kinds of pictures, sorted; none if the data don't tell them apart."""
+        return tuple(sorted({example.domain for example in self.examples if example.domain}))
+
+    def in_domain(self, domain: str) -> ImageTask:
+        """The task with the images of one domain only, and all class names."""
+
+        def keep(examples: tuple[Example, ...]) -> tuple[Example, ...]:
+            return tuple(example for example in examples if example.domain == domain)
+
+        return replace(
+            self, train=keep(self.train), validation=keep(self.validation), test=keep(self.test)
         )
 
     @property

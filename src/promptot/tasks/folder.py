@@ -1,16 +1,17 @@
-"""A folder of class folders, as people keep their images, read as a task."""
+"""A folder of class folders, as people keep their images, on the disk or in an archive."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from glob import glob, has_magic
 from pathlib import Path
+from typing import Any, Protocol, TypeVar
 
 from promptot.errors import PromptotError
 from promptot.tasks.dataset import Example, ImageTask, Skipped
 from promptot.tasks.images import is_image_name
-from promptot.tasks.names import check_class_names, clean_name
+from promptot.tasks.names import DEFAULT_TEMPLATE, check_class_names, clean_name
 
 _SPLIT_NAMES = {
     "train": "train",
@@ -23,7 +24,20 @@ _NOT_CLASSES = {"__macosx", "__pycache__"}
 _LAYOUT = "Put the images of each class into a folder named after the class."
 
 
-def load_folder(path: str | os.PathLike[str], template: str = "a photo of a {}.") -> ImageTask:
+class Tree(Protocol):
+    """What is asked of a folder: a `Path` has it, and so has a folder in an archive."""
+
+    @property
+    def name(self) -> str: ...
+    def is_dir(self) -> bool: ...
+    def iterdir(self) -> Iterator[Any]: ...
+    def resolve(self) -> Any: ...
+
+
+Place = TypeVar("Place", bound=Tree)
+
+
+def load_folder(path: str | os.PathLike[str], template: str = DEFAULT_TEMPLATE) -> ImageTask:
     """Read a folder of class folders, with or without split folders above them.
 
     ```
@@ -35,8 +49,8 @@ def load_folder(path: str | os.PathLike[str], template: str = "a photo of a {}."
     Images may lie deeper inside a class folder. Hidden files and files whose ending is not an
     image's are passed over; images that lie in no class folder are listed in `skipped`. Split
     folders are `train`, `val` (or `valid`, `validation`) and `test`; without them every image is
-    in `train` (`split_examples` divides them). No image is opened here: `choose_shots` reads those
-    that are used.
+    in `train` (`split_examples` divides them). A single folder around all of that is looked into.
+    No image is opened here: `choose_shots` reads those that are used.
 
     Raises:
         PromptotError: the folder is missing, holds no class folders, or an empty one; two classes
@@ -46,6 +60,16 @@ def load_folder(path: str | os.PathLike[str], template: str = "a photo of a {}."
     if not root.is_dir():
         problem = "is a file, not a folder" if root.exists() else "does not exist"
         raise PromptotError(f"The folder '{root}' {problem}.", fix="Check the path.")
+    return load_tree(root, clean_name(root.resolve().name) or str(root), template)
+
+
+def load_tree(root: Place, name: str, template: str = DEFAULT_TEMPLATE) -> ImageTask:
+    """`load_folder` for any tree of folders, such as an archive's.
+
+    Args:
+        name: what to call the task.
+    """
+    root = _unwrap(root)
     splits = _split_folders(root)
     folders = {split: _class_folders(top) for split, top in (splits or {"train": root}).items()}
     if not any(folders.values()):
@@ -61,7 +85,7 @@ def load_folder(path: str | os.PathLike[str], template: str = "a photo of a {}."
         )
     _check_filled(root, class_names, examples)
     return ImageTask(
-        name=clean_name(root.resolve().name) or str(root),
+        name=name,
         class_names=class_names,
         train=examples.get("train", ()),
         validation=examples.get("validation", ()),
@@ -102,7 +126,20 @@ def find_images(places: Sequence[str | os.PathLike[str]]) -> list[str]:
     return found
 
 
-def _split_folders(root: Path) -> dict[str, Path]:
+def _unwrap(root: Place) -> Place:
+    """The folder inside `root` if that is all there is, and what it holds are folders of images."""
+    while True:
+        folders = [folder for folder in _class_folders(root) if _holds_images(folder)]
+        if len(folders) != 1 or _own_images(root) or folders[0].name.casefold() in _SPLIT_NAMES:
+            return root
+        inner = [folder for folder in _class_folders(folders[0]) if _holds_images(folder)]
+        named = any(folder.name.casefold() in _SPLIT_NAMES for folder in inner)
+        if _own_images(folders[0]) or (len(inner) < 2 and not named):
+            return root
+        root = folders[0]
+
+
+def _split_folders(root: Place) -> dict[str, Place]:
     """The split folders by split; empty if the folders below `root` are the classes themselves.
 
     A class may well be called "train". A split folder holds folders of images, a class folder
@@ -126,7 +163,7 @@ def _split_folders(root: Path) -> dict[str, Path]:
                 "straight into the class folders.",
             )
         return {}
-    splits: dict[str, Path] = {}
+    splits: dict[str, Place] = {}
     for folder in found:
         split = _SPLIT_NAMES[folder.name.casefold()]
         if split in splits:
@@ -139,20 +176,20 @@ def _split_folders(root: Path) -> dict[str, Path]:
     return splits
 
 
-def _holds_images(folder: Path) -> bool:
+def _holds_images(folder: Tree) -> bool:
     return next(_images(folder), None) is not None
 
 
-def _own_images(folder: Path) -> list[Path]:
+def _own_images(folder: Place) -> list[Place]:
     return [e for e in _entries(folder) if is_image_name(e.name) and not e.is_dir()]
 
 
-def _names(folders: list[Path]) -> str:
+def _names(folders: Sequence[Tree]) -> str:
     shown = ", ".join(folder.name for folder in folders[:5])
     return f"{shown}, …" if len(folders) > 5 else shown
 
 
-def _class_folders(top: Path) -> list[Path]:
+def _class_folders(top: Place) -> list[Place]:
     return [
         entry
         for entry in _entries(top)
@@ -160,7 +197,7 @@ def _class_folders(top: Path) -> list[Path]:
     ]
 
 
-def _class_names(folders: dict[str, list[Path]]) -> tuple[str, ...]:
+def _class_names(folders: Mapping[str, Sequence[Tree]]) -> tuple[str, ...]:
     """The cleaned names of the class folders of all splits, in the order of the folder names."""
     for tops in folders.values():
         for folder in tops:
@@ -175,7 +212,7 @@ def _class_names(folders: dict[str, list[Path]]) -> tuple[str, ...]:
 
 
 def _check_filled(
-    root: Path, class_names: tuple[str, ...], examples: dict[str, tuple[Example, ...]]
+    root: Tree, class_names: tuple[str, ...], examples: dict[str, tuple[Example, ...]]
 ) -> None:
     filled = {example.label for split in examples.values() for example in split}
     empty = [name for label, name in enumerate(class_names) if label not in filled]
@@ -190,7 +227,7 @@ def _check_filled(
         )
 
 
-def _images(folder: Path, above: frozenset[Path] = frozenset()) -> Iterator[Path]:
+def _images(folder: Place, above: frozenset[Any] = frozenset()) -> Iterator[Place]:
     """Every image file in or below `folder`, sorted; links back to a folder above are cut."""
     real = folder.resolve()
     if real in above:
@@ -202,7 +239,7 @@ def _images(folder: Path, above: frozenset[Path] = frozenset()) -> Iterator[Path
             yield entry
 
 
-def _entries(folder: Path) -> list[Path]:
+def _entries(folder: Place) -> list[Place]:
     try:
         visible = [entry for entry in folder.iterdir() if not entry.name.startswith(".")]
     except OSError as error:
@@ -212,7 +249,7 @@ def _entries(folder: Path) -> list[Path]:
     return sorted(visible, key=lambda entry: entry.name)  # paths sort by case on some systems only
 
 
-def _no_classes(root: Path) -> PromptotError:
+def _no_classes(root: Tree) -> PromptotError:
     loose = len(_own_images(root))
     if loose:
         return PromptotError(

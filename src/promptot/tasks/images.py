@@ -1,20 +1,33 @@
-"""Reading one image file, whatever its format, into plain RGB; or saying why that can't be done."""
+"""Reading one image, whatever its format, into plain RGB; or saying why that can't be done."""
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import os
-import stat
 from functools import lru_cache
+from importlib import import_module
 from pathlib import Path
-from typing import BinaryIO
-from zipfile import ZipFile
+from typing import Any, BinaryIO
 
-import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from promptot.errors import PromptotError
+from promptot.tasks.containers import UnreadableImage, open_bytes
+from promptot.tasks.pixels import from_array, to_rgb
+
+__all__ = [
+    "IMAGE_SUFFIXES",
+    "ImageLike",
+    "UnreadableImage",
+    "image_hash",
+    "is_image_name",
+    "load_image",
+]
+
+ImageLike = Any
+"""A path (or a place inside an archive or table, see `containers`), a PIL image, an array or tensor
+(see `pixels.from_array`), or the bytes of an image file."""
 
 # fmt: off
 IMAGE_SUFFIXES = frozenset({
@@ -30,20 +43,7 @@ _FORMATS = [
 ]
 # fmt: on
 _MAX_PIXELS = 180_000_000
-_MAX_BYTES = 1 << 30
 _MAX_ASPECT = 200
-
-
-class UnreadableImage(PromptotError):  # noqa: N818 - what it is, not how it ends
-    """An image that can't be read: `path` says which, `reason` why."""
-
-    def __init__(self, path: str, reason: str) -> None:
-        super().__init__(f"Can't read the image '{path}': {reason}.")
-        self.path = path
-        self.reason = reason
-
-    def __reduce__(self) -> tuple[type[UnreadableImage], tuple[str, str]]:
-        return type(self), (self.path, self.reason)  # so that worker processes can pass it on
 
 
 def is_image_name(name: str) -> bool:
@@ -56,82 +56,76 @@ def is_image_name(name: str) -> bool:
     return Path(name).suffix.lower() in IMAGE_SUFFIXES
 
 
-def load_image(path: str | os.PathLike[str]) -> Image.Image:
+def load_image(image: ImageLike, name: str | None = None) -> Image.Image:
     """Read an image as 8-bit RGB, upright, transparent parts on white.
 
     The rotation that cameras note (EXIF) is applied, 16-bit greys are scaled to 8 bits, of an
-    animation the first frame is taken. `archive.zip::member` reads from inside a zip file.
+    animation the first frame is taken. `archive.zip::member` reads from inside a zip file; see
+    `promptot.tasks.containers` for the other places.
+
+    Args:
+        image: see `ImageLike`.
+        name: what to call an image that has no path.
 
     Raises:
         UnreadableImage: there is no such file, it is not an image, it is damaged, or it is too
             large or too narrow to work with (more than 180 megapixels, or 200 times as long as
             wide). It never waits: pipes and devices are refused unopened.
     """
-    name = os.fspath(path)
+    called = name or name_of(image)
     try:
-        with _open(name) as file:
-            return _decode(file, name)
-    except UnreadableImage:
-        raise
+        if isinstance(image, str | os.PathLike):
+            with open_bytes(os.fspath(image)) as file:
+                return _decode(file, called)
+        if isinstance(image, bytes | bytearray | memoryview):
+            if not image:
+                raise UnreadableImage(called, "the file is empty")
+            return _decode(io.BytesIO(image), called)
+        if isinstance(image, Image.Image):
+            return _from_pillow(image, called)
+        if image is None:
+            raise UnreadableImage(called, "there is no image")
+        return _from_pillow(from_array(image), called)
+    except UnreadableImage as error:
+        raise error if name is None else UnreadableImage(name, error.reason) from error
     except Exception as error:
         # Decoders raise anything at all on damaged bytes; every kind means the same to the caller.
-        raise UnreadableImage(name, _reason(error)) from error
+        held = not isinstance(image, str | os.PathLike | bytes)
+        reason = str(error) if held and isinstance(error, ValueError) else explain(error)
+        raise UnreadableImage(called, reason) from error
 
 
-def image_hash(path: str | os.PathLike[str]) -> str:
-    """SHA-256 of an image file's bytes (or of a zip member's), whatever it is called.
+def image_hash(image: ImageLike, name: str | None = None) -> str:
+    """SHA-256 by which an image is known: of its file's bytes, whatever the file is called.
+
+    An image that is in no file is known by its pixels.
 
     Raises:
         UnreadableImage: there is no such file, or it can't be read.
     """
-    name = os.fspath(path)
     digest = hashlib.sha256()
-    try:
-        with _open(name) as file:
-            while block := file.read(1 << 20):
-                digest.update(block)
-    except UnreadableImage:
-        raise
-    except Exception as error:  # as in `load_image`
-        raise UnreadableImage(name, _reason(error)) from error
+    if isinstance(image, bytes | bytearray | memoryview):
+        digest.update(image)
+    elif isinstance(image, str | os.PathLike):
+        called = name or name_of(image)
+        try:
+            with open_bytes(os.fspath(image)) as file:
+                while block := file.read(1 << 20):
+                    digest.update(block)
+        except UnreadableImage as error:
+            raise error if name is None else UnreadableImage(name, error.reason) from error
+        except Exception as error:  # as in `load_image`
+            raise UnreadableImage(called, explain(error)) from error
+    else:
+        pixels = load_image(image, name)
+        digest.update(f"{pixels.width} x {pixels.height} RGB ".encode())
+        digest.update(pixels.tobytes())
     return digest.hexdigest()
 
 
-def _open(name: str) -> BinaryIO:
-    archive, separator, member = name.partition(".zip::")
-    if not separator:
-        return Path(_regular_file(name)[0]).open("rb")
-    archive, state = _regular_file(archive + ".zip", shown=name)
-    # A handle shared with a forked process would share its position in the file: one per process.
-    zip_file = _open_zip(archive, state.st_mtime_ns, state.st_size, os.getpid())
-    try:
-        info = zip_file.getinfo(member)
-    except KeyError:
-        raise UnreadableImage(name, "the zip file has no such member") from None
-    if info.file_size > _MAX_BYTES:
-        raise UnreadableImage(name, "it is larger than 1 GiB")
-    if info.file_size == 0:
-        raise UnreadableImage(name, "the file is empty")
-    return io.BytesIO(zip_file.read(info))
-
-
-@lru_cache(maxsize=8)
-def _open_zip(archive: str, modified: int, size: int, process: int) -> ZipFile:
-    return ZipFile(archive)
-
-
-def _regular_file(name: str, shown: str | None = None) -> tuple[str, os.stat_result]:
-    state = Path(name).stat()
-    problem = None
-    if stat.S_ISDIR(state.st_mode):
-        problem = "it is a folder"
-    elif not stat.S_ISREG(state.st_mode):
-        problem = "it is a pipe or a device, not a file"
-    elif state.st_size == 0:
-        problem = "the file is empty"
-    if problem:
-        raise UnreadableImage(shown or name, problem)
-    return name, state
+def name_of(image: ImageLike) -> str:
+    """A path as text; what is in no file is called "image"."""
+    return os.fspath(image) if isinstance(image, str | os.PathLike) else "image"
 
 
 def _decode(file: BinaryIO, name: str) -> Image.Image:
@@ -140,11 +134,7 @@ def _decode(file: BinaryIO, name: str) -> Image.Image:
     except UnidentifiedImageError:
         file.seek(0)
         raise UnreadableImage(name, _what_instead(file.read(512))) from None
-    width, height = image.size
-    if width * height > _MAX_PIXELS:
-        raise UnreadableImage(name, f"{width} × {height} pixels are too many")
-    if max(width, height) > _MAX_ASPECT * min(width, height):
-        raise UnreadableImage(name, f"{width} × {height} pixels are too narrow a strip")
+    _check_size(image, name)
     image.load()
     try:
         ImageOps.exif_transpose(image, in_place=True)
@@ -152,39 +142,35 @@ def _decode(file: BinaryIO, name: str) -> Image.Image:
         file.seek(0)
         image = Image.open(file, formats=_formats())
         image.load()
-    return _to_rgb(image)
+    return to_rgb(image)
+
+
+def _from_pillow(image: Image.Image, name: str) -> Image.Image:
+    """An image in memory; it is left as it is."""
+    _check_size(image, name)
+    turned = None
+    with contextlib.suppress(Exception):  # a damaged EXIF block, as above
+        turned = ImageOps.exif_transpose(image)
+    return to_rgb(turned or image)
+
+
+def _check_size(image: Image.Image, name: str) -> None:
+    width, height = image.size
+    if width * height > _MAX_PIXELS:
+        raise UnreadableImage(name, f"{width} × {height} pixels are too many")
+    if max(width, height) > _MAX_ASPECT * min(width, height):
+        raise UnreadableImage(name, f"{width} × {height} pixels are too narrow a strip")
 
 
 @lru_cache(maxsize=1)
 def _formats() -> list[str]:
     Image.init()
+    if "AVIF" not in Image.OPEN:  # Pillow reads it itself from 11.3 on
+        with contextlib.suppress(ImportError):
+            import_module("pillow_avif")
+    with contextlib.suppress(ImportError):
+        import_module("pillow_heif").register_heif_opener()
     return [name for name in _FORMATS if name in Image.OPEN]
-
-
-def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode == "RGB" and "transparency" not in image.info:
-        return image
-    if image.mode == "F" or image.mode.startswith("I"):
-        return Image.fromarray(_to_8_bit(np.asarray(image), image.mode)).convert("RGB")
-    if "transparency" in image.info or image.mode in {"RGBA", "LA", "PA", "La", "RGBa"}:
-        image = image.convert("RGBA")
-        canvas = Image.new("RGBA", image.size, "white")
-        canvas.alpha_composite(image)
-        return canvas.convert("RGB")
-    return image.convert("RGB")
-
-
-def _to_8_bit(values: np.ndarray, mode: str) -> np.ndarray:
-    """Greys of 16 or 32 bits, or floats, as 8 bits: the format's full range becomes 0..255.
-
-    Where the format has no natural top (32-bit integers, floats) it is the smallest of the usual
-    ones (1 for floats, 255, 65535) that holds the image, or else the image's own maximum.
-    """
-    grey = np.nan_to_num(values.astype(np.float64), nan=0.0, posinf=0.0, neginf=0.0).clip(min=0)
-    largest = float(grey.max())
-    tops = {"F": [1.0, 255.0, 65535.0], "I": [65535.0]}.get(mode, [65535.0])
-    top = next((top for top in tops if largest <= top), largest)
-    return np.rint(grey * (255.0 / top)).astype(np.uint8)
 
 
 def _what_instead(head: bytes) -> str:
@@ -192,7 +178,9 @@ def _what_instead(head: bytes) -> str:
     if head.startswith(b"version https://git-lfs"):
         return "it is a Git LFS pointer, not the image itself (run 'git lfs pull')"
     if head[4:8] == b"ftyp" and head[8:12] in {b"heic", b"heix", b"mif1", b"msf1", b"hevc"}:
-        return "it is a HEIC photo; convert it to JPEG first"
+        return _without_plugin("HEIC")
+    if head[4:8] == b"ftyp" and head[8:12] in {b"avif", b"avis"}:
+        return _without_plugin("AVIF")
     if head.lstrip()[:1] == b"<":
         return "it holds HTML, SVG or XML text, not a pixel image"
     controls = any(byte < 9 or 13 < byte < 32 for byte in head)
@@ -201,7 +189,13 @@ def _what_instead(head: bytes) -> str:
     return "it is not an image of a known format"
 
 
-def _reason(error: Exception) -> str:
+def _without_plugin(kind: str) -> str:
+    known = {"HEIC": "HEIF"}.get(kind, kind) in _formats()
+    cure = "it can't be decoded" if known else "pip install 'promptot[data]', or convert it to JPEG"
+    return f"it is a {kind} photo; {cure}"
+
+
+def explain(error: Exception) -> str:
     if isinstance(error, FileNotFoundError):
         return "there is no such file"
     if isinstance(error, PermissionError):

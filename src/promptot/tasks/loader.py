@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from promptot.errors import PromptotError
 from promptot.tasks.dataset import Example, Skipped
-from promptot.tasks.images import UnreadableImage, load_image
+from promptot.tasks.images import UnreadableImage
 
 Transform = Callable[[Image.Image], Tensor]
 _Loaded = tuple[Tensor, int, int] | Skipped
@@ -81,7 +81,7 @@ class ImageDataset(Dataset[_Loaded]):
     def _read(self, index: int) -> Image.Image:
         image = self._cache.get(index)
         if image is None:
-            image = load_image(self.examples[index].path)
+            image = self.examples[index].load()
             size = 4 * image.width * image.height  # Pillow keeps RGB in four bytes a pixel
             if size <= self._cache_left:
                 self._cache[index] = image

@@ -7,6 +7,8 @@ from collections.abc import Iterable
 
 from promptot.errors import PromptotError
 
+DEFAULT_TEMPLATE = "a photo of a {}."
+
 
 def clean_name(text: str) -> str:
     """A folder name as a class name: underscores become spaces, spare blanks go.

@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from promptot.errors import PromptotError
 from promptot.tasks.dataset import Example, ImageTask, Skipped, by_label
-from promptot.tasks.images import UnreadableImage, load_image
+from promptot.tasks.images import UnreadableImage
 
 
 def find_unreadable(
@@ -24,7 +24,7 @@ def find_unreadable(
     """
     found = []
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        for skipped in pool.map(_try_to_read, [example.path for example in examples]):
+        for skipped in pool.map(_try_to_read, examples):
             if skipped is not None:
                 found.append(skipped)
             if progress is not None:
@@ -79,7 +79,7 @@ def _mend(
                 random.Random(f"{seed}:{example.label}").sample(rest, len(rest))
             )
         for spare in spares[example.label]:
-            skipped = _try_to_read(spare.path)
+            skipped = _try_to_read(spare)
             if skipped is None:
                 mended.append(spare)
                 break
@@ -87,9 +87,9 @@ def _mend(
     return tuple(mended), also_unreadable
 
 
-def _try_to_read(path: str) -> Skipped | None:
+def _try_to_read(example: Example) -> Skipped | None:
     try:
-        load_image(path)
+        example.load()
     except UnreadableImage as error:
         return Skipped(error.path, error.reason)
     return None

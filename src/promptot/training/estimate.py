@@ -74,7 +74,7 @@ def activation_bytes(model: PromptedModel, batch_size: int, words: int = 0) -> i
 
 def _packed_text(model: PromptedModel, context_tokens: int, words: int) -> PackedText:
     """The class names and the first `words` of the vocabulary, as a step packs them."""
-    names = [*model.class_names, *model.vocabulary[:words]]
+    names = [*model.read_names, *model.vocabulary[:words]]
     fixed_words = "" if model.prompts is None else model.prompts.fixed_words
     backbone = model.backbone
     return backbone.pack_names(backbone.tokenize_names(names, context_tokens, fixed_words))

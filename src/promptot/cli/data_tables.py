@@ -1,0 +1,167 @@
+"""What `promptot data` prints; it fits a terminal of 80 columns."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from rich import box
+from rich.console import Group
+from rich.table import Table
+
+from promptot.cli.console import plain
+from promptot.reports.tables import format_interval, format_value
+
+if TYPE_CHECKING:
+    from promptot.survey_result import ClassSummary, Duplicates, Survey
+
+MOST_CLASSES = 20
+MOST_LINES = 5
+_BAR = 12
+
+
+def survey_tables(found: Survey) -> Group:
+    """The whole description."""
+    return Group(
+        f"[bold]{plain(found.name)}[/]: {_count(len(found.classes), 'class', 'classes')}, "
+        f"{_count(sum(found.images.values()), 'image')}",
+        "",
+        _class_table(found),
+        _facts(found),
+        *_problems(found),
+        *([""] if found.advice or found.name_warnings else []),
+        *(f"[yellow]![/] {plain(text)}" for text in (*found.name_warnings, *found.advice)),
+        "",
+    )
+
+
+def _class_table(found: Survey) -> Table:
+    images = found.images
+    splits = [split for split in images if images[split]]
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_footer=True)
+    table.add_column("class", "all", overflow="fold", max_width=26)
+    for split in splits:
+        table.add_column(split, str(images[split]), justify="right")
+    accuracy = "" if found.accuracy is None else format_value(found.accuracy, "share")
+    table.add_column("zero-shot", accuracy, justify="right", no_wrap=True)
+    table.add_column("", no_wrap=True, min_width=_BAR)
+    table.add_column("taken for", overflow="ellipsis", no_wrap=True, max_width=18)
+    shown = _worth_showing(found.classes)
+    for summary in shown:
+        table.add_row(*_class_row(summary, splits))
+    hidden = len(found.classes) - len(shown)
+    if hidden:
+        table.caption = f"The {len(shown)} hardest classes; {hidden} more are in --json."
+        table.caption_justify = "left"
+    return table
+
+
+def _worth_showing(classes: tuple[ClassSummary, ...]) -> list[ClassSummary]:
+    """All classes in their order; of too many those that the frozen model knows least."""
+    if len(classes) <= MOST_CLASSES:
+        return list(classes)
+    return sorted(classes, key=lambda c: 2.0 if c.zero_shot is None else c.zero_shot)[:MOST_CLASSES]
+
+
+def _class_row(summary: ClassSummary, splits: list[str]) -> Iterator[str]:
+    synonyms = f"\n[dim]{plain(', '.join(summary.synonyms))}[/]" if summary.synonyms else ""
+    yield plain(summary.name) + synonyms
+    for split in splits:
+        count = getattr(summary, split)
+        yield str(count) if count else "[yellow]0[/]"
+    if summary.zero_shot is None:
+        yield from ("[dim]–[/]", "", "")
+        return
+    colour = (
+        "green" if summary.zero_shot >= 0.8 else "yellow" if summary.zero_shot >= 0.5 else "red"
+    )
+    filled = round(_BAR * summary.zero_shot)
+    yield format_value(summary.zero_shot, "share")
+    yield f"[{colour}]{'█' * filled}[/][dim]{'·' * (_BAR - filled)}[/]"
+    yield f"[dim]{plain(summary.mistaken_for or '')}[/]"
+
+
+def _facts(found: Survey) -> Table:
+    table = Table(box=None, show_header=False, pad_edge=False)
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    for label, text in _lines(found):
+        table.add_row(label, text)
+    return table
+
+
+def _lines(found: Survey) -> Iterator[tuple[str, Any]]:
+    if found.accuracy is not None and found.interval is not None:
+        yield (
+            "zero-shot",
+            f"{format_value(found.accuracy, 'share')} of {_count(found.tested, 'test image')} "
+            f"(95 % interval {format_interval(found.interval, 'share')}), {plain(found.backbone)}",
+        )
+    yield "prompt", f"“{plain(found.template)}”"
+    if found.held_out:
+        yield "test", "held out of each class as `promptot fit` will do"
+    if found.domains:
+        listed = ", ".join(f"{plain(name)} {count}" for name, count in found.domains.items())
+        yield "domains", listed
+    if found.sizes:
+        small = f"; {found.small} below the model's {found.resolution}" if found.small else ""
+        sizes = {key: f"{width} × {height}" for key, (width, height) in found.sizes.items()}
+        same = len(set(sizes.values())) == 1
+        text = sizes["median"] if same else ", ".join(f"{k} {v}" for k, v in sizes.items())
+        yield "pixels", f"{text}{small}"
+    yield "shots", f"use [bold]{found.shots}[/] of each class (--shots {found.shots})"
+    clear = "[green]none[/]"
+    yield "unreadable", f"[red]{len(found.skipped)}[/]" if found.skipped else clear
+    leaks = sum(d.leaks for d in found.duplicates)
+    crossed = sum(d.contradicts for d in found.duplicates)
+    groups = len(found.duplicates)
+    if groups:
+        yield (
+            "duplicates",
+            f"[yellow]{_count(groups, 'group')}[/] of images that show the same picture: "
+            f"[{'red' if leaks else 'green'}]{leaks} across splits[/], "
+            f"[{'red' if crossed else 'green'}]{crossed} across classes[/]",
+        )
+    else:
+        yield "duplicates", clear
+
+
+def _problems(found: Survey) -> Iterator[str]:
+    if found.skipped:
+        yield "\n[red]Left out:[/]"
+        for item in found.skipped[:MOST_LINES]:
+            yield f"  '{plain(item.path)}': {plain(item.reason)}"
+        yield from _more(len(found.skipped))
+    leaks = [d for d in found.duplicates if d.leaks]
+    if leaks:
+        yield (
+            "\n[red]Leaks:[/] the same picture is trained on and tested, so the test flatters. "
+            "Keep one of each."
+        )
+        yield from (_group(d) for d in leaks[:MOST_LINES])
+        yield from _more(len(leaks))
+    crossed = [d for d in found.duplicates if d.contradicts and not d.leaks]
+    if crossed:
+        yield "\n[red]Contradictions:[/] the same picture in two classes. One of them is wrong."
+        yield from (_group(d) for d in crossed[:MOST_LINES])
+        yield from _more(len(crossed))
+
+
+def _group(duplicates: Duplicates) -> str:
+    kind = "same file" if duplicates.exact else "same picture"
+    members = zip(duplicates.paths, duplicates.splits, duplicates.classes, strict=True)
+    listed = [
+        f"{plain(path)} [dim]({split}{f', {plain(name)}' if duplicates.contradicts else ''})[/]"
+        for path, split, name in members
+    ]
+    more = f" and {len(listed) - 3} more" if len(listed) > 3 else ""
+    return f"  {kind}: {' = '.join(listed[:3])}{more}"
+
+
+def _more(total: int) -> Iterator[str]:
+    if total > MOST_LINES:
+        yield f"  and {total - MOST_LINES} more; --json lists all."
+
+
+def _count(number: int, one: str, many: str | None = None) -> str:
+    return f"{number} {one if number == 1 else many or f'{one}s'}"

@@ -1,0 +1,71 @@
+"""A run folder in memory, as bytes: what an estimator keeps, pickles and writes."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from promptot.adapter import CARD, TENSORS
+from promptot.backbones import Backbone
+from promptot.classifier import Classifier, load
+from promptot.errors import PromptotError
+from promptot.files import write_bytes
+from promptot.run import ADAPTER, MANIFEST, check_run_folder
+
+_FILES = (f"{ADAPTER}/{TENSORS}", "steps.csv", "epochs.csv", MANIFEST, f"{ADAPTER}/{CARD}")
+"""In the order in which they are written: the card says that the rest is there."""
+
+Files = dict[str, bytes]
+
+
+def read_files(folder: Path) -> Files:
+    """The files of a run folder, or of an adapter folder alone."""
+    bare = (folder / CARD).is_file()
+    places = {name: folder / (Path(name).name if bare else name) for name in _FILES}
+    return {name: place.read_bytes() for name, place in places.items() if place.is_file()}
+
+
+def write_files(files: Files, folder: Path, overwrite: bool = False) -> None:
+    """Write them as a run folder.
+
+    Raises:
+        PromptotError: the folder holds a run already, or can't be written.
+    """
+    check_run_folder(folder, overwrite)
+    for name in _FILES:
+        if name in files:
+            write_bytes(folder / name, files[name])
+
+
+def open_files(files: Files, backbone: Backbone) -> Classifier:
+    """The classifier of a run that is in memory."""
+    with tempfile.TemporaryDirectory(prefix="promptot-") as place:
+        write_files(files, Path(place))
+        return load(place, backbone)
+
+
+def manifest_of(files: Files) -> dict[str, Any]:
+    """The manifest; empty if there is none, as beside an adapter alone.
+
+    Raises:
+        PromptotError: it is damaged.
+    """
+    try:
+        manifest = json.loads(files.get(MANIFEST, b"{}"))
+        if isinstance(manifest, dict) and isinstance(manifest.get("task", {}), dict):
+            return manifest
+    except ValueError:
+        pass
+    raise PromptotError("The run's manifest is damaged.", fix="Load its adapter folder instead.")
+
+
+def with_labels(files: Files, labels: list[Any]) -> Files:
+    """The same run, with the labels of its classes in the manifest."""
+    manifest = manifest_of(files)
+    task: Mapping[str, Any] = manifest.get("task", {})
+    manifest["task"] = {**task, "labels": labels}
+    text = json.dumps(manifest, indent=2, ensure_ascii=False)
+    return {**files, MANIFEST: f"{text}\n".encode()}

@@ -1,0 +1,98 @@
+"""Class names that a text model can make little of."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Sequence
+
+_CODE = re.compile(r"(class|label|category|id|type|item|group|folder)?[ .-]*[a-z]{0,2}\d+", re.I)
+_NUMBERED = re.compile(r"\d+[ ._-]+(?=\D)")
+_CAMEL = re.compile(r"[a-z][A-Z]")
+_EMPTY_WORDS = {"new folder", "untitled", "misc", "miscellaneous", "other", "others", "unknown"}
+_EMPTY_WORDS |= {"rest", "none", "background", "unsorted", "various", "negative", "positive"}
+_LONG = 60
+
+
+def name_warnings(class_names: Sequence[str]) -> list[str]:
+    """A sentence for every kind of doubtful name, with an example; none if all look well.
+
+    Example:
+        >>> name_warnings(["n01440764", "tench"])
+        ["1 name looks like a code, not a word: 'n01440764'. Give real names with --names."]
+        >>> name_warnings(["cat", "red fox"])
+        []
+    """
+    found = [
+        _say(
+            [name for name in class_names if _CODE.fullmatch(name)],
+            "looks like a code, not a word",
+            "look like codes, not words",
+            "Give real names with --names.",
+        ),
+        _say(
+            [n for n in class_names if _NUMBERED.match(n) and not _CODE.fullmatch(n)],
+            "starts with a number",
+            "start with a number",
+            "It is read as part of the name; give names without with --names.",
+        ),
+        _say(
+            [name for name in class_names if _CAMEL.search(name)],
+            "runs words together",
+            "run words together",
+            "Put blanks or underscores between words.",
+        ),
+        _say(
+            [n for n in class_names if len(n) < 3 and not _CODE.fullmatch(n)],
+            "is very short",
+            "are very short",
+            "Write it out with --names.",
+        ),
+        _say(
+            [name for name in class_names if name.casefold() in _EMPTY_WORDS],
+            "says nothing about what is in the picture",
+            "say nothing about what is in the picture",
+            "Describe what the pictures show, with --names.",
+        ),
+        _say(
+            [name for name in class_names if len(name) > _LONG],
+            "is very long",
+            "are very long",
+            "A few words describe a class best.",
+        ),
+        _say(
+            [name for name in class_names if not _is_latin(name)],
+            "is not in Latin letters",
+            "are not in Latin letters",
+            "Most CLIPs know English only; translate with --names.",
+        ),
+        *_alike(class_names),
+    ]
+    return [sentence for sentence in found if sentence]
+
+
+def _say(names: list[str], one: str, many: str, cure: str) -> str:
+    if not names:
+        return ""
+    if len(names) == 1:
+        return f"1 name {one}: '{names[0]}'. {cure}"
+    shown = ", ".join(f"'{name}'" for name in names[:3]) + (", …" if len(names) > 3 else "")
+    return f"{len(names)} names {many}: {shown}. {cure}"
+
+
+def _is_latin(name: str) -> bool:
+    letters = [c for c in name if c.isalpha()]
+    return all(unicodedata.name(c, "").startswith("LATIN") for c in letters)
+
+
+def _alike(class_names: Sequence[str]) -> list[str]:
+    """Names that differ in plural, blanks or hyphens only."""
+    seen: dict[str, str] = {}
+    found = []
+    for name in class_names:
+        key = re.sub(r"[^\w]", "", name.casefold())
+        key = key[:-1] if len(key) > 3 and key.endswith("s") else key
+        if key in seen:
+            found.append(f"'{seen[key]}' and '{name}' are almost one name. Are they two classes?")
+        seen.setdefault(key, name)
+    return found

@@ -1,0 +1,194 @@
+"""One function for every source of images."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from promptot.errors import PromptotError
+from promptot.tasks.bundled import load_bundled
+from promptot.tasks.dataset import ImageTask
+from promptot.tasks.folder import load_folder, load_tree
+from promptot.tasks.names import clean_name
+from promptot.tasks.renaming import check_names, load_names, rename
+from promptot.tasks.sources.description import beside, read_description
+from promptot.tasks.sources.objects import is_data_set, load_data_set, load_pairs
+from promptot.tasks.sources.saved import (
+    is_hugging_face,
+    is_saved,
+    load_hugging_face,
+    load_saved,
+)
+from promptot.tasks.sources.shards import find_shards, is_shard, load_shards
+from promptot.tasks.sources.splits import join_splits
+from promptot.tasks.sources.table import COLUMN_TABLES, TEXT_TABLES, load_frame, load_table
+from promptot.tasks.sources.tree import ARCHIVES, open_tree
+
+BUNDLED = "bundled:"
+_DESCRIPTIONS = (".yaml", ".yml")
+_COMPRESSED = (".gz", ".tgz", ".bz2", ".xz", ".zst", ".7z", ".rar")
+_METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
+_ACCEPTED = (
+    "Give a folder of class folders, a .zip or .tar of one, a table (.csv, .tsv, .jsonl, .parquet, "
+    ".arrow), WebDataset shards, a folder that `datasets` saved, a .yaml description, or "
+    "bundled:<group>."
+)
+
+
+def load_task(
+    source: Any,
+    *,
+    template: str | None = None,
+    names: str | os.PathLike[str] | Mapping[Any, Any] | None = None,
+    columns: Mapping[str, str] | None = None,
+    name: str | None = None,
+) -> ImageTask:
+    """Read images, labels and class names from whatever holds them.
+
+    | source | what it is |
+    |---|---|
+    | `photos/`, `photos.zip`, `photos.tar` | class folders, perhaps below train, val and test |
+    | `photos.csv`, `.tsv`, `.jsonl`, `.parquet` | a table: path, label, perhaps split and domain |
+    | `shards/`, `shard-{000..012}.tar` | WebDataset |
+    | `saved/`, `data/*.parquet` | what Hugging Face's `datasets` or its Hub keeps |
+    | `flowers.yaml` | a description: where the images are, names, template |
+    | `bundled:animals` | drawings inside the package |
+    | `{"train": …, "test": …}` | any of these by split |
+    | `(images, labels)` | paths, PIL images, arrays |
+    | a `Dataset`, a `DatasetDict` | of `datasets` |
+    | a data frame | as a table; its images may be paths, PIL images or arrays |
+    | an object with `__getitem__`, `__len__`, `classes` | as torchvision has them |
+
+    No image is decoded here. Sources that come without splits have training images only.
+
+    Args:
+        source: see above; an `ImageTask` is given back, renamed if names are given.
+        template: the sentence that the frozen model reads, with `{}` for the class name; by
+            default the source's own, or "a photo of a {}.".
+        names: a file (see `load_names`) or a mapping from folders or labels to a name, or to a list
+            of a name and its synonyms.
+        columns: what the columns "image", "label", "split" and "domain" of a table are called.
+        name: what to call the task.
+
+    Raises:
+        PromptotError: with what to do about it.
+    """
+    task = _load(source, columns, name)
+    if names is not None:
+        read = check_names(names) if isinstance(names, Mapping) else load_names(os.fspath(names))
+        task = rename(task, read)
+    return task if template is None else replace(task, template=template)
+
+
+def _load(source: Any, columns: Mapping[str, str] | None, name: str | None) -> ImageTask:
+    if isinstance(source, ImageTask):
+        task = source
+    elif isinstance(source, str | os.PathLike):
+        task = _load_place(os.fspath(source), columns)
+    elif is_hugging_face(source):
+        task = load_hugging_face(source, name or "images", columns)
+    elif isinstance(source, Mapping):
+        parts = {str(split): _load(part, columns, str(split)) for split, part in source.items()}
+        task = join_splits(parts, name or "images")
+    elif isinstance(source, tuple) and len(source) == 2:
+        task = load_pairs(*source, name=name or "images")
+    elif hasattr(source, "columns") and hasattr(source, "__getitem__"):
+        task = load_frame(source, name or "images", columns)
+    elif is_data_set(source):
+        task = load_data_set(source, name or type(source).__name__)
+    else:
+        raise PromptotError(f"Images can't be read from {type(source).__name__}.", fix=_ACCEPTED)
+    return task if name is None else replace(task, name=name)
+
+
+def _load_place(text: str, columns: Mapping[str, str] | None) -> ImageTask:
+    if text.startswith(BUNDLED):
+        return load_bundled(text.removeprefix(BUNDLED))
+    path = Path(text)
+    suffix = path.suffix.lower()
+    name = _name_of(path)
+    if path.is_dir():
+        return _load_directory(path, name, columns)
+    if "{" in path.name or "*" in path.name:
+        return _load_pattern(text, columns)
+    if not path.exists():
+        raise PromptotError(f"The folder '{text}' does not exist.", fix="Check the path.")
+    if suffix in _DESCRIPTIONS:
+        return _load_described(path)
+    if suffix in (*TEXT_TABLES, *COLUMN_TABLES):
+        return load_table([path], name, columns)
+    if suffix in ARCHIVES:
+        if suffix == ".tar" and is_shard(path):
+            return load_shards([path], name)
+        return load_tree(open_tree(path), name)
+    if suffix in _COMPRESSED:
+        raise PromptotError(
+            f"'{text}' can't be read in place.",
+            fix="Unpack it, or pack the folder as .zip or .tar.",
+        )
+    raise PromptotError(f"The folder '{text}' is a file, not a folder.", fix=_ACCEPTED)
+
+
+def _load_directory(path: Path, name: str, columns: Mapping[str, str] | None) -> ImageTask:
+    if is_saved(path):
+        return load_saved(path, name, columns)
+    for file in _METADATA:
+        if (path / file).is_file():
+            return load_table([path / file], name, columns)
+    if any(path.glob("*.parquet")) or any(path.glob("data/*.parquet")):
+        tables = sorted(path.glob("*.parquet")) or sorted(path.glob("data/*.parquet"))
+        return load_table(tables, name, columns)
+    if any(path.glob("*.tar")) or any(path.glob("*/*.tar")):
+        return load_shards(find_shards(str(path)), name)
+    return load_folder(path)
+
+
+def _load_pattern(text: str, columns: Mapping[str, str] | None) -> ImageTask:
+    paths = find_shards(text)
+    name = _name_of(Path(text).parent)
+    readers: dict[str, Callable[[], ImageTask]] = {
+        ".tar": lambda: load_shards(paths, name),
+        ".parquet": lambda: load_table(paths, name, columns),
+        ".arrow": lambda: load_table(paths, name, columns),
+    }
+    kinds = {path.suffix.lower() for path in paths}
+    if len(kinds) > 1 or not kinds <= set(readers):
+        raise PromptotError(f"'{text}' matches {', '.join(sorted(kinds))} files.", fix=_ACCEPTED)
+    return readers[kinds.pop()]()
+
+
+def _load_described(path: Path) -> ImageTask:
+    described = read_description(path)
+    names: Any = described.names
+    if isinstance(names, str):
+        names = beside(path, names)
+    data: Any = described.data
+    if isinstance(data, str):
+        data = beside(path, data)
+    else:
+        data = {split: beside(path, place) for split, place in data.items()}
+    if data == str(path):
+        raise PromptotError(f"The description '{path}' names itself.", fix="Correct 'data'.")
+    task = load_task(
+        data,
+        template=described.template,
+        names=names,
+        columns=described.columns,
+        name=described.name or _name_of(path),
+    )
+    if described.domain is None:
+        return task
+    if described.domain not in task.domains:
+        raise PromptotError(
+            f"'{path}' has no domain '{described.domain}'.",
+            fix=f"Its domains are: {', '.join(task.domains) or 'none'}.",
+        )
+    return task.in_domain(described.domain)
+
+
+def _name_of(path: Path) -> str:
+    stem = path.resolve().name if path.is_dir() else path.stem
+    return clean_name(stem) or str(path)

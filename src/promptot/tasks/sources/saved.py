@@ -1,0 +1,130 @@
+"""Data sets of Hugging Face's `datasets`: in memory, saved to a folder, or a folder of Parquet."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from promptot.errors import PromptotError
+from promptot.tasks.columns import ColumnFile, class_names_of, damaged
+from promptot.tasks.dataset import Held, ImageTask
+from promptot.tasks.sources.found import SPLITS, Found, assemble
+from promptot.tasks.sources.table import choose_columns
+
+STATE, INFO, SPLIT_LIST = "state.json", "dataset_info.json", "dataset_dict.json"
+
+
+def is_saved(folder: Path) -> bool:
+    """Whether `save_to_disk` of `datasets` wrote a folder."""
+    return (folder / SPLIT_LIST).is_file() or (folder / STATE).is_file()
+
+
+def load_saved(folder: Path, name: str, columns: Mapping[str, str] | None = None) -> ImageTask:
+    """Read what `save_to_disk` wrote, of a `Dataset` or of a `DatasetDict`; needs pyarrow only.
+
+    Raises:
+        PromptotError: a file is missing or damaged, or there are no images or labels.
+    """
+    splits = {"": folder}
+    if (folder / SPLIT_LIST).is_file():
+        listed = _read_json(folder / SPLIT_LIST).get("splits", [])
+        splits = {str(split): folder / str(split) for split in listed}
+    found: list[Found] = []
+    label_names = None
+    for split, place in splits.items():
+        for entry in _read_json(place / STATE).get("_data_files", []):
+            file = ColumnFile(place / str(entry["filename"]))
+            chosen = choose_columns(file.columns, str(file.path), columns)
+            label_names = file.class_names.get(chosen["label"], label_names)
+            labels = file.values(chosen["label"])
+            domains = file.values(chosen["domain"]) if "domain" in chosen else [""] * file.rows
+            paths = file.image_paths(chosen["image"])
+            if paths is None:
+                raise PromptotError(
+                    f"The column '{chosen['image']}' of '{place}' holds no images.",
+                    fix="Cast it to datasets.Image() and save again.",
+                )
+            for row, path in enumerate(paths):
+                where = f"{file.path}::{chosen['image']}::{row}" if path is None else path
+                found.append(Found(where, labels[row], split, str(domains[row] or "")))
+        if label_names is None and (place / INFO).is_file():
+            named = class_names_of(_read_json(place / INFO).get("features") or {})
+            label_names = next(iter(named.values()), None)
+    return assemble(name, _with_usual_splits(found), label_names)
+
+
+def is_hugging_face(source: Any) -> bool:
+    """Whether it is a `Dataset` or a `DatasetDict`, without importing their library."""
+    return type(source).__module__.split(".")[0] == "datasets"
+
+
+def load_hugging_face(
+    source: Any, name: str, columns: Mapping[str, str] | None = None
+) -> ImageTask:
+    """Read a `Dataset` or a `DatasetDict` of `datasets`; images are decoded when they are used.
+
+    Raises:
+        PromptotError: it streams, or has no images or labels.
+    """
+    found: list[Found] = []
+    label_names = None
+    for split, part in source.items() if isinstance(source, Mapping) else [("", source)]:
+        if not hasattr(part, "__len__"):
+            raise PromptotError(
+                "A streamed data set can't be drawn from.",
+                fix="Load it without streaming=True, or take its first images into a Dataset.",
+            )
+        chosen = choose_columns(part.column_names, name, columns)
+        feature = part.features[chosen["label"]]
+        label_names = getattr(feature, "names", label_names)
+        plain = part.with_format(None)
+        labels = plain[chosen["label"]][:]
+        domains = plain[chosen["domain"]][:] if "domain" in chosen else [""] * len(part)
+        images = _Column(_undecoded(plain, chosen["image"]), chosen["image"])
+        prefix = f"{name}/{split}" if split else name
+        found += [
+            Found(f"{prefix}[{row}]", label, str(split), str(domain or ""), Held(images, row))
+            for row, (label, domain) in enumerate(zip(labels, domains, strict=True))
+        ]
+    return assemble(name, _with_usual_splits(found), label_names)
+
+
+@dataclass(frozen=True, eq=False)
+class _Column:
+    """The images of a `Dataset`: their files' bytes where it has them."""
+
+    dataset: Any
+    column: str
+
+    def __getitem__(self, index: int) -> Any:
+        image = self.dataset[index][self.column]
+        if isinstance(image, dict):
+            return image["path"] if image.get("bytes") is None else image["bytes"]
+        return image
+
+
+def _undecoded(dataset: Any, column: str) -> Any:
+    feature = dataset.features[column]
+    if type(feature).__name__ != "Image":
+        return dataset.select_columns([column])
+    raw = type(feature)(decode=False)
+    return dataset.select_columns([column]).cast_column(column, raw)
+
+
+def _with_usual_splits(found: list[Found]) -> list[Found]:
+    """Without the splits that are called otherwise ("unsupervised", "extra"), if some are usual."""
+    usual = [item for item in found if item.split.casefold() in SPLITS]
+    return usual or found
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        read = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(read, dict):
+            raise ValueError("it holds no JSON object")
+        return read
+    except (OSError, ValueError) as error:
+        raise damaged(path, error) from error

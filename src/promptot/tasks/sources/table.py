@@ -1,0 +1,206 @@
+"""Tables of images and labels: CSV, TSV, JSON lines, Parquet, Arrow, data frames."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from promptot.errors import PromptotError
+from promptot.tasks.columns import ColumnFile
+from promptot.tasks.dataset import Held, ImageTask
+from promptot.tasks.sources.found import Found, assemble
+
+COLUMNS = {
+    "image": ("path", "image", "file_name", "filename", "file", "filepath", "image_path", "img"),
+    "label": ("label", "class", "class_name", "labels", "category", "target", "fine_label"),
+    "split": ("split",),
+    "domain": ("domain", "style"),
+}
+"""What each column may be called (case is ignored), the likeliest first."""
+
+TEXT_TABLES = (".csv", ".tsv", ".jsonl", ".ndjson")
+COLUMN_TABLES = (".parquet", ".arrow")
+
+
+def load_table(
+    paths: Sequence[Path], name: str, columns: Mapping[str, str] | None = None
+) -> ImageTask:
+    """Read a table: a row an image, with a path and a label, perhaps a split and a domain.
+
+    Paths are relative to the table's folder. A Parquet or Arrow file may hold the images
+    themselves: as bytes, or as {bytes, path} (Hugging Face's `datasets`).
+
+    Args:
+        paths: the table's files. Of several, a file called "train…", "test…" or the like is that
+            split, unless a column says otherwise.
+        name: of the task.
+        columns: what the columns "image", "label", "split" and "domain" are called, where it is
+            none of `COLUMNS`.
+
+    Raises:
+        PromptotError: a file or a column is missing, or a row is damaged.
+    """
+    found: list[Found] = []
+    label_names: Sequence[str] | None = None
+    for path in paths:
+        split = split_in_name(path.stem) if len(paths) > 1 else ""
+        if path.suffix.lower() in COLUMN_TABLES:
+            file = ColumnFile(path)
+            chosen = choose_columns(file.columns, str(path), columns)
+            found += _from_columns(file, chosen, split)
+            label_names = file.class_names.get(chosen["label"], label_names)
+        else:
+            rows = _read_text(path)
+            header = list({column: None for row in rows for column in row})
+            chosen = choose_columns(header, str(path), columns)
+            found += _from_rows(rows, chosen, path.parent, split)
+    return assemble(name, found, label_names)
+
+
+def load_frame(frame: Any, name: str, columns: Mapping[str, str] | None = None) -> ImageTask:
+    """Read a data frame (pandas, polars, …); its images may be paths, PIL images or arrays.
+
+    Raises:
+        PromptotError: a column is missing.
+    """
+    chosen = choose_columns([str(column) for column in frame.columns], "the table", columns)
+    cells = {kind: list(frame[column]) for kind, column in chosen.items()}
+    rows = [
+        dict(zip(chosen.values(), row, strict=True)) for row in zip(*cells.values(), strict=True)
+    ]
+    return assemble(name, _from_rows(rows, chosen, Path(), "", held=cells["image"], name=name))
+
+
+def choose_columns(
+    header: Sequence[str],
+    where: str,
+    columns: Mapping[str, str] | None = None,
+    needed: Sequence[str] = ("image", "label"),
+) -> dict[str, str]:
+    """The header's names of the columns "image" and "label", and "split" and "domain" if any.
+
+    Raises:
+        PromptotError: one that is needed, or was asked for, is missing.
+    """
+    by_name = {text.strip().casefold(): text for text in header}
+    chosen: dict[str, str] = {}
+    unknown = set(columns or ()) - set(COLUMNS)
+    if unknown:
+        raise PromptotError(
+            f"There is no kind of column '{min(unknown)}'.", fix=f"Valid: {', '.join(COLUMNS)}."
+        )
+    for kind, usual in COLUMNS.items():
+        wanted = (columns or {}).get(kind)
+        choices = usual if wanted is None else (wanted.casefold(),)
+        match = next((by_name[text] for text in choices if text in by_name), None)
+        if match is not None:
+            chosen[kind] = match
+        elif wanted is not None or kind in needed:
+            raise PromptotError(
+                f"'{where}' has no column '{wanted or kind}'; it has "
+                f"{', '.join(header) or 'none'}.",
+                fix=f"Call it one of {', '.join(choices)}, or say which it is with columns: "
+                f"{{{kind}: NAME}}.",
+            )
+    return chosen
+
+
+def split_in_name(stem: str) -> str:
+    """The split that a file's name starts with, such as "train-00000-of-00002"; "" if none.
+
+    Example:
+        >>> split_in_name("test-00000-of-00001"), split_in_name("Validation"), split_in_name("x")
+        ('test', 'validation', '')
+    """
+    word = stem.casefold().replace("_", "-").split("-")[0].split(".")[0]
+    return word if word in ("train", "val", "valid", "validation", "test") else ""
+
+
+def _from_columns(file: ColumnFile, chosen: dict[str, str], split: str) -> Iterator[Found]:
+    column = chosen["image"]
+    paths = file.image_paths(column)
+    if paths is None:
+        raise PromptotError(
+            f"The column '{column}' of '{file.path}' holds no images.",
+            fix="It should hold paths, bytes of image files, or {bytes, path}.",
+        )
+    labels = file.values(chosen["label"])
+    splits = file.values(chosen["split"]) if "split" in chosen else [split] * file.rows
+    domains = file.values(chosen["domain"]) if "domain" in chosen else [""] * file.rows
+    for row, (path, label, part, domain) in enumerate(
+        zip(paths, labels, splits, domains, strict=True)
+    ):
+        place = f"{file.path}::{column}::{row}" if path is None else str(file.path.parent / path)
+        yield Found(place, label, str(part or ""), str(domain or ""))
+
+
+def _from_rows(
+    rows: Sequence[Mapping[str, Any]],
+    chosen: dict[str, str],
+    folder: Path,
+    split: str,
+    held: Sequence[Any] | None = None,
+    name: str = "",
+) -> Iterator[Found]:
+    for number, row in enumerate(rows):
+        image = row.get(chosen["image"])
+        part = row.get(chosen["split"]) if "split" in chosen else split
+        domain = row.get(chosen["domain"]) if "domain" in chosen else ""
+        own = None
+        if held is not None and not isinstance(image, str | Path):
+            path, own = f"{name}[{number}]", Held(held, number)
+        else:
+            path = str(folder / str(image or ""))
+        yield Found(path, row.get(chosen["label"]), str(part or ""), str(domain or ""), own)
+
+
+def _read_text(path: Path) -> list[dict[str, Any]]:
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        fix = "Save it as UTF-8."
+        raise PromptotError(f"'{path}' can't be read: {error}.", fix=fix) from error
+    if path.suffix.lower() in (".jsonl", ".ndjson"):
+        return [
+            _json_row(line, path, n) for n, line in enumerate(text.splitlines(), 1) if line.strip()
+        ]
+    delimiter = "\t" if path.suffix.lower() == ".tsv" else _delimiter(text)
+    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    try:
+        rows = list(reader)
+    except csv.Error as error:
+        raise PromptotError(
+            f"Line {reader.line_num} of '{path}' is damaged: {error}.", fix="Repair it."
+        ) from error
+    for number, row in enumerate(rows, start=2):
+        if None in row or None in row.values():
+            raise PromptotError(
+                f"Row {number} of '{path}' has more or fewer cells than the header.",
+                fix="Put names that hold a comma into double quotes.",
+            )
+    return rows
+
+
+def _delimiter(text: str) -> str:
+    """Of a CSV file: what its header has most of. Spreadsheets of many countries write ";"."""
+    header = text.partition("\n")[0]
+    return max(",;\t", key=header.count)
+
+
+def _json_row(line: str, path: Path, number: int) -> dict[str, Any]:
+    try:
+        row = json.loads(line)
+    except ValueError as error:
+        raise PromptotError(
+            f"Line {number} of '{path}' is no JSON: {error}.", fix="Repair it."
+        ) from error
+    if not isinstance(row, dict):
+        raise PromptotError(
+            f"Line {number} of '{path}' is no JSON object.",
+            fix='Write {"path": "a.jpg", "label": "cat"} a line.',
+        )
+    return row
