@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from promptot.errors import PromptotError
 
 if TYPE_CHECKING:
-    from promptot.api import evaluate, fit
+    from promptot.api import evaluate, fit, report
     from promptot.backbones.load import load_backbone
     from promptot.classifier import load
     from promptot.recipes.loading import load_recipe
@@ -29,6 +29,7 @@ __all__ = [
     "load",
     "load_backbone",
     "load_recipe",
+    "report",
 ]
 
 _LAZY = {
@@ -37,6 +38,7 @@ _LAZY = {
     "load": "promptot.classifier",
     "load_backbone": "promptot.backbones.load",
     "load_recipe": "promptot.recipes.loading",
+    "report": "promptot.api",
 }
 
 
