@@ -68,7 +68,10 @@ def read_tested(
     examples: dict[str, list[Example]] = {part: [] for part in names}
     try:
         with path.open(encoding="utf-8", newline="") as file:
-            for row in csv.DictReader(file):
+            reader = csv.DictReader(file)
+            if tuple(reader.fieldnames or ()) != COLUMNS:
+                raise ValueError("other columns")
+            for row in reader:
                 part = row["tested_on"]
                 label = list(names[part]).index(row["class_name"])
                 examples[part].append(Example(row["image"], label))

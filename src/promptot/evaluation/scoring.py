@@ -111,9 +111,12 @@ def score(
             progress(len(batch.labels))
     if not labels:
         raise NothingToScore("there are no images to score")
-    images = [torch.cat(side) for side in zip(*features, strict=True)] or [None, None]
+    kept: tuple[Tensor | None, Tensor | None] = (None, None)
+    if features:
+        adapted, unadapted = zip(*features, strict=True)
+        kept = torch.cat(adapted), torch.cat(unadapted)
     return Scores(
-        torch.cat(labels), torch.cat(student), torch.cat(teacher), torch.cat(indices), *images
+        torch.cat(labels), torch.cat(student), torch.cat(teacher), torch.cat(indices), *kept
     )
 
 
