@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from promptot.cli import report as report_command
+from promptot.cli import tune as tune_command
 from promptot.cli.console import (
     Stages,
     command,
@@ -384,6 +385,7 @@ def benchmark(
 
 
 report_command.register(app)
+tune_command.register(app)
 
 
 @app.command(epilog="Example: promptot backbones")

@@ -17,6 +17,7 @@ from promptot.reports.tables import cells, format_difference, format_value, prin
 from promptot.reports.theme import DARK, LIGHT, SERIES
 
 if TYPE_CHECKING:
+    from jinja2 import Template
     from PIL.Image import Image
 
 THUMBNAIL = 168  # pixels; shown at half of it, so that it is sharp on a phone
@@ -42,20 +43,8 @@ def render_report(data: ReportData) -> str:
         >>> "<h1>Birds</h1>" in page, "It &lt;learned&gt;." in page
         (True, True)
     """
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    environment = Environment(
-        loader=PackageLoader("promptot.reports"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        finalize=clean,
-    )
-    environment.filters["share"] = lambda value: format_value(value, "share")
-    environment.filters["setting"] = format_setting
     places = _places(data)
-    return environment.get_template("report.html.j2").render(
+    return page_template("report.html.j2").render(
         data=data,
         light=LIGHT,
         dark=DARK,
@@ -79,6 +68,23 @@ def render_report(data: ReportData) -> str:
         plan_steps=[text for text in map(explain_steps, data.histories) if text],
         settings=_settings(data.recipes),
     )
+
+
+def page_template(name: str) -> Template:
+    """A template whose every text is escaped and cleaned."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=PackageLoader("promptot.reports"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=clean,
+    )
+    environment.filters["share"] = lambda value: format_value(value, "share")
+    environment.filters["setting"] = format_setting
+    return environment.get_template(name)
 
 
 def explain_plan(picture: PlanPicture) -> str:
