@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from promptot.backbones.load import load_backbone
     from promptot.classifier import load
     from promptot.recipes.loading import load_recipe
-    from promptot.tuning.tune import tune
+    from promptot.tuning.trials import tune
 
 __version__ = "0.1.0"
 __all__ = [
@@ -41,7 +41,7 @@ _LAZY = {
     "load_backbone": "promptot.backbones.load",
     "load_recipe": "promptot.recipes.loading",
     "report": "promptot.api",
-    "tune": "promptot.tuning.tune",
+    "tune": "promptot.tuning.trials",
 }
 
 

@@ -97,7 +97,7 @@ def tune(
     from promptot.cli.tables import tuning_table
     from promptot.pages.tuning import fit_command
     from promptot.tuning import tune as tune_folder
-    from promptot.tuning.tune import PAGE, TRIALS
+    from promptot.tuning.trials import PAGE, TRIALS
 
     console = console_for(json_path)
     seconds = parse_duration(budget)

@@ -48,7 +48,7 @@ def reliability(probabilities: Any, labels: Any, bins: int = BINS) -> Reliabilit
 
     Example:
         >>> found = reliability([[0.75, 0.25], [0.75, 0.25]], [0, 1], bins=4)
-        >>> found.error, found.counts.tolist(), found.accuracy[2]
+        >>> found.error, found.counts.tolist(), float(found.accuracy[2])
         (0.25, [0.0, 0.0, 2.0, 0.0], 0.5)
     """
     error = expected_calibration_error(probabilities, labels, bins)  # checks the arguments

@@ -111,7 +111,7 @@ def trade_off_figure(data: TradeOff) -> str:
         >>> "80.0 % right and 90.0 % retention" in svg
         True
     """
-    with new_figure(7.2, 4.6) as figure:
+    with new_figure(5.6, 4.2) as figure:
         _draw(figure.add_subplot(), data, STAND_INS)
         story = "; ".join(
             f"{point.number}, {point.label}: {format_value(point.fit, 'share')} right and "
@@ -161,7 +161,7 @@ def _draw(axes: Axes, data: TradeOff, colours: Colours) -> None:
                 markeredgewidth=2, color=colours["series-1"], zorder=5, clip_on=False,
             )  # fmt: skip
             axes.annotate(
-                "recommended", (100 * point.retention, 100 * point.fit), (0, -20), ha="center",
+                "recommended", (100 * point.retention, 100 * point.fit), (-12, -15), ha="right",
                 textcoords="offset points", color=colours["series-1"], fontsize=9, weight="bold",
             )  # fmt: skip
     for (x, y), numbers in placed.items():  # settings that came out alike share a place

@@ -32,7 +32,7 @@ from promptot.tasks.readable import choose_shots, find_unreadable
 from promptot.training.loop import Callbacks
 from promptot.training.records import Log
 from promptot.tuning.points import Point, pareto_front, recommend
-from promptot.tuning.search import Settings, change, check_tunable, next_settings
+from promptot.tuning.search import DEPTHS, Settings, change, check_tunable, next_settings
 
 TRIALS = "trials.jsonl"
 RECIPE = "recipe.yaml"
@@ -319,8 +319,12 @@ def describe_settings(settings: Mapping[str, float | int], recipe: Recipe) -> st
         'λ = 3'
         >>> describe_settings({}, load_recipe("prompt-ot"))
         'λ = 10 (as published)'
+        >>> depths = {"prompts.text_depth": 2, "prompts.vision_depth": 2}
+        >>> describe_settings(depths, load_recipe("ivlp"))
+        'depth = 2'
     """
     names = {
+        "depth": "depth",
         "objective.strength": "λ",
         "prompts.text_depth": "text depth",
         "prompts.vision_depth": "image depth",
@@ -329,10 +333,18 @@ def describe_settings(settings: Mapping[str, float | int], recipe: Recipe) -> st
     shown = dict(settings)
     if recipe.objective.preservation != "none" and "objective.strength" not in shown:
         shown = {"objective.strength": recipe.objective.strength, **shown}
+    depths = {shown.get(key) for key in DEPTHS}
+    if len(depths) == 1 and None not in depths:
+        shown = {"depth": shown[DEPTHS[0]], **{k: v for k, v in shown.items() if k not in DEPTHS}}
+        shown = {key: shown[key] for key in sorted(shown, key=_place)}
     text = ", ".join(f"{names.get(key, key)} = {value:g}" for key, value in shown.items())
     if settings:
         return text
     return f"{text} (as published)" if text else "as published"
+
+
+def _place(key: str) -> int:
+    return ["objective.strength", "depth", *DEPTHS, "optim.lr"].index(key)
 
 
 def _split(
