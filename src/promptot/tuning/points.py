@@ -74,8 +74,8 @@ def recommend(points: Sequence[Point]) -> int:
     """The position of the point to choose: the rule of one standard error.
 
     Of the points that are at least as accurate as one within a standard error of the best, the one
-    that retains most; of equal ones the more accurate, then the earlier. The standard error is that of
-    the difference to the best point on the same images. What is a little better on a few
+    that retains most; of equal ones the more accurate, then the earlier. The standard error is
+    that of the difference to the best point on the same images. What is a little better on a few
     validation images is often no better on others, while what is lost is lost.
 
     Raises:
