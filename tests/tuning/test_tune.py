@@ -25,6 +25,13 @@ def tune(photos: Path, out: Path, backbone: Backbone, **options) -> Tuning:
     return promptot.tune(photos, out, backbone=backbone, shots=2, device="cpu", **options)
 
 
+@pytest.fixture(autouse=True)
+def page(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The page is drawn in one test only."""
+    if "page" not in request.node.name:
+        monkeypatch.setattr("promptot.tuning.trials._write_pages", lambda found: None)
+
+
 @pytest.fixture
 def few_settings(monkeypatch: pytest.MonkeyPatch) -> list[dict]:
     """Only three settings to try."""
@@ -137,7 +144,12 @@ def test_the_page_and_the_pictures(
     found = tune(photos, tmp_path / "out", backbone, budget=1e6)
     text = Page((tmp_path / "out" / "report.html").read_text(encoding="utf-8"))
     assert not text.all("script")
-    for words in ("Recommended: ", "λ = 1", "learning rate = 0.02", f"{found.validation} validation images"):
+    for words in (
+        "Recommended: ",
+        "λ = 1",
+        "learning rate = 0.02",
+        f"{found.validation} validation images",
+    ):
         assert words in text.text
     assert "--recipe" in text.text
     picture = Image.open(tmp_path / "out" / "trade-off.png")
