@@ -48,7 +48,7 @@ def score_table(scores: Mapping[str, Scores]) -> Table:
 
 def tuning_table(found: Tuning) -> Table:
     """Each setting that was tried: its fit and its retention."""
-    from promptot.tuning.trials import describe_settings
+    from promptot.tuning.search import describe_settings
 
     table = Table(
         box=box.SIMPLE_HEAD,

@@ -7,7 +7,8 @@ import shlex
 from promptot.reports.tables import format_difference, format_value
 from promptot.reports.trade_off import TradeOff, TradeOffPoint
 from promptot.tuning.points import Point
-from promptot.tuning.trials import FEW_IMAGES, Tuning, describe_settings
+from promptot.tuning.search import describe_settings
+from promptot.tuning.trials import FEW_IMAGES, Tuning
 
 
 def trade_off(found: Tuning) -> TradeOff:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from promptot.errors import PromptotError
 from promptot.recipes.schema import Recipe
@@ -67,6 +67,39 @@ def check_tunable(recipe: Recipe) -> None:
         )
 
 
+def describe_settings(settings: Mapping[str, float | int], recipe: Recipe) -> str:
+    """Settings in words.
+
+    Example:
+        >>> from promptot.recipes import load_recipe
+        >>> describe_settings({"objective.strength": 3.0}, load_recipe("prompt-ot"))
+        'λ = 3'
+        >>> describe_settings({}, load_recipe("prompt-ot"))
+        'λ = 10 (as published)'
+        >>> depths = {"prompts.text_depth": 2, "prompts.vision_depth": 2}
+        >>> describe_settings(depths, load_recipe("ivlp"))
+        'depth = 2'
+    """
+    names = {
+        "depth": "depth",
+        "objective.strength": "λ",
+        "prompts.text_depth": "text depth",
+        "prompts.vision_depth": "image depth",
+        "optim.lr": "learning rate",
+    }
+    shown = dict(settings)
+    if recipe.objective.preservation != "none" and "objective.strength" not in shown:
+        shown = {"objective.strength": recipe.objective.strength, **shown}
+    depths = {shown.get(key) for key in DEPTHS}
+    if len(depths) == 1 and None not in depths:
+        shown = {"depth": shown[DEPTHS[0]], **{k: v for k, v in shown.items() if k not in DEPTHS}}
+        shown = {key: shown[key] for key in sorted(shown, key=_place)}
+    text = ", ".join(f"{names.get(key, key)} = {value:g}" for key, value in shown.items())
+    if settings:
+        return text
+    return f"{text} (as published)" if text else "as published"
+
+
 def _strengths(recipe: Recipe, layers: int, at: Settings, done: Sequence[Point]) -> list[Settings]:
     own = recipe.objective.strength
     if recipe.objective.preservation == "none" or own == 0:
@@ -117,3 +150,7 @@ def _merged(at: Settings, more: Settings) -> Settings:
 
 def _round(value: float) -> float:
     return float(f"{value:.4g}")
+
+
+def _place(key: str) -> int:
+    return ["objective.strength", "depth", *DEPTHS, "optim.lr"].index(key)
