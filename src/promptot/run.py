@@ -222,7 +222,7 @@ def retention_of(
     if model.backbone.name.startswith("bundled:"):
         known = [*model.class_names, *(name for own in names.values() for name in own)]
         drawings = load_bundled_sample(known, OTHER_DRAWINGS)
-        if model.serves(drawings.class_names):
+        if drawings.test and model.serves(drawings.class_names):
             loader = evaluation_loader(model.backbone, drawings.test, workers)
             others = score(model.for_classes(drawings.class_names), loader)
     return measure_retention(model, scores, names, others=others)

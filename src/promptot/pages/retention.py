@@ -107,6 +107,7 @@ def retention_table(
 
 
 def facts_lead(retention: Retention, recipe: Mapping[str, Any]) -> str:
+    """What the words stand for, and what they can't tell."""
     anchors: AnchorWords | None = retention.anchors
     if anchors is None:
         return (

@@ -51,6 +51,7 @@ def report_data(run: Tested) -> ReportData:
     """Everything on the page of a run."""
     recipe = run.manifest["recipe"]
     name = str(recipe.get("name", "adapted"))
+    name = "adapted" if name == FROZEN else name
     main = _main(run.scores)
     return ReportData(
         title=f"{name} on {run.manifest['task']['name']}",
@@ -121,8 +122,8 @@ def _label(part: str) -> str:
 
 def _images_of(part: str, scores: Scores, task: ImageTask) -> str:
     return (
-        f"{_label(part)}: {len(scores.labels)} images of {len(task.class_names)} classes that the "
-        "model did not learn from."
+        f"{_label(part)}: {len(scores.labels)} images of {len(task.class_names)} classes; it learnt "
+        "from none of these images."
     )
 
 
@@ -230,7 +231,8 @@ def check_manifest(manifest: Any, path: Path) -> Mapping[str, Any]:
                 task["template"],
             )
         )
-    except (KeyError, TypeError):
+        objective_of(manifest["recipe"])
+    except (AttributeError, KeyError, TypeError, ValueError):
         fits = False
     if not fits:
         raise PromptotError(

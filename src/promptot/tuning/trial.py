@@ -16,6 +16,7 @@ from promptot.model import PromptedModel
 from promptot.protocols.kept import KeptImages, KeptViews
 from promptot.protocols.runner import Progress
 from promptot.recipes import Recipe
+from promptot.recipes.templates import teacher_templates
 from promptot.run import adapt
 from promptot.tasks import ImageTask
 from promptot.tasks.images import image_hash
@@ -63,7 +64,8 @@ class Trials:
     def zero_shot(self) -> Point:
         """The frozen model as a point."""
         names = self.fit_part.class_names
-        frozen = PromptedModel(self.backbone, None, names, self.recipe.data.template)
+        templates = teacher_templates(self.recipe.data.templates, self.fit_part.template)
+        frozen = PromptedModel(self.backbone, None, names, templates)
         return self._point({}, frozen, 0.0)
 
     def run(self, settings: Settings, progress: Progress, number: int) -> Point:
@@ -74,7 +76,7 @@ class Trials:
         what = f"trial {number}: {describe_settings(settings, self.recipe)}"
         model = adapt(
             self.backbone,
-            replace(self.train, template=recipe.data.template),
+            self.train,
             recipe,
             Log(),
             seed=self.seed,
