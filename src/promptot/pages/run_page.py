@@ -122,8 +122,8 @@ def _label(part: str) -> str:
 
 def _images_of(part: str, scores: Scores, task: ImageTask) -> str:
     return (
-        f"{_label(part)}: {len(scores.labels)} images of {len(task.class_names)} classes; it learnt "
-        "from none of these images."
+        f"{_label(part)}: {len(scores.labels)} images of {len(task.class_names)} classes; it "
+        "learnt from none of these images."
     )
 
 
