@@ -4,7 +4,7 @@ Each page starts in a folder of its own with `photos/` (folders of classes), `mo
 `new.jpg`. Commands run in this process; what is only a matter of time is made short: recipes train
 one epoch, the bundled model is loaded once, a few anchor words and drawings stand for all, and the
 page of a run is drawn for docs/report.md alone. A Python block that fits says the same as the
-commands before it, and starts without their runs. What is left out, and why, is in `LEFT_OUT`.
+commands before it, and starts without their run. What is left out, and why, is in `LEFT_OUT`.
 """
 
 from __future__ import annotations
@@ -102,8 +102,8 @@ def test_every_block_runs(
     for indent, kind, text in BLOCK.findall(page.read_text(encoding="utf-8")):
         code = textwrap.dedent(text) if indent else text
         if kind == "python":
-            if "promptot.fit(" in code:
-                shutil.rmtree("runs", ignore_errors=True)
+            for out in re.findall(r'promptot\.fit\([^,]+, "([^"]+)"', code):
+                shutil.rmtree(out, ignore_errors=True)
             exec(compile(code, str(page), "exec"), names)
         else:
             for line in commands(code):
@@ -141,6 +141,12 @@ def test_what_is_left_out_is_named_and_nothing_else() -> None:
     assert commands("promptot fit a \\\n  --out b  # learn\n\n# nothing\n") == [
         "promptot fit a    --out b  # learn"
     ]
+
+
+def test_the_readme_starts_in_ten_lines_of_python() -> None:
+    blocks = BLOCK.findall((ROOT / "README.md").read_text(encoding="utf-8"))
+    (code,) = [text for _, kind, text in blocks if kind == "python"]
+    assert len([line for line in code.splitlines() if line.strip()]) <= 10
 
 
 def test_every_page_is_in_the_navigation_and_every_link_leads_somewhere() -> None:
