@@ -93,11 +93,10 @@ def headline(scores: Mapping[str, Scores]) -> str:
     for part, result in scores.items():
         change, (low, high) = paired_change(result)
         clear = "" if low > 0 or high < 0 else ", which may be chance"
-        label = _label(part)
-        found.append(
-            f"{label.lower() if found else label}: {format_value(result.student_accuracy, 'share')} right, "
-            f"{format_difference(change, 'share')} points against zero-shot{clear}"
-        )
+        label = _label(part).lower() if found else _label(part)
+        accuracy = format_value(result.student_accuracy, "share")
+        gain = format_difference(change, "share")
+        found.append(f"{label}: {accuracy} right, {gain} points against zero-shot{clear}")
     return f"{'; '.join(found)}."
 
 
