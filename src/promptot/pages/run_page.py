@@ -89,7 +89,7 @@ def headline(scores: Mapping[str, Scores]) -> str:
     """One sentence with the result, and whether it is more than chance."""
     if not scores:
         return "Nothing was tested: no image was left for it."
-    found = []
+    found: list[str] = []
     for part, result in scores.items():
         change, (low, high) = paired_change(result)
         clear = "" if low > 0 or high < 0 else ", which may be chance"
