@@ -23,16 +23,19 @@ QUICK = ("optim.epochs=2", "optim.lr=0.01")
 
 @pytest.fixture
 def run_folder(photos: Path, backbone: Backbone, tmp_path: Path) -> Path:
-    promptot.fit(photos, tmp_path / "run", backbone=backbone, overrides=QUICK, shots=3)
+    fit(photos, tmp_path / "run", backbone)
     return tmp_path / "run"
 
 
 def fit(data: Path, out: Path, backbone: Backbone, **options) -> Run:
-    options = {"overrides": QUICK, "shots": 3} | options
+    options = {"overrides": QUICK, "shots": 3, "report": False} | options
     return promptot.fit(data, out, backbone=backbone, device="cpu", **options)
 
 
-def test_a_run_folder_holds_what_it_should(run_folder: Path, photos: Path) -> None:
+def test_a_run_folder_holds_what_it_should(
+    photos: Path, backbone: Backbone, tmp_path: Path
+) -> None:
+    run_folder = fit(photos, tmp_path / "run", backbone, report=True).folder
     files = {str(p.relative_to(run_folder)) for p in run_folder.rglob("*") if p.is_file()}
     assert files == {
         str(Path("adapter") / "card.json"),
@@ -40,6 +43,8 @@ def test_a_run_folder_holds_what_it_should(run_folder: Path, photos: Path) -> No
         "steps.csv",
         "epochs.csv",
         "manifest.json",
+        "predictions.csv",
+        "report.html",
     }
     manifest = json.loads((run_folder / "manifest.json").read_text())
     assert manifest["seed"] == 1
@@ -92,7 +97,9 @@ def test_split_folders_are_respected(
 
 
 def test_zero_shot_is_the_frozen_model(photos: Path, backbone: Backbone, tmp_path: Path) -> None:
-    run = promptot.fit(photos, tmp_path / "run", backbone=backbone, recipe="zero-shot")
+    run = promptot.fit(
+        photos, tmp_path / "run", backbone=backbone, recipe="zero-shot", report=False
+    )
     assert torch.equal(run.scores["test"].student, run.scores["test"].teacher)
     assert promptot.load(tmp_path / "run", backbone).model.prompts is None
 
@@ -122,7 +129,11 @@ def test_a_template_ensemble_is_the_mean_of_its_captions(
 
 def test_a_linear_probe(photos: Path, backbone: Backbone, tmp_path: Path) -> None:
     run = fit(photos, tmp_path / "run", backbone, recipe="linear-probe", overrides=())
-    assert {path.name for path in run.folder.iterdir()} == {"adapter", "manifest.json"}
+    assert {path.name for path in run.folder.iterdir()} == {
+        "adapter",
+        "manifest.json",
+        "predictions.csv",
+    }
     assert run.scores["test"].student_accuracy > run.scores["test"].teacher_accuracy
     classifier = promptot.load(run.folder, backbone)
     paths = sorted(photos.glob("*/*.png"))

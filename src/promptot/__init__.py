@@ -15,12 +15,13 @@ from typing import TYPE_CHECKING, Any
 from promptot.errors import PromptotError
 
 if TYPE_CHECKING:
-    from promptot.api import evaluate, fit
+    from promptot.api import evaluate, fit, report
     from promptot.backbones.load import load_backbone
     from promptot.classifier import load
     from promptot.estimator import PromptClassifier
     from promptot.recipes.loading import load_recipe
     from promptot.tasks import load_task
+    from promptot.tuning.trials import tune
 
 __version__ = "0.1.0"
 __all__ = [
@@ -33,6 +34,8 @@ __all__ = [
     "load_backbone",
     "load_recipe",
     "load_task",
+    "report",
+    "tune",
 ]
 
 _LAZY = {
@@ -43,6 +46,8 @@ _LAZY = {
     "load_backbone": "promptot.backbones.load",
     "load_recipe": "promptot.recipes.loading",
     "load_task": "promptot.tasks",
+    "report": "promptot.api",
+    "tune": "promptot.tuning.trials",
 }
 
 

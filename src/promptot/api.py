@@ -5,31 +5,43 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from promptot.backbones import Backbone, load_backbone
-from promptot.classifier import load
+from promptot.classifier import Classifier, load
 from promptot.devices import pick_device
 from promptot.errors import PromptotError
+from promptot.evaluation.predictions import read_tested
 from promptot.evaluation.scoring import NothingToScore, Scores, score
+from promptot.pages.run_page import Tested, check_manifest, report_data
 from promptot.recipes import Recipe, load_recipe
+from promptot.reports import write_report
 from promptot.run import (
     MANIFEST,
+    PREDICTIONS,
+    REPORT,
     Classes,
     Run,
+    check_apart,
     check_run_folder,
     evaluation_loader,
+    retention_of,
 )
 from promptot.run import fit as fit_task
-from promptot.tasks import Example, ImageTask, Skipped, load_task, split_examples
+from promptot.tasks import Example, ImageTask, Skipped, load_task
 from promptot.tasks.images import UnreadableImage
+from promptot.tasks.splits import hold_out
 from promptot.training.loop import Callbacks
+from promptot.training.records import Log
 
 PathLike = str | os.PathLike[str]
 Names = PathLike | Mapping[Any, Any]
+Progress = Callable[[str, int, int], None]
+"""Called with what is being done, how much of it is done, and how much there is."""
 
 
 def fit(
@@ -50,6 +62,7 @@ def fit(
     workers: int = 0,
     overwrite: bool = False,
     resume: bool = False,
+    report: bool = True,
     callbacks: Callbacks | None = None,
 ) -> Run:
     """Learn prompts from images, test them beside the frozen model, and write a run folder.
@@ -73,6 +86,7 @@ def fit(
         precision: see `load_backbone`.
         workers: processes that load images.
         overwrite, resume: what to do if the folder holds a run.
+        report: write `report.html` into the run folder too.
         callbacks: who is told how it goes.
 
     Raises:
@@ -85,12 +99,12 @@ def fit(
     if not isinstance(data, ImageTask):
         task = replace(task, template=task.own_template or recipe.data.template)
         if isinstance(data, str | os.PathLike):
-            _check_apart(Path(out), Path(data))
+            check_apart(Path(out), Path(data))
         task = hold_out(task, test_share)
     check_run_folder(Path(out), overwrite, resume)
     if not isinstance(backbone, Backbone):
         backbone = load_backbone(backbone, pick_device(device), precision)
-    return fit_task(
+    run = fit_task(
         task,
         Path(out),
         backbone,
@@ -102,22 +116,13 @@ def fit(
         resume=resume,
         callbacks=callbacks,
     )
-
-
-def hold_out(task: ImageTask, test_share: float) -> ImageTask:
-    """The task with a share of each class for testing, where it has no such split; see `fit`."""
-    if test_share <= 0:
-        return task
-    return split_examples(task, seed=0, fractions=(1 - test_share, 0.0, test_share))
-
-
-def _check_apart(out: Path, data: Path) -> None:
-    place = out.resolve()
-    if data.is_dir() and data.resolve() in (place, *place.parents):
-        raise PromptotError(
-            f"The run folder '{out}' lies in the image folder '{data}', where folders are classes.",
-            fix="Choose a place outside it.",
+    if report:
+        manifest = _read_manifest(run.folder)
+        found = Tested(
+            run.model, manifest, run.log, run.tested, run.scores, run.retention, _notes(run.skipped)
         )
+        write_report(report_data(found), run.folder / REPORT)
+    return run
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,11 +136,13 @@ class Evaluation:
         skipped: images that could not be read.
         left_out: number of images left out because the run was trained on them; None if that is
             not known, for an adapter without its run's manifest.
+        tested: the class names and images of each part.
     """
 
     scores: dict[str, Scores]
     skipped: tuple[Skipped, ...]
     left_out: int | None
+    tested: dict[str, ImageTask] = field(default_factory=dict)
 
     def as_json(self) -> dict[str, Any]:
         return {
@@ -154,7 +161,7 @@ def evaluate(
     device: str = "auto",
     precision: str = "fp32",
     workers: int = 0,
-    progress: Callable[[str, int, int], None] = lambda what, done, total: None,
+    progress: Progress = lambda what, done, total: None,
 ) -> Evaluation:
     """Test a run on images wherever they are: on the test split, or on all if there are no splits.
 
@@ -166,9 +173,74 @@ def evaluate(
         PromptotError: with what to do about it.
     """
     classifier = load(run, backbone, pick_device(device), precision)
-    task = load_task(data, names=names)
+    return _evaluate(classifier, Path(run), load_task(data, names=names), workers, progress)
+
+
+def report(
+    run: PathLike,
+    data: Any = None,
+    *,
+    out: PathLike | None = None,
+    backbone: str | Backbone | None = None,
+    device: str = "auto",
+    precision: str = "fp32",
+    workers: int = 0,
+    progress: Progress = lambda what, done, total: None,
+) -> Path:
+    """Write the page of a run again, from its own test images or from others.
+
+    Args:
+        run: a run folder that `fit` wrote.
+        data: what to test on, as in `evaluate`; None tests on the images that the run was tested
+            on when it was trained.
+        out: the HTML file; by default `report.html` in the run folder.
+        backbone, device, precision, workers: as in `evaluate`.
+
+    Returns:
+        the path of the page.
+
+    Raises:
+        PromptotError: with what to do about it.
+    """
+    folder = Path(run)
+    page = folder / REPORT if out is None else Path(out)
+    if page.is_dir():
+        raise PromptotError(f"'{page}' is a folder.", fix="Give a file, such as page.html.")
+    manifest = _read_manifest(folder)
+    classifier = load(run, backbone, pick_device(device), precision)
+    if data is None:
+        names = manifest["task"].get("tested", {})
+        templates = manifest["task"]["template"]
+        template = templates if isinstance(templates, str) else templates[0]
+        tasks = read_tested(folder / PREDICTIONS, names, manifest["task"]["name"], template)
+        found = _score(classifier, tasks, workers, progress) if tasks else Evaluation({}, (), None)
+    else:
+        task = load_task(data)
+        found = _evaluate(classifier, folder, task, workers, progress, keep_features=True)
+        manifest = {**manifest, "task": {**manifest["task"], "name": task.name}}
+    log = Log(folder)
+    log.restore(sys.maxsize)
+    retention = retention_of(classifier.model, found.tested, found.scores, workers)
+    notes = _notes(found.skipped)
+    if found.left_out:
+        notes.append(f"{found.left_out} images were left out: the run was trained on them.")
+    shown = Tested(classifier.model, manifest, log, found.tested, found.scores, retention, notes)
+    write_report(report_data(shown), page)
+    return page
+
+
+def _evaluate(
+    classifier: Classifier,
+    run: Path,
+    task: ImageTask,
+    workers: int,
+    progress: Progress,
+    *,
+    keep_features: bool = False,
+) -> Evaluation:
+    """`evaluate`, with the model loaded."""
     examples = task.test or (*task.train, *task.validation)
-    trained = _trained_on(Path(run))
+    trained = _trained_on(run)
     fresh = tuple(example for example in examples if not (trained and _is_in(example, trained)))
     if not fresh:
         raise PromptotError(
@@ -184,13 +256,27 @@ def evaluate(
         parts |= {"trained classes": whole.select(seen), "other classes": whole.select(other)}
     if len(whole.domains) > 1:
         parts |= {f"domain {domain}": whole.in_domain(domain) for domain in whole.domains}
+    found = _score(classifier, parts, workers, progress, keep_features=keep_features)
+    left_out = None if trained is None else len(examples) - len(fresh)
+    return replace(found, left_out=left_out)
 
+
+def _score(
+    classifier: Classifier,
+    parts: dict[str, ImageTask],
+    workers: int,
+    progress: Progress,
+    *,
+    keep_features: bool = True,
+) -> Evaluation:
+    """Score a classifier on the test images of each part whose names it can serve."""
     served = {
         name: part
         for name, part in parts.items()
         if part.test and classifier.model.serves(part.class_names)
     }
     if not served:
+        whole = next(iter(parts.values()))
         classifier.model.for_classes(whole.class_names)  # says which name it can't serve
 
     scores: dict[str, Scores] = {}
@@ -206,17 +292,40 @@ def evaluate(
             progress(name, done, total)
 
         with contextlib.suppress(NothingToScore):
-            scores[name] = score(model, loader, count)
+            scores[name] = score(model, loader, count, keep_features=keep_features)
         skipped |= {item.path: item for item in loader.skipped}
     if not scores:
         example = next(iter(skipped.values()))
+        total = max(len(part.test) for part in served.values())
         raise PromptotError(
-            f"None of the {len(fresh)} images of '{task.name}' could be read. For example "
-            f"'{example.path}': {example.reason}.",
-            fix="Repair the images.",
+            f"None of the {total} images of '{next(iter(served.values())).name}' could be read. "
+            f"For example '{example.path}': {example.reason}.",
+            fix="Repair the images, or give a folder of others.",
         )
-    left_out = None if trained is None else len(examples) - len(fresh)
-    return Evaluation(scores, tuple(skipped.values()), left_out)
+    tested = {name: served[name] for name in scores}
+    return Evaluation(scores, tuple(skipped.values()), None, tested)
+
+
+def _read_manifest(run: Path) -> Mapping[str, Any]:
+    path = run / MANIFEST
+    try:
+        return check_manifest(json.loads(path.read_text(encoding="utf-8")), path)
+    except FileNotFoundError:
+        raise PromptotError(
+            f"There is no '{MANIFEST}' in '{run}'.", fix="Give a run folder that `fit` wrote."
+        ) from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise PromptotError(f"'{path}' is damaged.", fix="Train the run again.") from error
+
+
+def _notes(skipped: Sequence[Skipped], most: int = 10) -> list[str]:
+    """Which images were left out, for a page."""
+    notes = [f"'{item.path}' was left out: {item.reason}." for item in skipped[:most]]
+    return (
+        [*notes, f"{len(skipped) - most} more images were left out."]
+        if (len(skipped) > most)
+        else notes
+    )
 
 
 def _trained_on(run: Path) -> set[str] | None:

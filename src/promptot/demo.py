@@ -15,14 +15,12 @@ from promptot.evaluation.metrics import harmonic_mean
 from promptot.evaluation.scoring import Scores, score
 from promptot.files import write_json
 from promptot.model import PromptedModel
-from promptot.objectives import JointTransport
+from promptot.pages.shared import draw_plan, history, likeliest
 from promptot.recipes import Recipe, describe, load_recipe
 from promptot.reports import (
     Answer,
     ExampleImage,
-    History,
     Measure,
-    PlanPicture,
     ReportData,
     ResultTable,
     Row,
@@ -178,7 +176,7 @@ def run_demo(
     page = Path(out) / "report.html"
     demo = Demo(outcomes, table, page, time.perf_counter() - began)
     write_json(Path(out) / "results.json", demo.as_json())
-    write_report(_report(demo, backbone, tasks, tests, found, models["Prompt-OT"], seed), page)
+    write_report(_report(demo, backbone, tasks, found, models["Prompt-OT"], seed), page)
     return demo
 
 
@@ -186,7 +184,7 @@ def _test(
     model: PromptedModel, tasks: dict[str, ImageTask], tests: dict[str, Batch]
 ) -> dict[str, Scores]:
     return {
-        part: score(model.for_classes(task.class_names), [tests[part]])
+        part: score(model.for_classes(task.class_names), [tests[part]], keep_features=True)
         for part, task in tasks.items()
     }
 
@@ -228,7 +226,6 @@ def _report(
     demo: Demo,
     backbone: Backbone,
     tasks: dict[str, ImageTask],
-    tests: dict[str, Batch],
     found: dict[str, dict[str, Scores]],
     model: PromptedModel,
     seed: int,
@@ -243,9 +240,20 @@ def _report(
             "of, and on everything else it knew."
         ),
         results=demo.table,
-        histories=[_history(o) for o in demo.outcomes if o.log.steps],
+        histories=[
+            history(o.name, o.log, describe(o.recipe))
+            for o in demo.outcomes
+            if o.log.steps and o.recipe is not None
+        ],
         examples=_examples(tasks, found),
-        plans=[_plan(model, base, tests["base"])],
+        plans=draw_plan(
+            model.for_classes(base.class_names),
+            demo.outcomes[-1].recipe.objective,
+            found["Prompt-OT"]["base"],
+            "test drawings of base classes",
+        )
+        if demo.outcomes[-1].recipe is not None
+        else [],
         recipes={
             o.name: {
                 key: value
@@ -273,15 +281,6 @@ def _report(
     )
 
 
-def _history(outcome: Outcome) -> History:
-    steps = outcome.log.steps
-    keys = ["cross_entropy", "total", "image_drift", "text_drift", "off_diagonal_mass"]
-    if outcome.recipe is not None and outcome.recipe.objective.preservation != "none":
-        keys.append("preservation")
-    series = {key: [getattr(record, key) for record in steps] for key in keys}
-    return History(outcome.name, range(1, len(steps) + 1), series)
-
-
 def _examples(
     tasks: dict[str, ImageTask], found: dict[str, dict[str, Scores]], per_part: int = 4
 ) -> list[ExampleImage]:
@@ -301,32 +300,13 @@ def _examples(
                     image=example.load(),
                     label=task.class_names[example.label],
                     answers=[
-                        Answer(name, _top(scores[part].student[index], task.class_names))
+                        Answer(name, likeliest(scores[part].student[index], task.class_names))
                         for name, scores in found.items()
                     ],
                     note={"base": "base", "novel": "novel", "retention": "other group"}[part],
                 )
             )
     return chosen
-
-
-def _top(logits: torch.Tensor, names: Sequence[str], k: int = 3) -> list[tuple[str, float]]:
-    values, places = logits.softmax(0).topk(min(k, len(names)))
-    return [(names[i], v) for v, i in zip(values.tolist(), places.tolist(), strict=True)]
-
-
-@torch.no_grad()
-def _plan(model: PromptedModel, task: ImageTask, tests: Batch, size: int = 12) -> PlanPicture:
-    """The exact plan between both models' joint features of a few test images."""
-    chosen = torch.linspace(0, len(tests.labels) - 1, min(size, len(tests.labels))).long()
-    student, teacher = model(tests.images[chosen].to(model.backbone.device))
-    labels = tests.labels[chosen]
-    result = JointTransport()(student, teacher, labels.to(model.backbone.device))
-    return PlanPicture(
-        result.plan,
-        [task.class_names[label] for label in labels.tolist()],
-        title=f"After training, {len(chosen)} test drawings of base classes",
-    )
 
 
 def _counter(progress: Progress, what: str, total: int) -> Callable[[int], None]:

@@ -7,8 +7,8 @@ import dataclasses
 import hashlib
 import platform
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
@@ -19,6 +19,8 @@ from torch import Tensor
 from promptot.adapter import CARD, TENSORS, save_adapter
 from promptot.backbones.backbone import Backbone
 from promptot.errors import PromptotError
+from promptot.evaluation.predictions import write_predictions
+from promptot.evaluation.retention import Retention, measure_retention
 from promptot.evaluation.scoring import NothingToScore, Scores, score
 from promptot.files import write_json
 from promptot.model import PromptedModel
@@ -28,6 +30,7 @@ from promptot.prompts import build_prompts
 from promptot.recipes.loading import describe
 from promptot.recipes.schema import Recipe
 from promptot.recipes.templates import teacher_templates
+from promptot.tasks.bundled import load_bundled_sample
 from promptot.tasks.dataset import Example, ImageTask, Skipped
 from promptot.tasks.loader import ImageLoader
 from promptot.tasks.readable import choose_shots
@@ -44,8 +47,12 @@ Classes = Literal["base", "novel", "all"]
 ADAPTER = "adapter"
 CHECKPOINT = "checkpoint.safetensors"
 MANIFEST = "manifest.json"
-CONTENTS = (ADAPTER, CHECKPOINT, MANIFEST, "steps.csv", "epochs.csv", "report.html")
+PREDICTIONS = "predictions.csv"
+REPORT = "report.html"
+CONTENTS = (ADAPTER, CHECKPOINT, MANIFEST, "steps.csv", "epochs.csv", PREDICTIONS, REPORT)
 EVALUATION_BATCH = 32
+OTHER_DRAWINGS = 160
+"""Drawings that a run on a bundled model is tested on for what it still knows."""
 PLAN_FIGURES = (
     "off_diagonal_mass",
     "plan_entropy",
@@ -66,6 +73,8 @@ class Run:
         log: a record a step and an epoch.
         scores: on the task's test images, by what was tested: "test", or "base" and "novel" (not
             "novel" where what was learned serves its own classes only).
+        tested: the class names and test images of each of these.
+        retention: how far the model moved beyond these classes.
         skipped: images that could not be read.
         seconds: of training.
     """
@@ -77,6 +86,8 @@ class Run:
     scores: dict[str, Scores]
     skipped: tuple[Skipped, ...]
     seconds: float
+    tested: dict[str, ImageTask] = field(default_factory=dict)
+    retention: Retention = field(default_factory=Retention)
 
 
 def fit(
@@ -94,8 +105,8 @@ def fit(
 ) -> Run:
     """Draw shots, learn from them what the recipe says, test it, and write a run folder.
 
-    The folder gets `adapter/`, `steps.csv`, `epochs.csv` and `manifest.json`; while training,
-    a checkpoint too.
+    The folder gets `adapter/`, `steps.csv`, `epochs.csv`, `predictions.csv` and `manifest.json`;
+    while training, a checkpoint too.
 
     Args:
         task: images by split; those to learn from are drawn from its training split.
@@ -166,9 +177,10 @@ def fit(
             loader = evaluation_loader(backbone, part.test, workers)
             other = model.for_classes(part.class_names, synonyms=part.synonyms)
             with contextlib.suppress(NothingToScore):  # `skipped` names what could not be read
-                scores[name] = score(other, loader)
+                scores[name] = score(other, loader, keep_features=True)
             unreadable += loader.skipped
     metrics = summarise_scores(scores)
+    retention = retention_of(model, parts, scores, workers)
     save_adapter(
         folder / ADAPTER,
         model.learned,
@@ -182,10 +194,38 @@ def fit(
     )
     plan = {name: log.mean(name) for name in PLAN_FIGURES}
     manifest["results"] = {"seconds": round(seconds, 3), **metrics, **plan}
+    manifest["results"]["retention"] = retention.as_json()
+    manifest["task"]["tested"] = {name: list(parts[name].class_names) for name in scores}
     manifest["task"]["skipped"] = [dataclasses.asdict(item) for item in unreadable]
+    write_predictions(folder / PREDICTIONS, parts, scores)
     write_json(folder / MANIFEST, manifest)
     (folder / CHECKPOINT).unlink(missing_ok=True)
-    return Run(folder, model, chosen, log, scores, tuple(unreadable), seconds)
+    return Run(folder, model, chosen, log, scores, tuple(unreadable), seconds, parts, retention)
+
+
+def retention_of(
+    model: PromptedModel,
+    tested: Mapping[str, ImageTask],
+    scores: Mapping[str, Scores],
+    workers: int = 0,
+) -> Retention:
+    """How far a model moved beyond the classes that it was tested on.
+
+    A bundled model is also tested on drawings of other things, because these are at hand.
+
+    Args:
+        tested: the class names of each part.
+        scores: of each part, with features.
+    """
+    names = {name: part.class_names for name, part in tested.items()}
+    others = None
+    if model.backbone.name.startswith("bundled:"):
+        known = [*model.class_names, *(name for own in names.values() for name in own)]
+        drawings = load_bundled_sample(known, OTHER_DRAWINGS)
+        if drawings.test and model.serves(drawings.class_names):
+            loader = evaluation_loader(model.backbone, drawings.test, workers)
+            others = score(model.for_classes(drawings.class_names), loader)
+    return measure_retention(model, scores, names, others=others)
 
 
 def adapt(
@@ -334,6 +374,16 @@ def versions() -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return found
+
+
+def check_apart(out: Path, data: Path) -> None:
+    """Refuse an output folder inside a folder of images."""
+    place = out.resolve()
+    if data.is_dir() and data.resolve() in (place, *place.parents):
+        raise PromptotError(
+            f"The run folder '{out}' lies in the image folder '{data}', where folders are classes.",
+            fix="Choose a place outside it.",
+        )
 
 
 def check_run_folder(folder: Path, overwrite: bool = False, resume: bool = False) -> None:

@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 
-from promptot.api import hold_out
 from promptot.backbones import Backbone, load_backbone
 from promptot.devices import pick_device
 from promptot.evaluation.scoring import NothingToScore, Scores, score
@@ -22,6 +21,7 @@ from promptot.survey_result import SPLITS, ClassSummary, Duplicates, Survey, adv
 from promptot.tasks import Example, ImageTask, Skipped, UnreadableImage, load_task
 from promptot.tasks.duplicates import Print, find_pairs, group, print_of
 from promptot.tasks.name_warnings import name_warnings
+from promptot.tasks.splits import hold_out
 
 Progress = Callable[[str, int, int], None]
 
@@ -148,7 +148,9 @@ def _classes(task: ImageTask, bad: set[str], scores: Scores | None) -> tuple[Cla
         ClassSummary(
             name,
             tuple(task.synonyms.get(name, ())),
-            *(counts[split][label] for split in SPLITS),
+            counts["train"][label],
+            counts["validation"][label],
+            counts["test"][label],
         )
         for label, name in enumerate(task.class_names)
     ]

@@ -88,7 +88,7 @@ def write_classes(root: Path, labels: tuple[str, ...], images: int) -> Path:
 def quick(clip_file: Path) -> list[str]:
     """Arguments of a `fit` that takes a fraction of a second."""
     model = ["--backbone", f"openai:{clip_file}", "--device", "cpu"]
-    return [*model, "--set", "optim.epochs=1", "--shots", "2"]
+    return [*model, "--set", "optim.epochs=1", "--shots", "2", "--no-report"]
 
 
 @pytest.fixture(scope="session")

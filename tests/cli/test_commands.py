@@ -14,7 +14,17 @@ import pytest
 
 import promptot
 
-COMMANDS = ("demo", "fit", "benchmark", "evaluate", "predict", "backbones", "recipes", "info")
+COMMANDS = (
+    "demo",
+    "fit",
+    "benchmark",
+    "evaluate",
+    "report",
+    "predict",
+    "backbones",
+    "recipes",
+    "info",
+)
 
 
 @pytest.mark.parametrize("name", COMMANDS)

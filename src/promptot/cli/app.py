@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from promptot.cli import report as report_command
+from promptot.cli import tune as tune_command
 from promptot.cli.console import (
     Stages,
     command,
@@ -23,13 +25,23 @@ from promptot.cli.console import (
 )
 from promptot.cli.data import data as data_app
 from promptot.cli.options import (
-    BackboneName,
+    AdapterBackbone,
     Data,
-    Device,
     Json,
     Names,
     Template,
     TestShare,
+    by_commas,
+    split_names,
+)
+from promptot.cli.run_options import (
+    BackboneName,
+    Classes,
+    Device,
+    Overrides,
+    Precision,
+    PrecisionName,
+    Seed,
     Workers,
 )
 from promptot.errors import PromptotError
@@ -47,14 +59,6 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(data_app, name="data")
-
-
-class Classes(str, Enum):
-    """Which classes to train on."""
-
-    all = "all"
-    base = "base"
-    novel = "novel"
 
 
 class Protocol(str, Enum):
@@ -79,27 +83,6 @@ class Format(str, Enum):
     table = "table"
     csv = "csv"
     jsonl = "jsonl"
-
-
-class Precision(str, Enum):
-    """Of the towers' matrices."""
-
-    fp32 = "fp32"
-    bf16 = "bf16"
-
-
-Seed = Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Of shots, start and order.")]
-PrecisionName = Annotated[
-    Precision, typer.Option("--precision", help="Of the matrices in both towers.")
-]
-AdapterBackbone = Annotated[
-    str | None,
-    typer.Option("--backbone", "-b", help="Where the adapter belongs, unless its own name for it."),
-]
-Overrides = Annotated[
-    list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Replace a recipe's value; repeatable."),
-]
 
 
 def _version(wanted: bool) -> None:
@@ -165,13 +148,17 @@ def fit(
     workers: Workers = 0,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a run in --out.")] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
+    report: Annotated[
+        bool, typer.Option("--report/--no-report", help="Write a page into --out too.")
+    ] = True,
     json_path: Json = None,
 ) -> None:
     """Learn prompts from your images and test them beside the frozen model."""
     from promptot.api import fit as fit_folder
-    from promptot.cli.tables import score_table
+    from promptot.cli.tables import pairs, score_table
     from promptot.cli.training import training_callbacks
-    from promptot.run import ADAPTER, CHECKPOINT
+    from promptot.pages.retention import retention_lines
+    from promptot.run import ADAPTER, CHECKPOINT, REPORT
 
     console = console_for(json_path)
     try:
@@ -193,6 +180,7 @@ def fit(
                 workers=workers,
                 overwrite=overwrite,
                 resume=resume,
+                report=report,
                 callbacks=training_callbacks(bar, f"{recipe} on {backbone}", out),
             )
     except (KeyboardInterrupt, SystemExit):
@@ -208,6 +196,7 @@ def fit(
         console.print(score_table(run.scores))
     else:
         console.print("No image was left for a test: give a test folder, or --test-share 0.3.")
+    console.print(pairs(retention_lines(run.retention), title="Retention"), "")
     size = sum(path.stat().st_size for path in (out / ADAPTER).iterdir())
     console.print(
         f"Learnt in {run.seconds:.1f} s. Adapter: [bold]{plain(out / ADAPTER)}[/] "
@@ -222,6 +211,8 @@ def fit(
             f"{run.log.mean('plan_entropy'):.3f}{meaning}.",
             soft_wrap=True,
         )
+    if report:
+        console.print(f"Report: [bold]{plain(out / REPORT)}[/]", soft_wrap=True)
     skipped = {item.path for item in run.skipped}
     images = [example.path for example in (*run.task.test, *run.task.train)]
     example = next(path for path in images if path not in skipped)
@@ -288,7 +279,7 @@ def predict(
     """Classify images, among the trained class names or any others."""
     if format_ is not Format.table and str(json_path) == "-":
         raise typer.BadParameter("--json - and --format both want standard output; choose one.")
-    names = None if classes is None else _split_names(classes)
+    names = None if classes is None else split_names(classes)
 
     import promptot
     from promptot.cli.tables import prediction_table
@@ -377,8 +368,8 @@ def benchmark(
                 protocol.value,
                 out,
                 methods=methods,
-                tasks=_by_commas(tasks),
-                sources=_by_commas(sources),
+                tasks=by_commas(tasks),
+                sources=by_commas(sources),
                 seeds=_numbers("--seeds", seeds),
                 shots=None if shots is None else _numbers("--shots", shots),
                 overrides=set_ or (),
@@ -406,6 +397,10 @@ def benchmark(
         console.print(f"[yellow]Note:[/] {plain(text)}", soft_wrap=True)
     console.print(f"Report: [bold]{plain(result.files[-1])}[/]", soft_wrap=True)
     write_result(result.as_json(), json_path)
+
+
+report_command.register(app)
+tune_command.register(app)
 
 
 @app.command(epilog="Example: promptot backbones")
@@ -481,27 +476,13 @@ def info(
     write_result(card.model_dump(mode="json"), json_path)
 
 
-def _by_commas(text: str) -> list[str]:
-    return [part.strip() for part in text.split(",") if part.strip()]
-
-
 def _numbers(option: str, text: str) -> list[int]:
     try:
-        return [int(part) for part in _by_commas(text)]
+        return [int(part) for part in by_commas(text)]
     except ValueError:
         raise PromptotError(
             f"{option} '{text}' are not whole numbers.", fix=f"Write {option} 1,2,3."
         ) from None
-
-
-def _split_names(text: str) -> list[tuple[str, ...]]:
-    names = [tuple(name.strip() for name in part.split("|")) for part in text.split(",")]
-    if not all(all(listed) for listed in names):
-        raise PromptotError(
-            f"--classes '{text}' holds an empty name.",
-            fix='Put one comma between two names, as in --classes "cat,red panda".',
-        )
-    return names
 
 
 def _prediction_json(prediction: Prediction) -> dict[str, Any]:
@@ -533,6 +514,7 @@ def _run_json(run: Run) -> dict[str, Any]:
         "images": len(run.task.train),
         "seconds": run.seconds,
         "plan": {name: run.log.mean(name) for name in PLAN_FIGURES},
+        "retention": run.retention.as_json(),
         "results": {name: scores.as_json() for name, scores in run.scores.items()},
         "skipped": [{"path": item.path, "reason": item.reason} for item in run.skipped],
     }

@@ -8,16 +8,8 @@ import typer
 from typer.core import TyperGroup
 
 from promptot.cli.console import Stages, command, console_for, progress_bar, write_result
-from promptot.cli.options import (
-    BackboneName,
-    Data,
-    Device,
-    Json,
-    Names,
-    Template,
-    TestShare,
-    Workers,
-)
+from promptot.cli.options import Data, Json, Names, Template, TestShare
+from promptot.cli.run_options import BackboneName, Device, Workers
 
 
 class _DescribeByDefault(TyperGroup):

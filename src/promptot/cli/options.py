@@ -1,4 +1,4 @@
-"""Options that several commands share."""
+"""Options that several command modules take, and reading their values."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from promptot.errors import PromptotError
 
 
 def _json_place(path: Path | None) -> Path | None:
@@ -43,6 +45,41 @@ Json = Annotated[
         help="Also write the result as JSON ('-': to standard output, the rest to standard error).",
     ),
 ]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:<index> or mps.")]
-BackboneName = Annotated[str, typer.Option("--backbone", "-b", help="See `promptot backbones`.")]
-Workers = Annotated[int, typer.Option(min=0, help="Processes that load images.")]
+AdapterBackbone = Annotated[
+    str | None,
+    typer.Option("--backbone", "-b", help="Where the adapter belongs, unless its own name for it."),
+]
+
+
+def by_commas(text: str) -> list[str]:
+    """The parts of a list in one argument, blanks removed."""
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def split_names(text: str) -> list[tuple[str, ...]]:
+    """Class names in one argument, each with its synonyms: "cat,sofa|couch".
+
+    Raises:
+        PromptotError: one is empty.
+    """
+    names = [tuple(name.strip() for name in part.split("|")) for part in text.split(",")]
+    if not all(all(synonyms) for synonyms in names):
+        raise PromptotError(
+            f"--classes '{text}' holds an empty name.",
+            fix='Put one comma between two names, as in --classes "cat,red panda".',
+        )
+    return names
+
+
+def decimals(option: str, text: str) -> list[float]:
+    """Numbers in one argument.
+
+    Raises:
+        PromptotError: one is no number.
+    """
+    try:
+        return [float(part) for part in by_commas(text)]
+    except ValueError:
+        raise PromptotError(
+            f"{option} '{text}' are not numbers.", fix=f"Write {option} 1,0.5."
+        ) from None

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from promptot.classifier import Prediction
     from promptot.evaluation.scoring import Scores
     from promptot.recipes.schema import Recipe
+    from promptot.tuning import Tuning
 
 
 def score_table(scores: Mapping[str, Scores]) -> Table:
@@ -41,6 +42,43 @@ def score_table(scores: Mapping[str, Scores]) -> Table:
             _measure(result.teacher_accuracy, result.teacher_interval),
             _measure(result.student_accuracy, result.student_interval),
             f"[{colour}]{format_difference(change, 'share')}[/]",
+        )
+    return table
+
+
+def tuning_table(found: Tuning) -> Table:
+    """Each setting that was tried: its fit and its retention."""
+    from promptot.tuning.search import describe_settings
+
+    table = Table(
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+        caption=(
+            f"Fit: accuracy on {found.validation} validation images. Retention: "
+            f"{found.retention}. ★ recommended, • not beaten by another point."
+        ),
+        caption_justify="left",
+    )
+    table.add_column("point")
+    table.add_column("setting")
+    for label in ("fit", "retention", "time"):
+        table.add_column(label, justify="right")
+    rows = [("", "zero-shot", found.zero_shot)]
+    front = set(found.front)
+    for place, point in enumerate(found.points):
+        mark = "★" if place == found.recommended else "•" if place in front else " "
+        text = describe_settings(point.settings, found.recipe)
+        rows.append((f"{place + 1} {mark}", text, point))
+    for number, text, point in rows:
+        style = "bold" if number.endswith("★") else ""
+        table.add_row(
+            number,
+            plain(text),
+            f"{format_value(point.fit, 'share')}\n"
+            f"[not bold dim]{format_interval(point.interval, 'share')}[/]",
+            format_value(point.retention, "share"),
+            format_value(point.seconds, "seconds") if point.seconds else "",
+            style=style,
         )
     return table
 

@@ -27,12 +27,16 @@ class Scores:
         labels: [N].
         student, teacher: logits, [N, C], fp32, on the CPU.
         indices: position of each image in the list of examples, [N].
+        student_images, teacher_images: both models' image features, [N, D], fp32, on the CPU; None
+            unless they were asked for.
     """
 
     labels: Tensor
     student: Tensor
     teacher: Tensor
     indices: Tensor
+    student_images: Tensor | None = None
+    teacher_images: Tensor | None = None
 
     @property
     def student_accuracy(self) -> float:
@@ -71,6 +75,8 @@ def score(
     model: PromptedModel,
     batches: Iterable[Batch],
     progress: Callable[[int], None] | None = None,
+    *,
+    keep_features: bool = False,
 ) -> Scores:
     """Classify images among the model's class names, prompted and frozen.
 
@@ -80,6 +86,7 @@ def score(
         model: on the device to use.
         batches: images [B, 3, R, R], or their patch tokens [B, N, W], with labels.
         progress: called with the number of images after each batch.
+        keep_features: keep both models' image features too.
 
     Raises:
         NothingToScore: there is no batch.
@@ -88,6 +95,7 @@ def score(
     scale = model.backbone.logit_scale
     text = model.shared_text()
     labels, student, teacher, indices = [], [], [], []
+    features: list[tuple[Tensor, Tensor]] = []
     for batch in batches:
         patches = model.patch_tokens(batch.images.to(device, non_blocking=True))
         known = batch.teacher
@@ -97,11 +105,19 @@ def score(
         teacher.append(Features(frozen, model.teacher_text).logits(scale).float().cpu())
         labels.append(batch.labels)
         indices.append(batch.indices)
+        if keep_features:
+            features.append((prompted.float().cpu(), frozen.float().cpu()))
         if progress is not None:
             progress(len(batch.labels))
     if not labels:
         raise NothingToScore("there are no images to score")
-    return Scores(torch.cat(labels), torch.cat(student), torch.cat(teacher), torch.cat(indices))
+    kept: tuple[Tensor | None, Tensor | None] = (None, None)
+    if features:
+        adapted, unadapted = zip(*features, strict=True)
+        kept = torch.cat(adapted), torch.cat(unadapted)
+    return Scores(
+        torch.cat(labels), torch.cat(student), torch.cat(teacher), torch.cat(indices), *kept
+    )
 
 
 def _interval(logits: Tensor, labels: Tensor) -> tuple[float, float]:

@@ -14,6 +14,14 @@ from promptot.reports.data import (
     ResultTable,
     Row,
 )
+from promptot.reports.details import (
+    Calibration,
+    ClassResult,
+    Confusion,
+    ConfusionPicture,
+    Details,
+    Fact,
+)
 from promptot.reports.figures import write_picture
 from promptot.reports.page import render_report, write_report
 from promptot.reports.tables import markdown_table, rich_table
@@ -21,8 +29,14 @@ from promptot.reports.tables import markdown_table, rich_table
 __all__ = [
     "COMPARISON_COLUMNS",
     "Answer",
+    "Calibration",
+    "ClassResult",
     "Column",
+    "Confusion",
+    "ConfusionPicture",
+    "Details",
     "ExampleImage",
+    "Fact",
     "History",
     "Measure",
     "PlanPicture",

@@ -18,7 +18,7 @@ from promptot.reports.benchmark_figures import (
     strength_families,
 )
 from promptot.reports.benchmark_tables import benchmark_tables, format_figure, format_gap
-from promptot.reports.page import clean, format_setting, safe
+from promptot.reports.page import format_setting, page_template, safe
 from promptot.reports.theme import DARK, LIGHT, SERIES
 
 if TYPE_CHECKING:
@@ -36,20 +36,10 @@ def write_benchmark_page(summary: Summary, path: str | os.PathLike[str]) -> None
 
 def render_benchmark_page(summary: Summary) -> str:
     """The page as HTML (UTF-8); every text is escaped, and the page may not load anything."""
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    environment = Environment(
-        loader=PackageLoader("promptot.reports"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        finalize=clean,
-    )
     tables = benchmark_tables(summary)
     own, shared = _settings(summary.methods)
     figures = [(safe(svg), caption) for svg, caption in _figures(summary)]
-    return environment.get_template("benchmark.html.j2").render(
+    return page_template("benchmark.html.j2").render(
         summary=summary,
         headline=benchmark_headline(summary),
         tables=[table for table in tables if not table.title.startswith("Task: ")],

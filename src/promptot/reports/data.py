@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
+from promptot.reports.details import Details
+
 if TYPE_CHECKING:
     from PIL.Image import Image
 
@@ -210,6 +212,9 @@ class ReportData:
         environment: versions, seed, weight hash, seconds.
         caveats: paragraphs on what the numbers do not say.
         notes: what the run had to leave out, such as unreadable images.
+        retention: the same methods where neither was trained.
+        details: of one adapted model beside the frozen one.
+        examples_title, examples_lead: what stands above the examples.
     """
 
     title: str
@@ -223,3 +228,7 @@ class ReportData:
     environment: Mapping[str, object] = field(default_factory=dict)
     caveats: Sequence[str] = ()
     notes: Sequence[str] = ()
+    retention: ResultTable | None = None
+    details: Details = field(default_factory=Details)
+    examples_title: str = "What each model sees"
+    examples_lead: str = "The three likeliest names of each model."

@@ -19,6 +19,7 @@ from promptot.reports.canvas import (
     to_svg,
 )
 from promptot.reports.data import History, Measure, PlanPicture, ResultTable
+from promptot.reports.heat import draw_heat
 from promptot.reports.tables import Cell, cells
 from promptot.reports.theme import DARK, LIGHT, SERIES
 
@@ -36,6 +37,7 @@ PANELS = {
     "image_drift": "Drift of image features",
     "text_drift": "Drift of text features",
     "off_diagonal_mass": "Off-diagonal mass of the plan",
+    "plan_entropy": "Entropy of the plan",
 }
 
 
@@ -73,7 +75,7 @@ def curves_figure(histories: Sequence[History], key: str, places: Mapping[str, i
             )
         axes.set_xlabel("step", color=STAND_INS["muted"])
         axes.locator_params(nbins=5)
-        if key == "off_diagonal_mass":
+        if key in ("off_diagonal_mass", "plan_entropy"):
             axes.set_ylim(-0.03, 1.03)
         elif drawn:
             highest = max(max(values) for _, _, values in drawn)
@@ -117,49 +119,19 @@ def plan_figure(picture: PlanPicture) -> str:
         >>> "0.80" in svg and "apple" in svg
         True
     """
-    from matplotlib.collections import PolyCollection
-    from matplotlib.colors import to_rgba
-    from matplotlib.patches import Rectangle
-
     values = picture.values
     size = min(len(values), MOST_PAIRS)
-    labels = [short(label) for label in picture.labels[:size]]
+    shares = [
+        [mass / total if (total := sum(row)) > 0 else 0.0 for mass in row[:size]]
+        for row in values[:size]
+    ]
+
+    def write(i: int, j: int) -> str:
+        return f"{shares[i][j]:.2f}" if shares[i][j] >= 0.001 else "0"
+
     with new_figure(5.0, 4.6) as figure:
         axes = figure.add_subplot()
-        plain_axes(axes, STAND_INS)
-        axes.grid(visible=False)
-        squares: list[list[tuple[float, float]]] = []
-        heat: list[Any] = []
-        for i, row in enumerate(values[:size]):
-            for j, mass in enumerate(row[:size]):
-                share = mass / sum(row) if sum(row) > 0 else 0.0
-                if share >= 0.001:
-                    left, right, top, bottom = j - 0.5, j + 0.5, i - 0.5, i + 0.5
-                    squares.append([(left, top), (right, top), (right, bottom), (left, bottom)])
-                    heat.append(to_rgba(STAND_INS["heat"], 0.12 + 0.88 * min(share, 1.0)))
-                if size <= _WRITTEN_PAIRS:
-                    tone = "on-heat" if share > 0.75 else "muted" if share < 0.001 else "ink"
-                    written = f"{share:.2f}" if share >= 0.001 else "0"
-                    axes.text(j, i, written, ha="center", va="center", color=STAND_INS[tone])
-            diagonal = Rectangle((i - 0.5, i - 0.5), 1, 1, fill=False, lw=1.2)
-            diagonal.set_edgecolor(STAND_INS["ink"])
-            axes.add_patch(diagonal)
-        axes.add_collection(PolyCollection(squares, facecolors=heat, linewidths=0))
-        axes.set(xlim=(-0.5, size - 0.5), ylim=(size - 0.5, -0.5), aspect="equal")
-        size_of_text = 9.5 if size <= 16 else 190 / (size + 4)
-        ticks = range(size)
-        axes.xaxis.tick_top()
-        axes.tick_params(length=0, pad=5)
-        axes.set_yticks(ticks, labels, fontsize=size_of_text, parse_math=False)
-        axes.set_xticks(ticks, labels, fontsize=size_of_text, parse_math=False)
-        for label in axes.get_xticklabels():
-            label.set(rotation=45, ha="left", rotation_mode="anchor")
-        for line in (n - 0.5 for n in range(size + 1)):
-            axes.axhline(line, color=STAND_INS["line"], linewidth=0.6, zorder=0)
-            axes.axvline(line, color=STAND_INS["line"], linewidth=0.6, zorder=0)
-        for side in axes.spines.values():
-            side.set_visible(False)
-        axes.xaxis.set_label_position("bottom")
+        draw_heat(axes, shares, picture.labels[:size], write if size <= _WRITTEN_PAIRS else None)
         axes.set_xlabel("pair of the frozen model", color=STAND_INS["muted"])
         axes.set_ylabel("pair of the adapted model", color=STAND_INS["muted"])
         return to_svg(

@@ -10,12 +10,14 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from promptot.files import write_text
-from promptot.reports import figures
-from promptot.reports.data import ExampleImage, History, PlanPicture, ReportData
-from promptot.reports.tables import cells, format_value, printable
+from promptot.reports import detail_figures, figures
+from promptot.reports.data import ExampleImage, History, PlanPicture, ReportData, ResultTable
+from promptot.reports.details import Details
+from promptot.reports.tables import cells, format_difference, format_value, printable
 from promptot.reports.theme import DARK, LIGHT, SERIES
 
 if TYPE_CHECKING:
+    from jinja2 import Template
     from PIL.Image import Image
 
 THUMBNAIL = 168  # pixels; shown at half of it, so that it is sharp on a phone
@@ -41,6 +43,35 @@ def render_report(data: ReportData) -> str:
         >>> "<h1>Birds</h1>" in page, "It &lt;learned&gt;." in page
         (True, True)
     """
+    places = _places(data)
+    return page_template("report.html.j2").render(
+        data=data,
+        light=LIGHT,
+        dark=DARK,
+        colours=SERIES,
+        places=places,
+        marks={name: safe(figures.legend_mark(place)) for name, place in places.items()},
+        cells=cells,
+        dots=_results_figure(data.results),
+        classes=sorted(data.details.classes, key=lambda found: found.change),
+        difference=lambda gap: format_difference(gap, "share"),
+        confusions=_confusion_figure(data.details),
+        calibrations=[
+            safe(detail_figures.reliability_figure(found, places.get(found.name, 0)))
+            for found in data.details.calibrations
+        ],
+        curves=_curves(data.histories, places),
+        examples=[(example, safe(thumbnail(example.image))) for example in data.examples],
+        is_right=_is_right,
+        plans=[(plan, safe(figures.plan_figure(plan)), explain_plan(plan)) for plan in data.plans],
+        most_pairs=figures.MOST_PAIRS,
+        plan_steps=[text for text in map(explain_steps, data.histories) if text],
+        settings=_settings(data.recipes),
+    )
+
+
+def page_template(name: str) -> Template:
+    """A template whose every text is escaped and cleaned."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
@@ -53,24 +84,7 @@ def render_report(data: ReportData) -> str:
     )
     environment.filters["share"] = lambda value: format_value(value, "share")
     environment.filters["setting"] = format_setting
-    places = _places(data)
-    return environment.get_template("report.html.j2").render(
-        data=data,
-        light=LIGHT,
-        dark=DARK,
-        colours=SERIES,
-        places=places,
-        marks={name: safe(figures.legend_mark(place)) for name, place in places.items()},
-        cells=cells(data.results) if data.results else [],
-        dots=_results_figure(data),
-        curves=_curves(data.histories, places),
-        examples=[(example, safe(thumbnail(example.image))) for example in data.examples],
-        is_right=_is_right,
-        plans=[(plan, safe(figures.plan_figure(plan)), explain_plan(plan)) for plan in data.plans],
-        most_pairs=figures.MOST_PAIRS,
-        plan_steps=[text for text in map(explain_steps, data.histories) if text],
-        settings=_settings(data.recipes),
-    )
+    return environment.get_template(name)
 
 
 def explain_plan(picture: PlanPicture) -> str:
@@ -147,8 +161,14 @@ def _places(data: ReportData) -> dict[str, int]:
     return {name: place for place, name in enumerate(dict.fromkeys(names))}
 
 
-def _results_figure(data: ReportData) -> str | None:
-    table = data.results
+def _confusion_figure(details: Details) -> str | None:
+    picture = details.picture
+    if picture is None or not 1 < len(picture.labels) <= detail_figures.MOST_CLASSES:
+        return None
+    return safe(detail_figures.confusion_figure(picture))
+
+
+def _results_figure(table: ResultTable | None) -> str | None:
     shares = [c.key for c in table.columns if c.unit == "share"] if table else []
     if table is None or not any(row.measure(key) for row in table.rows for key in shares):
         return None

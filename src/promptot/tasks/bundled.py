@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -75,6 +75,33 @@ def load_bundled_others(
         styles,
         drawings,
         "all but ",
+    )
+
+
+def load_bundled_sample(
+    exclude: Iterable[str], images: int, drawings: Path = DRAWINGS
+) -> ImageTask:
+    """Some test drawings of everything that the bundled model knows, evenly spread.
+
+    Args:
+        exclude: class names to leave out, in any case, with their drawings.
+        images: how many drawings at most; the class names are those of all, drawn or not.
+        drawings: the folder of `images.zip` and `index.csv`.
+    """
+    left_out = {name.casefold() for name in exclude}
+    found = [
+        d
+        for d in _index(drawings)
+        if d.split == "test" and d.group != UNSEEN and d.name.casefold() not in left_out
+    ]
+    names = sorted({drawing.name for drawing in found})
+    labels = {name: label for label, name in enumerate(names)}
+    step = max(1, -(-len(found) // images))
+    archive = drawings / "images.zip"
+    return ImageTask(
+        name="other drawings",
+        class_names=tuple(names),
+        test=tuple(Example(f"{archive}::{d.member}", labels[d.name]) for d in found[::step]),
     )
 
 

@@ -59,3 +59,10 @@ def _counts(total: int, fractions: tuple[float, float, float]) -> tuple[int, int
     if fractions[1] == 0:  # what rounding leaves must not go to a split that is switched off
         train = total - test
     return train, test
+
+
+def hold_out(task: ImageTask, test_share: float) -> ImageTask:
+    """The task with a share of each class for testing, where it has no such split; see `fit`."""
+    if test_share <= 0:
+        return task
+    return split_examples(task, seed=0, fractions=(1 - test_share, 0.0, test_share))

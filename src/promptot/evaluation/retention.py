@@ -1,0 +1,199 @@
+"""What an adapted model still knows, measured with what its user has: images and words.
+
+No single figure says it. Where labels exist (held-out classes, other drawings) accuracy before and
+after does. Where they don't, there are words that have nothing to do with the training: the adapted
+model should name the user's images among them as the frozen one does, and should still tell each
+word from all others. Features that stay put (cosine to the frozen ones) are the cause of both.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from promptot.evaluation.metrics import wilson_interval
+from promptot.evaluation.scoring import Scores
+from promptot.model import PromptedModel
+from promptot.tasks.vocabulary import load_vocabulary
+
+
+@dataclass(frozen=True)
+class Share:
+    """Some of a number of cases, with the 95 % Wilson interval of their share."""
+
+    count: int
+    total: int
+
+    @property
+    def value(self) -> float:
+        return self.count / self.total
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        return wilson_interval(self.count, self.total)
+
+
+@dataclass(frozen=True)
+class Cosine:
+    """Cosines between adapted and frozen features: 1 is unmoved."""
+
+    mean: float
+    lowest: float
+
+
+@dataclass(frozen=True)
+class AnchorWords:
+    """What happened to words that are no classes of the task.
+
+    Attributes:
+        words: how many.
+        text: cosine of their adapted to their frozen features.
+        kept: words whose adapted feature is nearest to their own frozen feature, of all words.
+        agreement: images that both models give the same word, all words to choose from; None
+            without images.
+        frozen_accuracy, adapted_accuracy: images whose own class name wins against all other class
+            names and all the words; None without images.
+    """
+
+    words: int
+    text: Cosine
+    kept: Share
+    agreement: Share | None = None
+    frozen_accuracy: Share | None = None
+    adapted_accuracy: Share | None = None
+
+
+@dataclass(frozen=True)
+class Retention:
+    """How far a model moved from the frozen one, and what that cost.
+
+    Attributes:
+        image: cosine of the test images' adapted to their frozen features; None without images.
+        text: the same of the class names; None where the text depends on the image, or there is a
+            linear head instead of text.
+        anchors: None where what was learned serves its own classes only, or where the text depends
+            on the image.
+        others: accuracies on other drawings (see `other_drawings`), for the bundled model.
+    """
+
+    image: Cosine | None = None
+    text: Cosine | None = None
+    anchors: AnchorWords | None = None
+    others: Scores | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        """Flat figures by name; what was not measured is left out."""
+        found: dict[str, Any] = {}
+        for name, cosine in (("image", self.image), ("text", self.text)):
+            if cosine is not None:
+                found[f"{name}_cosine"] = cosine.mean
+                found[f"{name}_cosine_lowest"] = cosine.lowest
+        if self.anchors is not None:
+            a = self.anchors
+            found |= {"anchor_words": a.words, "anchor_text_cosine": a.text.mean}
+            found |= {"anchor_text_cosine_lowest": a.text.lowest, "anchor_kept": a.kept.value}
+            if a.agreement and a.frozen_accuracy and a.adapted_accuracy:
+                found["anchor_agreement"] = a.agreement.value
+                found["among_anchors_zero_shot_accuracy"] = a.frozen_accuracy.value
+                found["among_anchors_accuracy"] = a.adapted_accuracy.value
+        if self.others is not None:
+            found["other_drawings"] = len(self.others.labels)
+            found["other_drawings_zero_shot_accuracy"] = self.others.teacher_accuracy
+            found["other_drawings_accuracy"] = self.others.student_accuracy
+        return {k: round(v, 6) if isinstance(v, float) else v for k, v in found.items()}
+
+
+@torch.no_grad()
+def measure_retention(
+    model: PromptedModel,
+    scores: Mapping[str, Scores],
+    names: Mapping[str, Sequence[str]],
+    words: Sequence[str] | None = None,
+    others: Scores | None = None,
+) -> Retention:
+    """Compare the adapted with the frozen model beyond the classes of the task.
+
+    Args:
+        model: adapted.
+        scores: of parts of the task's images (such as base and novel), with their features.
+        names: class names of each part.
+        words: anchor words; by default the list that ships. Names of the task are left out.
+        others: accuracies on other drawings, to be kept with the rest.
+    """
+    class_names = list(dict.fromkeys(n for part in scores for n in names[part]))
+    class_names = class_names or list(model.class_names)
+    place = {name: index for index, name in enumerate(class_names)}
+    student, teacher, labels = [], [], []
+    for part, found in scores.items():
+        overlaps = any(set(names[part]) < set(names[other]) for other in scores)
+        if found.student_images is None or found.teacher_images is None or overlaps:
+            continue  # a part of another part: its images are in that one
+        student.append(found.student_images)
+        teacher.append(found.teacher_images)
+        labels += [place[names[part][label]] for label in found.labels.tolist()]
+    now = before = None
+    if labels:
+        now, before = torch.cat(student), torch.cat(teacher)  # [N, D]
+    image = None if now is None or before is None else _cosine(now, before)
+
+    known = {name.casefold() for name in class_names}
+    chosen = load_vocabulary() if words is None else words
+    anchors = [word for word in chosen if word.casefold() not in known]
+    if model.head is not None:
+        return Retention(image, others=others)
+    if not model.serves((*class_names, *anchors)):
+        own = model.shared_text()
+        text = None if own is None else _cosine(own.cpu(), model.teacher_text.cpu())
+        return Retention(image, text, others=others)
+    everything = model.for_classes([*class_names, *anchors])
+    prompted = everything.shared_text()
+    if prompted is None:
+        return Retention(image, others=others)
+    adapted, frozen = prompted.float().cpu(), everything.teacher_text.float().cpu()  # [C + V, D]
+    c = len(class_names)
+    text = _cosine(adapted[:c], frozen[:c])
+    if not anchors:
+        return Retention(image, text, others=others)
+    nearest = (adapted[c:] @ frozen[c:].T).argmax(dim=1)  # [V]
+    kept = Share(int((nearest == torch.arange(len(anchors))).sum()), len(anchors))
+    moved = _cosine(adapted[c:], frozen[c:])
+    if now is None or before is None:
+        return Retention(image, text, AnchorWords(len(anchors), moved, kept), others)
+    right = torch.tensor(labels)
+    after, start = now @ adapted.T, before @ frozen.T  # [N, C + V]
+    same = after[:, c:].argmax(dim=1) == start[:, c:].argmax(dim=1)
+    shares = [
+        Share(int(cases.sum()), len(labels))
+        for cases in (same, start.argmax(dim=1) == right, after.argmax(dim=1) == right)
+    ]
+    return Retention(image, text, AnchorWords(len(anchors), moved, kept, *shares), others)
+
+
+def paired_change(scores: Scores) -> tuple[float, tuple[float, float]]:
+    """Adapted minus frozen accuracy, and its 95 % interval over these images.
+
+    Both models answer the same images, so only those that one of them alone gets right count.
+
+    References:
+        A. Agresti, Y. Min, "Simple improved confidence intervals for comparing matched
+        proportions", Statistics in Medicine 24 (2005): half an image is added to each cell.
+    """
+    right = scores.student.argmax(dim=1) == scores.labels
+    before = scores.teacher.argmax(dim=1) == scores.labels
+    gained, lost = int((right & ~before).sum()), int((before & ~right).sum())
+    images = len(scores.labels)
+    middle = (gained - lost) / (images + 2)
+    spread = 1.96 * math.sqrt((gained + lost + 1) / (images + 2) - middle**2)
+    spread /= math.sqrt(images + 2)
+    return (gained - lost) / images, (middle - spread, middle + spread)
+
+
+def _cosine(adapted: Tensor, frozen: Tensor) -> Cosine:
+    """Of rows that are normalised already."""
+    cosines = (adapted.float() * frozen.float()).sum(dim=1).clamp(-1, 1)
+    return Cosine(float(cosines.mean()), float(cosines.min()))

@@ -1,0 +1,242 @@
+"""The page of a run."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from promptot.errors import PromptotError
+from promptot.evaluation.metrics import harmonic_mean
+from promptot.evaluation.retention import Retention, paired_change
+from promptot.evaluation.scoring import Scores
+from promptot.model import PromptedModel
+from promptot.pages.answers import answer_details, worst_mistakes
+from promptot.pages.retention import FROZEN, facts_lead, retention_facts, retention_table
+from promptot.pages.shared import draw_plan, history
+from promptot.recipes.schema import ObjectiveConfig
+from promptot.reports import Column, Details, Measure, ReportData, ResultTable, Row
+from promptot.reports.tables import format_difference, format_value
+from promptot.tasks.dataset import ImageTask
+from promptot.training.records import Log
+
+
+@dataclass(frozen=True, eq=False)
+class Tested:
+    """A run and what it was tested on.
+
+    Attributes:
+        model: adapted.
+        manifest: of the run.
+        log: of its training; empty if it did not train.
+        tasks: images and class names of each part ("test"; or "base" and "novel"; …).
+        scores: of each part.
+        retention: how far the model moved.
+        notes: what was left out.
+    """
+
+    model: PromptedModel
+    manifest: Mapping[str, Any]
+    log: Log
+    tasks: Mapping[str, ImageTask]
+    scores: Mapping[str, Scores]
+    retention: Retention
+    notes: Sequence[str] = ()
+
+
+def report_data(run: Tested) -> ReportData:
+    """Everything on the page of a run."""
+    recipe = run.manifest["recipe"]
+    name = str(recipe.get("name", "adapted"))
+    name = "adapted" if name == FROZEN else name
+    main = _main(run.scores)
+    return ReportData(
+        title=f"{name} on {run.manifest['task']['name']}",
+        headline=headline(run.scores),
+        subtitle=_subtitle(run.manifest),
+        results=_results(name, run.scores),
+        retention=retention_table(name, run.retention, run.scores),
+        details=Details(
+            tested="" if main is None else _images_of(main, run.scores[main], run.tasks[main]),
+            facts=retention_facts(run.retention),
+            facts_lead=facts_lead(run.retention, run.manifest["recipe"]),
+            **({} if main is None else answer_details(name, run.scores[main], run.tasks[main])),
+        ),
+        histories=[history(name, run.log, recipe)] if run.log.steps else [],
+        examples=[] if main is None else worst_mistakes(name, run.scores[main], run.tasks[main]),
+        examples_title="Its worst mistakes",
+        examples_lead="Images that the adapted model gets wrong, the surest of its errors first, "
+        "with the three likeliest names of each model.",
+        plans=[]
+        if main is None
+        else draw_plan(
+            run.model.for_classes(run.tasks[main].class_names),
+            objective_of(recipe),
+            run.scores[main],
+            "test images",
+        ),
+        recipes={name: {k: v for k, v in recipe.items() if "." in k}},
+        environment=_environment(run.manifest),
+        caveats=_caveats(run),
+        notes=run.notes,
+    )
+
+
+def headline(scores: Mapping[str, Scores]) -> str:
+    """One sentence with the result, and whether it is more than chance."""
+    if not scores:
+        return "Nothing was tested: no image was left for it."
+    found: list[str] = []
+    for part, result in scores.items():
+        change, (low, high) = paired_change(result)
+        clear = "" if low > 0 or high < 0 else ", which may be chance"
+        label = _label(part).lower() if found else _label(part)
+        accuracy = format_value(result.student_accuracy, "share")
+        gain = format_difference(change, "share")
+        found.append(f"{label}: {accuracy} right, {gain} points against zero-shot{clear}")
+    return f"{'; '.join(found)}."
+
+
+def objective_of(recipe: Mapping[str, Any]) -> ObjectiveConfig:
+    """The objective of a recipe as a manifest describes it, flat."""
+    prefix = "objective."
+    own = {key.removeprefix(prefix): v for key, v in recipe.items() if key.startswith(prefix)}
+    return ObjectiveConfig.model_validate(own or {"preservation": "none"})
+
+
+def _main(scores: Mapping[str, Scores]) -> str | None:
+    """The part that details are about: the classes that were trained on."""
+    for part in ("base", "test", "trained classes", "all classes", *scores):
+        if part in scores:
+            return part
+    return None
+
+
+def _label(part: str) -> str:
+    named = {"base": "Trained-on classes", "novel": "Held-out classes", "test": "Test images"}
+    return named.get(part, part.capitalize())
+
+
+def _images_of(part: str, scores: Scores, task: ImageTask) -> str:
+    return (
+        f"{_label(part)}: {len(scores.labels)} images of {len(task.class_names)} classes; it "
+        "learnt from none of these images."
+    )
+
+
+def _subtitle(manifest: Mapping[str, Any]) -> str:
+    task = manifest["task"]
+    images, classes = len(task["shots"]), len(task["class_names"])
+    seconds = manifest.get("results", {}).get("seconds")
+    took = "" if seconds is None else f" in {format_value(float(seconds), 'seconds')}"
+    return (
+        f"{manifest['backbone']['name']} learnt {classes} "
+        f"{'class' if classes == 1 else 'classes'} from "
+        f"{images} {'image' if images == 1 else 'images'}{took}. Zero-shot is the same model "
+        "before it learnt anything."
+    )
+
+
+def _results(name: str, scores: Mapping[str, Scores]) -> ResultTable | None:
+    if not scores:
+        return None
+    columns = [Column(part, _label(part)) for part in scores]
+    rows = {
+        FROZEN: {p: Measure(s.teacher_accuracy, s.teacher_interval) for p, s in scores.items()},
+        name: {p: Measure(s.student_accuracy, s.student_interval) for p, s in scores.items()},
+    }
+    if {"base", "novel"} <= scores.keys():
+        note = "Of trained-on and held-out classes: high only if both are."
+        columns.append(Column("harmonic_mean", "Harmonic mean", note=note))
+        for row in rows.values():
+            mean = harmonic_mean(row["base"].value, row["novel"].value)
+            row["harmonic_mean"] = Measure(mean)
+    counts = ", ".join(f"{_label(part)}: {len(s.labels)} images" for part, s in scores.items())
+    return ResultTable(
+        [Row(row, values) for row, values in rows.items()],
+        columns,
+        caption=f"{counts}. Intervals: 95 %, Wilson, over these images.",
+    )
+
+
+def _environment(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "seed": manifest["seed"],
+        "classes": manifest["task"]["classes"],
+        "template": _sentence(manifest["task"]["template"]),
+        "backbone": manifest["backbone"]["name"],
+        "backbone weights (SHA-256)": manifest["backbone"]["weight_hash"],
+        "device": manifest["device"],
+        "precision": manifest["precision"],
+        "platform": manifest["platform"],
+        **manifest["versions"],
+    }
+
+
+def _sentence(template: str | Sequence[str]) -> str:
+    if isinstance(template, str):
+        return template
+    return template[0] if len(template) == 1 else f"{len(template)} sentences"
+
+
+def _caveats(run: Tested) -> list[str]:
+    found = []
+    main = _main(run.scores)
+    if main is not None:
+        images = len(run.scores[main].labels)
+        per_class = Counter(run.scores[main].labels.tolist())
+        if images < 100 or min(per_class.values()) < 5:
+            found.append(
+                f"{images} test images, {min(per_class.values())} of the rarest class: a "
+                "difference smaller than the intervals is not a result."
+            )
+    if (
+        run.retention.others is None
+        and "novel" not in run.scores
+        and ("other classes" not in run.scores)
+    ):
+        found.append(
+            "No class was held out, so no accuracy on anything but these classes is known. "
+            "`promptot fit --classes base` learns half of the classes and tests on the other half."
+        )
+    masses = [s.off_diagonal_mass for s in run.log.steps if math.isfinite(s.off_diagonal_mass)]
+    if masses and max(masses) < 5e-4:
+        found.append(
+            "The transport plan was the identity in every step: here the preservation term did "
+            "what a point-wise penalty does."
+        )
+    return found
+
+
+def check_manifest(manifest: Any, path: Path) -> Mapping[str, Any]:
+    """A manifest that a page can be made of.
+
+    Raises:
+        PromptotError: something is missing, or of another kind than `fit` writes.
+    """
+    try:
+        task = manifest["task"]
+        fits = all(
+            (
+                isinstance(manifest["recipe"], dict),
+                isinstance(manifest["versions"], dict),
+                isinstance(task["shots"], list),
+                isinstance(task["class_names"], list),
+                all(isinstance(manifest[key], str) for key in ("device", "precision", "platform")),
+                manifest["backbone"]["name"] and manifest["backbone"]["weight_hash"],
+                manifest["seed"] is not None and task["classes"] and task["name"],
+                task["template"],
+            )
+        )
+        objective_of(manifest["recipe"])
+    except (AttributeError, KeyError, TypeError, ValueError):
+        fits = False
+    if not fits:
+        raise PromptotError(
+            f"'{path}' is damaged, or an older promptot wrote it.", fix="Train the run again."
+        )
+    checked: Mapping[str, Any] = manifest
+    return checked

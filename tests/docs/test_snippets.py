@@ -1,0 +1,181 @@
+"""Every sh and python block of the README and of the pages runs, in order, as it stands.
+
+Each page starts in a folder of its own with `photos/` (folders of classes), `more-photos/` and
+`new.jpg`. Commands run in this process; what is only a matter of time is made short: recipes train
+one epoch, the bundled model is loaded once, a few anchor words and drawings stand for all, and the
+page of a run is drawn for docs/report.md alone. A Python block that fits says the same as the
+commands before it, and starts without their run. What is left out, and why, is in `LEFT_OUT`.
+"""
+
+from __future__ import annotations
+
+import copy
+import re
+import shlex
+import shutil
+import textwrap
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from promptot.backbones import Backbone, bundled
+from promptot.files import write_text
+
+LOAD_BUNDLED = bundled.load_bundled
+ROOT = Path(__file__).parents[2]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+CLASSES = {"animals": ("bear", "cat"), "food": ("bagel", "banana")}
+BLOCK = re.compile(r"^([ ]*)```(sh|python)[^\n]*\n(.*?)^\1```", re.MULTILINE | re.DOTALL)
+LEFT_OUT = {
+    "make ": "sets up an environment; `make test` runs this test itself",
+    "promptot benchmark": "takes minutes; tests/protocols runs the same on less",
+    "promptot demo": "takes half a minute; tests/cli runs it",
+    "promptot serve": "serves until it is stopped",
+    "pip install": "changes the environment that the tests run in",
+}
+
+
+@pytest.fixture(scope="session")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder that every page starts from."""
+    from promptot.tasks import load_bundled, load_image
+
+    root = tmp_path_factory.mktemp("images")
+    for group, names in CLASSES.items():
+        task = load_bundled(group)
+        for name in names:
+            label = task.class_names.index(name)
+            found = [
+                example
+                for example in (*task.train, *task.validation, *task.test)
+                if example.label == label
+            ]
+            for number, example in enumerate(found):
+                for place in ("photos",) if number else ("photos", "more-photos"):
+                    (root / place / name).mkdir(parents=True, exist_ok=True)
+                    picture = load_image(example.path).convert("RGB").resize((96, 96))
+                    # In `more-photos` the bytes differ, or they would count as trained on.
+                    picture.save(root / place / name / f"{number}.jpg", quality=95 - 9 * (
+                        place == "more-photos"))  # fmt: skip
+    shutil.copy(root / "more-photos" / "cat" / "0.jpg", root / "new.jpg")
+    return root
+
+
+@pytest.fixture
+def short(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Less of everything that only takes time; see above."""
+    from promptot import api
+    from promptot.evaluation import retention
+    from promptot.recipes import load_recipe
+    from promptot.tuning import trials
+
+    def one_epoch(*arguments):
+        recipe = load_recipe(*arguments)
+        if not recipe.trains:
+            return recipe
+        optim = recipe.optim.model_copy(update={"epochs": 1})
+        return recipe.model_copy(update={"optim": optim})
+
+    for module in (api, trials):
+        monkeypatch.setattr(module, "load_recipe", one_epoch)
+    monkeypatch.setattr("promptot.run.OTHER_DRAWINGS", 8)
+    words = retention.load_vocabulary()[::25]
+    monkeypatch.setattr(retention, "load_vocabulary", lambda: words)
+    monkeypatch.setattr(bundled, "load_bundled", lambda name: copy.deepcopy(loaded_once(name)))
+
+
+@cache
+def loaded_once(name: str) -> Backbone:
+    return LOAD_BUNDLED(name)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_every_block_runs(
+    page: Path, images: Path, short: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if page.name != "report.md":
+        monkeypatch.setattr("promptot.api.write_report", lambda data, path: write_text(path, ""))
+    shutil.copytree(images, tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, object] = {"__name__": "snippet"}
+    for indent, kind, text in BLOCK.findall(page.read_text(encoding="utf-8")):
+        code = textwrap.dedent(text) if indent else text
+        if kind == "python":
+            for out in re.findall(r'promptot\.fit\([^,]+, "([^"]+)"', code):
+                shutil.rmtree(out, ignore_errors=True)
+            exec(compile(code, str(page), "exec"), names)
+        else:
+            for line in commands(code):
+                run(line)
+
+
+def commands(code: str) -> list[str]:
+    """The commands of a block, continued lines joined, without comments."""
+    joined = code.replace("\\\n", " ")
+    lines = [" ".join(shlex.split(line, comments=True)) for line in joined.splitlines()]
+    return [raw for raw, bare in zip(joined.splitlines(), lines, strict=True) if bare]
+
+
+def run(line: str) -> None:
+    """Run one command in this process, as a shell would split it.
+
+    Raises:
+        AssertionError: it fails, or it is none that these tests can run.
+    """
+    from promptot.cli import main
+
+    if any(line.lstrip().startswith(start) for start in LEFT_OUT):
+        return
+    program, *arguments = shlex.split(line, comments=True)
+    assert program == "promptot", f"{line!r}: run it, or say in LEFT_OUT why not"
+    with pytest.raises(SystemExit) as stop:
+        main(arguments)
+    assert stop.value.code == 0, line
+
+
+def test_what_is_left_out_is_named_and_nothing_else() -> None:
+    with pytest.raises(AssertionError, match="say in LEFT_OUT"):
+        run("rm -r photos")
+    assert run("make demo    # sets up .venv") is None
+    assert commands("promptot fit a \\\n  --out b  # learn\n\n# nothing\n") == [
+        "promptot fit a    --out b  # learn"
+    ]
+
+
+def test_the_readme_starts_in_ten_lines_of_python() -> None:
+    blocks = BLOCK.findall((ROOT / "README.md").read_text(encoding="utf-8"))
+    (code,) = [text for _, kind, text in blocks if kind == "python"]
+    assert len([line for line in code.splitlines() if line.strip()]) <= 10
+
+
+def test_every_page_is_in_the_navigation_and_every_link_leads_somewhere() -> None:
+    navigation = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
+    for page in PAGES:
+        if page.name != "README.md":
+            assert page.relative_to(ROOT / "docs").as_posix() in navigation
+        text = page.read_text(encoding="utf-8")
+        for link in re.findall(r"\]\((?!https?://)([^)#]+)(?:#[^)]*)?\)", text):
+            assert (page.parent / link).exists(), f"{page.name}: {link}"
+
+
+def test_the_site_builds_strictly(tmp_path: Path) -> None:
+    pytest.importorskip("mkdocstrings")
+    pytest.importorskip("material")
+    import subprocess
+    import sys
+
+    built = subprocess.run(
+        [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "-d", tmp_path / "site"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert built.returncode == 0, built.stderr[-3000:]
+    for page in (tmp_path / "site").rglob("*.html"):
+        text = page.read_text(encoding="utf-8")
+        loaded = re.findall(r"<(?:script|link|img)[^>]*(?:src|href)=\"(https?://[^\"]+)", text)
+        assert not loaded, f"{page}: {loaded}"
+    reference = (tmp_path / "site" / "reference" / "python" / "index.html").read_text("utf-8")
+    assert 'id="promptot.api.fit"' in reference
