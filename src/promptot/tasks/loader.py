@@ -17,6 +17,7 @@ from promptot.tasks.images import UnreadableImage, load_image
 
 Transform = Callable[[Image.Image], Tensor]
 _Loaded = tuple[Tensor, int, int] | Skipped
+_Collated = tuple[tuple[Tensor, Tensor, Tensor] | None, list[Skipped]]
 
 
 class Batch(NamedTuple):
@@ -107,6 +108,8 @@ class ImageLoader:
         workers: processes that load; 0 loads in this one.
         device: where the batches will go; memory is pinned for CUDA. (They are made on the CPU.)
         cache_bytes: memory for decoded images, shared out among the workers.
+        skip_unreadable: False makes an unreadable image an error: it was readable before, and
+            leaving it out would change what the seed stands for.
 
     Raises:
         PromptotError: there are no examples, or the batch size is not positive.
@@ -124,6 +127,7 @@ class ImageLoader:
         workers: int = 0,
         device: torch.device | str = "cpu",
         cache_bytes: int = 256 << 20,
+        skip_unreadable: bool = True,
     ) -> None:
         if not examples:
             raise PromptotError("There are no images to load.", fix="Check the task's splits.")
@@ -140,6 +144,7 @@ class ImageLoader:
             generator=torch.Generator(),  # so that the global one is left alone
         )
         self._skipped: dict[str, Skipped] = {}
+        self._skip_unreadable = skip_unreadable
 
     def __len__(self) -> int:
         """Batches per epoch."""
@@ -154,12 +159,39 @@ class ImageLoader:
         return tuple(self._skipped.values())
 
     def batches(self, epoch: int) -> Iterator[Batch]:
-        """The batches of one epoch. Finish or drop one epoch before starting another."""
+        """The batches of one epoch. Finish or drop one epoch before starting another.
+
+        Raises:
+            PromptotError: a process that loads died, or an image can't be read and may not be
+                skipped.
+        """
         self._sampler.epoch = epoch
-        for batch, skipped in self._loader:
+        for batch, skipped in self._loaded():
+            if skipped and not self._skip_unreadable:
+                raise PromptotError(
+                    f"The training image '{skipped[0].path}' was readable at the start and is not "
+                    f"any more: {skipped[0].reason}.",
+                    fix="Put it back, then go on with --resume.",
+                )
             self._skipped.update({item.path: item for item in skipped})
             if batch is not None:
                 yield Batch(*batch)
+
+    def _loaded(self) -> Iterator[_Collated]:
+        batches = iter(self._loader)
+        while True:
+            try:
+                loaded = next(batches)
+            except StopIteration:
+                return
+            except RuntimeError as error:  # how PyTorch says that a worker is gone
+                if self._loader.num_workers == 0 or "worker" not in str(error).lower():
+                    raise
+                raise PromptotError(
+                    "A process that loads images has died; often that is memory running out.",
+                    fix="Go on with --resume and fewer --workers, or none (--workers 0).",
+                ) from error
+            yield loaded
 
 
 class _EpochBatches:
@@ -189,9 +221,7 @@ class _EpochBatches:
             yield [(self.epoch, index) for index in order[start : start + self._batch_size]]
 
 
-def _collate(
-    loaded: list[_Loaded],
-) -> tuple[tuple[Tensor, Tensor, Tensor] | None, list[Skipped]]:
+def _collate(loaded: list[_Loaded]) -> _Collated:
     skipped = [item for item in loaded if isinstance(item, Skipped)]
     good = [item for item in loaded if not isinstance(item, Skipped)]
     if not good:
