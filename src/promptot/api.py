@@ -26,6 +26,7 @@ from promptot.run import (
 from promptot.run import fit as fit_task
 from promptot.tasks import Example, ImageTask, Skipped, load_folder, split_examples
 from promptot.tasks.images import UnreadableImage, image_hash
+from promptot.tasks.loader import lost_workers_explained
 from promptot.training.loop import Callbacks
 
 PathLike = str | os.PathLike[str]
@@ -184,7 +185,7 @@ def evaluate(
             done += images
             progress(name, done, total)
 
-        with contextlib.suppress(NothingToScore):
+        with contextlib.suppress(NothingToScore), lost_workers_explained():
             scores[name] = score(model, loader, count)
         skipped |= {item.path: item for item in loader.skipped}
     if not scores:

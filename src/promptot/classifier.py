@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from PIL import Image
@@ -19,10 +20,11 @@ from promptot.model import PromptedModel
 from promptot.run import ADAPTER
 from promptot.tasks.dataset import Skipped
 from promptot.tasks.images import UnreadableImage, load_image
-from promptot.tasks.loader import Transform
+from promptot.tasks.loader import Transform, lost_workers_explained
 from promptot.tasks.names import check_class_names
 
-KEPT_LISTS = 8
+KEPT_LISTS, KEPT_NAMES = 8, 2**17
+"""Lists of class names whose features are kept, and names in all of them together."""
 ImageLike = str | os.PathLike[str] | Image.Image
 
 
@@ -104,17 +106,18 @@ class Classifier:
             collate_fn=list,
             generator=torch.Generator(),  # so that the global one is left alone
         )
-        for opened in loader:
-            read = [image for image in opened if isinstance(image, Tensor)]
-            rows = iter(self._likeliest(model, text, read, min(top_k, len(names))))
-            for image in opened:
-                name = _name_of(images[len(results)], len(results))
-                if isinstance(image, Tensor):
-                    likeliest = next(rows)
-                    results.append(Prediction(name, *likeliest))
-                else:
-                    results.append(Prediction(image.path, (), (), image.reason))
-            progress(len(opened))
+        with lost_workers_explained():
+            for opened in loader:
+                read = [image for image in opened if isinstance(image, Tensor)]
+                rows = iter(self._likeliest(model, text, read, min(top_k, len(names))))
+                for image in opened:
+                    name = _name_of(images[len(results)], len(results))
+                    if isinstance(image, Tensor):
+                        likeliest = next(rows)
+                        results.append(Prediction(name, *likeliest))
+                    else:
+                        results.append(Prediction(image.path, (), (), image.reason))
+                progress(len(opened))
         return results
 
     def _likeliest(
@@ -148,8 +151,7 @@ class Classifier:
         if key not in self._text_features:
             with torch.no_grad():
                 self._text_features[key] = self._model_for(class_names).shared_text()
-            while len(self._text_features) > KEPT_LISTS:
-                del self._text_features[next(iter(self._text_features))]
+            _drop_oldest(self._text_features, lambda kept: len(kept[0]))
         return self._text_features[key]
 
     def _model_for(self, class_names: tuple[str, ...]) -> PromptedModel:
@@ -159,8 +161,7 @@ class Classifier:
         if class_names not in self._models:
             check_class_names(class_names)
             self._models[class_names] = self.model.for_classes(class_names)
-            while len(self._models) > KEPT_LISTS:
-                del self._models[next(iter(self._models))]
+            _drop_oldest(self._models, len)
         return self._models[class_names]
 
 
@@ -209,6 +210,12 @@ def adapter_folder(run: str | os.PathLike[str]) -> Path:
     folder = Path(run)
     inner = folder / ADAPTER
     return folder if (folder / CARD).is_file() or not inner.exists() else inner
+
+
+def _drop_oldest(kept: dict[Any, Any], names: Callable[[Any], int]) -> None:
+    """Keep the last few entries, and fewer of long lists; the last one always."""
+    while len(kept) > 1 and (len(kept) > KEPT_LISTS or sum(map(names, kept)) > KEPT_NAMES):
+        del kept[next(iter(kept))]
 
 
 def _name_of(image: ImageLike, position: int) -> str:

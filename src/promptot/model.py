@@ -18,6 +18,8 @@ from promptot.probe import LinearHead
 from promptot.prompts.design import PromptDesign
 from promptot.prompts.tokens import PromptTokens
 
+CLASSES_TOGETHER = 1024
+"""Class names that are computed together, but in training."""
 PER_IMAGE_TOKENS = 2**15
 """Tokens of class names that are computed together when each image has its own text."""
 
@@ -147,7 +149,16 @@ class PromptedModel(nn.Module):
         """
         if self.text is None:
             return self.teacher_text
-        return self._encode_text(self.text, self.prompt_tokens(), image_features)
+        tokens = self.prompt_tokens()
+        if torch.is_grad_enabled() or len(self._names) <= CLASSES_TOGETHER:
+            return self._encode_text(self.text, tokens, image_features)
+        features = []
+        for start in range(0, len(self._names), CLASSES_TOGETHER):
+            part = slice(start, start + CLASSES_TOGETHER)
+            text = tuple(own[part] if own.dim() == 3 else own for own in tokens.text)
+            packed = self.backbone.pack_names(self._names[part])
+            features.append(self._encode_text(packed, replace(tokens, text=text), image_features))
+        return torch.cat(features, dim=-2)
 
     def shared_text(self) -> Tensor | None:
         """What `logits` takes as `text`: `encode_classes()` where all images share it, or None."""
@@ -237,7 +248,8 @@ class PromptedModel(nn.Module):
                 f"There are parameters for {own} classes, and {len(self.trained_names)} names.",
                 fix="Give the class names that were trained on, in their order.",
             )
-        unknown = [name for name in self.class_names if name not in self.trained_names]
+        rows = {name: row for row, name in enumerate(self.trained_names)}
+        unknown = [name for name in self.class_names if name not in rows]
         if unknown:
             raise PromptotError(
                 f"What was learned is specific to each of {own} classes and can't serve "
@@ -247,7 +259,7 @@ class PromptedModel(nn.Module):
             )
         if self.class_names == self.trained_names:
             return None
-        return [self.trained_names.index(name) for name in self.class_names]
+        return [rows[name] for name in self.class_names]
 
     def _tokenize(self, names: Sequence[str]) -> list[list[int]]:
         fixed_words = "" if self.prompts is None else self.prompts.fixed_words
@@ -276,7 +288,14 @@ class PromptedModel(nn.Module):
         """The frozen features of names in every template, averaged, [C, D]."""
         templates = (self.template,) if isinstance(self.template, str) else self.template
         features = [
-            self.backbone.encode_text(self.backbone.tokenize(names, template))
+            torch.cat(
+                [
+                    self.backbone.encode_text(
+                        self.backbone.tokenize(names[start : start + CLASSES_TOGETHER], template)
+                    )
+                    for start in range(0, max(1, len(names)), CLASSES_TOGETHER)
+                ]
+            )
             for template in templates
         ]
         if len(features) == 1:

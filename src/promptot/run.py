@@ -41,7 +41,7 @@ from promptot.run_folder import (
 )
 from promptot.tasks.dataset import Example, ImageTask, Skipped
 from promptot.tasks.images import image_hash
-from promptot.tasks.loader import ImageLoader
+from promptot.tasks.loader import ImageLoader, lost_workers_explained
 from promptot.tasks.names import check_class_names
 from promptot.tasks.readable import choose_shots
 from promptot.tasks.vocabulary import load_vocabulary
@@ -141,7 +141,7 @@ def fit(
             is full.
     """
     folder = Path(out)
-    with locked(folder):
+    with locked(folder), lost_workers_explained():
         complete_replacement(folder)
         check_run_folder(folder, overwrite, resume)
         if not 0 <= seed < 2**63:

@@ -9,12 +9,17 @@ from __future__ import annotations
 
 import contextlib
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from promptot.adapter import CARD, TENSORS
 from promptot.errors import PromptotError
 from promptot.files import explain
+
+if TYPE_CHECKING:
+    from filelock import FileLock
 
 ADAPTER = "adapter"
 CHECKPOINT = "checkpoint.safetensors"
@@ -36,20 +41,8 @@ def locked(folder: Path) -> Iterator[None]:
     Raises:
         PromptotError: another run is at work there, or the folder can't be written to.
     """
-    from filelock import FileLock, Timeout
-
     path = folder / LOCK
-    lock = FileLock(path)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock.acquire(timeout=LOCK_SECONDS)
-    except Timeout:
-        raise PromptotError(
-            f"Another run is being written to '{folder}'.",
-            fix="Wait until it has finished, or choose another folder.",
-        ) from None
-    except OSError as error:
-        raise explain(error, path) from error
+    lock = _wait_for(path)
     try:
         for place in (folder, folder / NEXT, folder / FINISHED):
             for pattern in LEFTOVERS:
@@ -187,6 +180,30 @@ def remove_run(folder: Path) -> None:
             f"Can't remove the old run in '{folder}': {error.strerror}.",
             fix="Remove it by hand, or choose another folder.",
         ) from error
+
+
+def _wait_for(path: Path) -> FileLock:
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(path)
+    end = time.monotonic() + LOCK_SECONDS
+    while True:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise explain(error, path) from error
+        try:
+            lock.acquire(timeout=max(0.0, end - time.monotonic()))
+        except FileNotFoundError:  # another run was there, left nothing and took the folder away
+            continue
+        except Timeout:
+            raise PromptotError(
+                f"Another run is being written to '{path.parent}'.",
+                fix="Wait until it has finished, or choose another folder.",
+            ) from None
+        except OSError as error:
+            raise explain(error, path) from error
+        return lock
 
 
 def _interrupted(folder: Path) -> Path | None:

@@ -36,11 +36,13 @@ def few_photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (root / label).mkdir(parents=True)
         for index in range(5):
             pixels = np.array(colour) + generator.normal(0, 25, (20, 20, 3))
-            Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(root / label / f"{index}.png")
+            Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(
+                root / label / f"{index}.png"
+            )
     return root
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def launcher(
     small_file: Path, few_photos: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[object]:

@@ -15,14 +15,14 @@ from promptot.training.checkpoint import read_checkpoint
 HERE = Path(__file__).parent
 SETTINGS: dict[str, tuple[str, list[str]]] = {
     "prompt-ot": ("prompt-ot", []),
-    "averaged": ("promptsrc", ["ensembling=gaussian"]),
+    "averaged": ("promptsrc", ["ensembling=gaussian", "data.templates=one"]),
     "remembering": (
         "prompt-ot-queue",
-        ["objective.control=budget", "vocabulary=ot", "vocabulary.per_step=3"],
+        ["objective.control=budget", "vocabulary=ot", "vocabulary.per_step=3", "{words}"],
     ),
     "kept views": ("ivlp", ["data.views=2", "ensembling=uniform"]),
 }
-SCHEDULE = ["optim.epochs=4", "optim.batch_size=4", "optim.lr=0.02"]
+SCHEDULE = ["optim.epochs=3", "optim.batch_size=4", "optim.lr=0.02"]
 
 
 @dataclass
@@ -36,6 +36,9 @@ class Launcher:
     process: subprocess.Popen[str] = field(init=False)
 
     def __post_init__(self) -> None:
+        words = self.note.with_name("words.txt")
+        words.write_text("apple\nbridge\ncloud\numbrella\nzebra\n", encoding="utf-8")
+        self.words = f"vocabulary.words={words}"
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
         self.process = subprocess.Popen(
             [sys.executable, str(HERE / "launcher.py"), f"openai:{self.backbone}"],
@@ -50,6 +53,24 @@ class Launcher:
         self.process.stdin.close()
         self.process.wait(timeout=60)
 
+    def hold(self, out: Path, seconds: float) -> None:
+        """Let a process hold the lock of a folder, and be killed after some seconds.
+
+        Returns when it has the lock; call `wait` to see it killed.
+        """
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        order = {"out": str(out), "note": str(self.note), "hold": True, "seconds": seconds}
+        self.process.stdin.write(json.dumps(order) + "\n")
+        self.process.stdin.flush()
+        assert self.process.stdout.readline() == "held\n"
+
+    def wait(self) -> int:
+        """The exit code of the process that `hold` started."""
+        assert self.process.stdout is not None
+        code: int = json.loads(self.process.stdout.readline())["code"]
+        return code
+
     def fit(self, out: Path, setting: str, **options: Any) -> tuple[int, str, float]:
         """Exit code (-9: killed), the error's text, and seconds."""
         recipe, overrides = SETTINGS[setting]
@@ -58,7 +79,7 @@ class Launcher:
             "data": str(self.data),
             "note": str(self.note),
             "recipe": recipe,
-            "overrides": [*SCHEDULE, *overrides],
+            "overrides": [text.format(words=self.words) for text in (*SCHEDULE, *overrides)],
             **options,
         }
         self.note.unlink(missing_ok=True)

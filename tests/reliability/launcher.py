@@ -24,6 +24,7 @@ torch.set_num_threads(1)
 import promptot  # noqa: E402
 import promptot.run  # noqa: E402
 from promptot.backbones import Backbone, load_backbone  # noqa: E402
+from promptot.run_folder import locked  # noqa: E402
 from promptot.training.loop import train  # noqa: E402
 
 FILE_EVENTS = {"open", "os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.chmod"}
@@ -71,6 +72,10 @@ def work(order: dict[str, Any], backbone: Backbone) -> None:
             if order.get("save_seconds") is not None:
                 seconds = order["save_seconds"]
                 promptot.run.train = functools.partial(train, save_seconds=seconds)
+            if "hold" in order:
+                with locked(out):
+                    print("held", flush=True)
+                    time.sleep(60)
             promptot.fit(
                 order["data"],
                 out,

@@ -163,6 +163,8 @@ class Objective:
         for name, part in parts.items():
             try:
                 part.load_state_dict(owned[name])
+                if part.state_dict().keys() != owned[name].keys():
+                    raise ValueError("it holds something else too")
             except (KeyError, ValueError, TypeError, RuntimeError) as error:
                 raise PromptotError(
                     f"The stored state of the objective's {name} does not fit.",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
@@ -17,7 +18,6 @@ from promptot.tasks.images import UnreadableImage, load_image
 
 Transform = Callable[[Image.Image], Tensor]
 _Loaded = tuple[Tensor, int, int] | Skipped
-_Collated = tuple[tuple[Tensor, Tensor, Tensor] | None, list[Skipped]]
 
 
 class Batch(NamedTuple):
@@ -162,11 +162,10 @@ class ImageLoader:
         """The batches of one epoch. Finish or drop one epoch before starting another.
 
         Raises:
-            PromptotError: a process that loads died, or an image can't be read and may not be
-                skipped.
+            PromptotError: an image can't be read and may not be skipped.
         """
         self._sampler.epoch = epoch
-        for batch, skipped in self._loaded():
+        for batch, skipped in self._loader:
             if skipped and not self._skip_unreadable:
                 raise PromptotError(
                     f"The training image '{skipped[0].path}' was readable at the start and is not "
@@ -177,21 +176,26 @@ class ImageLoader:
             if batch is not None:
                 yield Batch(*batch)
 
-    def _loaded(self) -> Iterator[_Collated]:
-        batches = iter(self._loader)
-        while True:
-            try:
-                loaded = next(batches)
-            except StopIteration:
-                return
-            except RuntimeError as error:  # how PyTorch says that a worker is gone
-                if self._loader.num_workers == 0 or "worker" not in str(error).lower():
-                    raise
-                raise PromptotError(
-                    "A process that loads images has died; often that is memory running out.",
-                    fix="Go on with --resume and fewer --workers, or none (--workers 0).",
-                ) from error
-            yield loaded
+
+@contextmanager
+def lost_workers_explained() -> Iterator[None]:
+    """Say what it means that a process that loads images is gone.
+
+    PyTorch raises it wherever the main process happens to be at work.
+
+    Raises:
+        PromptotError: instead of PyTorch's `RuntimeError`.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        raise PromptotError(
+            "A process that loads images has died; often that is memory running out.",
+            fix="Start it again with fewer --workers, or none (--workers 0); a run goes on with "
+            "--resume.",
+        ) from error
 
 
 class _EpochBatches:
@@ -221,7 +225,9 @@ class _EpochBatches:
             yield [(self.epoch, index) for index in order[start : start + self._batch_size]]
 
 
-def _collate(loaded: list[_Loaded]) -> _Collated:
+def _collate(
+    loaded: list[_Loaded],
+) -> tuple[tuple[Tensor, Tensor, Tensor] | None, list[Skipped]]:
     skipped = [item for item in loaded if isinstance(item, Skipped)]
     good = [item for item in loaded if not isinstance(item, Skipped)]
     if not good:
