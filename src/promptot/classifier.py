@@ -19,7 +19,7 @@ from promptot.errors import PromptotError
 from promptot.model import PromptedModel
 from promptot.run import ADAPTER
 from promptot.tasks.dataset import Skipped
-from promptot.tasks.images import UnreadableImage, load_image
+from promptot.tasks.images import UnreadableImage, load_image, upright_rgb
 from promptot.tasks.loader import Transform, lost_workers_explained
 from promptot.tasks.names import check_class_names
 
@@ -94,6 +94,12 @@ class Classifier:
             PromptotError: a class name is empty, repeated or too long, or can't be served.
         """
         names = self.class_names if class_names is None else tuple(class_names)
+        for position, image in enumerate(images):
+            if not isinstance(image, str | os.PathLike | Image.Image):
+                raise PromptotError(
+                    f"Image number {position + 1} is of type {type(image).__name__}.",
+                    fix="Give paths or PIL images; PIL.Image.fromarray makes one of an array.",
+                )
         if top_k < 1:
             raise PromptotError(f"top_k is {top_k}.", fix="Ask for at least 1.")
         model = self._model_for(names)
@@ -177,8 +183,9 @@ class _Opened(Dataset[Tensor | Skipped]):
     def __getitem__(self, index: int) -> Tensor | Skipped:
         image = self.images[index]
         try:
-            opened = image if isinstance(image, Image.Image) else load_image(os.fspath(image))
-            return self.preprocess(opened.convert("RGB"))
+            if isinstance(image, Image.Image):
+                return self.preprocess(upright_rgb(image, _name_of(image, index)))
+            return self.preprocess(load_image(image))
         except UnreadableImage as error:
             return Skipped(error.path, error.reason)
 

@@ -26,7 +26,8 @@ CHECKPOINT = "checkpoint.safetensors"
 MANIFEST = "manifest.json"
 CONTENTS = (ADAPTER, CHECKPOINT, MANIFEST, "steps.csv", "epochs.csv", "report.html")
 NEXT, FINISHED, LOCK = ".next", ".finished", ".lock"
-LEFTOVERS = (".partial-*", ".old-adapter")  # of writing that was cut off
+OLD_ADAPTER = ".old-adapter"
+LEFTOVERS = (".partial-*", OLD_ADAPTER)  # of writing that was cut off
 
 LOCK_SECONDS = 10.0
 """How long to wait for a folder: the loading processes of a killed run hold on to it for 5 s."""
@@ -136,8 +137,10 @@ def complete_replacement(folder: Path) -> None:
         return
     try:
         if (finished / ADAPTER).exists():  # then nothing has been moved yet
-            remove_run(folder)
+            _remove_files(folder)
+            old = _set_aside(folder)
             (finished / ADAPTER).replace(folder / ADAPTER)
+            _discard(old)
         for path in list(finished.iterdir()):
             path.replace(folder / path.name)
         finished.rmdir()
@@ -167,19 +170,29 @@ def remove_run(folder: Path) -> None:
     Raises:
         PromptotError: something can't be removed.
     """
-    adapter = folder / ADAPTER
     try:
-        if adapter.is_dir():
-            for name in (CARD, TENSORS):
-                (adapter / name).unlink(missing_ok=True)
-            adapter.rmdir()
-        for name in CONTENTS:
-            (folder / name).unlink(missing_ok=True)
+        _discard(_set_aside(folder))
+        _remove_files(folder)
     except OSError as error:
         raise PromptotError(
             f"Can't remove the old run in '{folder}': {error.strerror}.",
             fix="Remove it by hand, or choose another folder.",
         ) from error
+
+
+def _set_aside(folder: Path) -> Path:
+    """Move the adapter, if there is one, out of the way in one step: no reader finds half of it."""
+    aside = folder / OLD_ADAPTER
+    if (folder / ADAPTER).exists():
+        _discard(aside)
+        (folder / ADAPTER).replace(aside)
+    return aside
+
+
+def _remove_files(folder: Path) -> None:
+    for name in CONTENTS:
+        if name != ADAPTER:
+            (folder / name).unlink(missing_ok=True)
 
 
 def _wait_for(path: Path) -> FileLock:

@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -40,7 +41,7 @@ def small(small_file: Path) -> Backbone:
 def fit(small: Backbone, few_photos: Path, tmp_path: Path) -> Callable[..., promptot.Run]:
     """Fit a run into `tmp_path / "run"`."""
 
-    def call(*overrides: str, data: Path = few_photos, out: str = "run", **options):
+    def call(*overrides: str, data: Path = few_photos, out: str | Path = "run", **options):
         chosen = [*OVERRIDES, *overrides]
         options = {"backbone": small, "device": "cpu", "shots": 3, "recipe": "ivlp"} | options
         return promptot.fit(data, tmp_path / out, overrides=chosen, **options)
@@ -336,21 +337,41 @@ def listing_of(fit: Callable[..., promptot.Run], out: str) -> bytes:
     return (fit(out=out).folder / "adapter" / "prompts.safetensors").read_bytes()
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
-def test_a_folder_that_may_not_be_written_to(
-    fit: Callable[..., promptot.Run], tmp_path: Path
-) -> None:
-    fit()
-    old = listing(tmp_path / "run")
-    (tmp_path / "run").chmod(0o555)
+@contextmanager
+def without_rights() -> Iterator[None]:
+    """Be nobody for a while, where this is root, who may write anywhere."""
+    root = os.geteuid() == 0
+    if root:
+        os.seteuid(65534)
     try:
-        with pytest.raises(PromptotError, match="Can't write"):
-            fit(overwrite=True)
-        with pytest.raises(PromptotError, match="already holds a run"):
-            fit()
+        yield
     finally:
-        (tmp_path / "run").chmod(0o755)
-    assert listing(tmp_path / "run") == old
+        if root:
+            os.seteuid(0)
+
+
+def test_a_folder_that_may_not_be_written_to(
+    fit: Callable[..., promptot.Run], few_photos: Path
+) -> None:
+    with tempfile.TemporaryDirectory() as name:
+        place = Path(name)
+        place.chmod(0o755)
+        shutil.copytree(few_photos, place / "photos")
+        shutil.copytree(fit().folder, place / "run")
+        with pytest.raises(KeyboardInterrupt):
+            fit(out=place / "cut", data=place / "photos", callbacks=stop_at(1))
+        old = listing(place)
+        for folder in ("run", "cut"):
+            (place / folder).chmod(0o555)
+        with without_rights():
+            for options in ({"out": "new"}, {"out": "run", "overwrite": True},
+                            {"out": "cut", "resume": True}):  # fmt: skip
+                options["out"] = place / options["out"]
+                with pytest.raises(PromptotError, match="Can't write .*Permission denied"):
+                    fit(data=place / "photos", **options)
+        assert listing(place) == old
+        (place / "cut").chmod(0o755)
+        fit(out=place / "cut", data=place / "photos", resume=True)
 
 
 @pytest.mark.parametrize("workers", [0, 2])

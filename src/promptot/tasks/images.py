@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import os
 import stat
+import threading
 from functools import lru_cache
 from pathlib import Path
 from typing import BinaryIO
@@ -32,6 +34,9 @@ _FORMATS = [
 _MAX_PIXELS = 180_000_000
 _MAX_BYTES = 1 << 30
 _MAX_ASPECT = 200
+_LARGE_PIXELS = 30_000_000
+_large = threading.Lock()
+"""Threads take turns with images larger than that, so that memory holds one of them at most."""
 
 
 class UnreadableImage(PromptotError):  # noqa: N818 - what it is, not how it ends
@@ -75,6 +80,18 @@ def load_image(path: str | os.PathLike[str]) -> Image.Image:
         raise
     except Exception as error:
         # Decoders raise anything at all on damaged bytes; every kind means the same to the caller.
+        raise UnreadableImage(name, _reason(error)) from error
+
+
+def upright_rgb(image: Image.Image, name: str = "image") -> Image.Image:
+    """An image in memory as `load_image` would give it.
+
+    Raises:
+        UnreadableImage: its file turns out to be damaged.
+    """
+    try:
+        return _to_rgb(ImageOps.exif_transpose(image))
+    except Exception as error:  # as in `load_image`
         raise UnreadableImage(name, _reason(error)) from error
 
 
@@ -145,6 +162,11 @@ def _decode(file: BinaryIO, name: str) -> Image.Image:
         raise UnreadableImage(name, f"{width} × {height} pixels are too many")
     if max(width, height) > _MAX_ASPECT * min(width, height):
         raise UnreadableImage(name, f"{width} × {height} pixels are too narrow a strip")
+    with _large if width * height > _LARGE_PIXELS else contextlib.nullcontext():
+        return _read(image, file)
+
+
+def _read(image: Image.Image, file: BinaryIO) -> Image.Image:
     image.load()
     try:
         ImageOps.exif_transpose(image, in_place=True)
@@ -180,11 +202,14 @@ def _to_8_bit(values: np.ndarray, mode: str) -> np.ndarray:
     Where the format has no natural top (32-bit integers, floats) it is the smallest of the usual
     ones (1 for floats, 255, 65535) that holds the image, or else the image's own maximum.
     """
-    grey = np.nan_to_num(values.astype(np.float64), nan=0.0, posinf=0.0, neginf=0.0).clip(min=0)
+    grey = values.astype(np.float32)
+    np.nan_to_num(grey, copy=False, nan=0.0, posinf=0.0, neginf=0.0)
+    np.maximum(grey, 0, out=grey)
     largest = float(grey.max())
     tops = {"F": [1.0, 255.0, 65535.0], "I": [65535.0]}.get(mode, [65535.0])
     top = next((top for top in tops if largest <= top), largest)
-    return np.rint(grey * (255.0 / top)).astype(np.uint8)
+    grey *= np.float32(255.0 / top)
+    return np.rint(grey, out=grey).astype(np.uint8)
 
 
 def _what_instead(head: bytes) -> str:
@@ -210,5 +235,7 @@ def _reason(error: Exception) -> str:
         return "it has too many pixels"
     if isinstance(error, MemoryError):
         return "it does not fit into memory"
+    if isinstance(error, OSError) and error.errno is not None:  # the system's, not a decoder's
+        return (error.strerror or str(error)).lower()
     detail = (getattr(error, "strerror", None) or str(error) or type(error).__name__).rstrip(".")
     return f"it is damaged ({detail})"
