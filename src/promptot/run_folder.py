@@ -61,6 +61,8 @@ def locked(folder: Path) -> Iterator[None]:
 def check_run_folder(folder: Path, overwrite: bool = False, resume: bool = False) -> None:
     """Refuse a place where a run can't be written, or would cost what is there.
 
+    A finished run that was cut off while it took another's place takes it first.
+
     Raises:
         PromptotError: it is a file, it holds a run and neither flag is given, or there is no run to
             resume.
@@ -70,6 +72,9 @@ def check_run_folder(folder: Path, overwrite: bool = False, resume: bool = False
     for place in (folder, *folder.parents):
         if place.exists() and not place.is_dir():
             raise PromptotError(f"'{place}' is a file.", fix="Choose another place for the run.")
+    if (folder / FINISHED).is_dir():
+        with locked(folder):
+            complete_replacement(folder)
     foreign = _foreign(folder / ADAPTER)
     if foreign:
         raise PromptotError(

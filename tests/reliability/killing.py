@@ -128,7 +128,7 @@ def contents(out: Path) -> dict[str, Any]:
     """All that a finished run leaves, but for the seconds it took."""
     found: dict[str, Any] = {}
     for path in sorted(out.rglob("*")):
-        if path.is_file():
+        if path.is_file() and path.name != ".lock":  # an empty file that a kill may leave
             found[str(path.relative_to(out))] = path.read_bytes()
     manifest = json.loads(found["manifest.json"])
     del manifest["results"]["seconds"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import resource
 import sys
 import time
 import unicodedata
@@ -165,6 +164,7 @@ def test_class_specific_prompts_in_parts(
 def test_a_hundred_thousand_names(classifier: promptot.Classifier, image: str) -> None:
     """Of 100,000 names the likeliest is found; memory grows by little more than the features."""
     names = tuple(f"thing number {number}" for number in range(100_000))
+    resource = pytest.importorskip("resource")
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     began = time.monotonic()
     (found,) = classifier.predict([image], names, top_k=5)

@@ -38,7 +38,7 @@ def test_what_is_whole_loads(valid: Valid, kind: str) -> None:
 
 
 @settings(
-    max_examples=400,
+    max_examples=250,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )

@@ -86,6 +86,7 @@ def test_a_run_killed_in_hundreds_of_places(
     launcher: Launcher, whole: Whole, folder: Path, seed: int
 ) -> None:
     trials(launcher, whole, folder, seed, kills=100)
+    print(f"seed {seed}: {launcher.kills} kills so far")
 
 
 @pytest.mark.slow
@@ -111,6 +112,7 @@ def test_killed_before_every_file_operation(
             assert launcher.fit(out, "averaged", overwrite=True)[0] == 0
         assert contents(out) == expected, operation
         shutil.rmtree(out)
+    print(f"killed before each of {operation - 1} operations")
     assert operation > 50
     assert contents(out) == expected
     shutil.rmtree(out)

@@ -42,12 +42,12 @@ def test_short_runs_are_logged_whole(tmp_path: Path) -> None:
     assert len((tmp_path / "steps.csv").read_text().splitlines()) == 61
 
 
-@pytest.mark.parametrize("epochs", [33, 34, 66, 67, 200])
+@pytest.mark.parametrize("epochs", [34, 66, 67, 500])
 def test_long_runs_keep_every_second_step_and_so_on(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, epochs: int
+    monkeypatch: pytest.MonkeyPatch, epochs: int
 ) -> None:
     monkeypatch.setattr(records, "MOST_STEPS", 100)
-    log = filled(tmp_path, epochs)
+    log = filled(None, epochs)
     assert 50 < len(log.steps) <= 100
     numbers = [3 * (s.epoch - 1) + s.step - 1 for s in log.steps]
     stride = numbers[1]
@@ -60,7 +60,7 @@ def test_long_runs_keep_every_second_step_and_so_on(
     assert log.mean("vocabulary") is None
 
 
-@pytest.mark.parametrize("stop", [10, 33, 34, 50, 66])
+@pytest.mark.parametrize("stop", [10, 33, 66])
 def test_a_thinned_log_goes_on_as_it_was(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop: int
 ) -> None:
@@ -95,7 +95,7 @@ def test_memory_stays_flat(small_file: Path, tmp_path: Path) -> None:
     backbone: Backbone = load_backbone(f"openai:{small_file}")
     sizes: list[int] = []
     recipe = load_recipe(
-        "prompt-ot-queue", ["optim.epochs=200", "objective.queue=32", "ensembling=gaussian"]
+        "prompt-ot-queue", ["optim.epochs=120", "objective.queue=32", "ensembling=gaussian"]
     )
     adapt(
         backbone,
