@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -21,13 +23,16 @@ from promptot.files import write_bytes, write_json
 from promptot.model import PromptedModel
 from promptot.probe import LinearHead
 from promptot.prompts import DESIGNS, PromptDesign
+from promptot.tasks.names import check_template, is_name
 
 FORMAT_VERSION = 3
 """1 (promptot 0.1.0) knew the design "ivlp" only, and one template; 2 knew no synonyms. Both are
 read as they stand."""
 TENSORS = "prompts.safetensors"
 CARD = "card.json"
-LARGEST_CARD = 64 * 2**20  # bytes; a card holds names and numbers
+LARGEST_CARD = 16 * 2**20  # bytes; a card holds names and numbers
+LARGEST_TENSORS = 2**32  # bytes
+MOST_CLASSES = 2**20
 LARGEST_SIZE = 2**16  # of a width, a depth, a number of tokens or of classes
 NOTHING = "none"
 
@@ -40,7 +45,7 @@ _REBUILD: dict[str, Callable[..., PromptDesign | LinearHead]] = {
 
 
 class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class BackboneIdentity(_Part):
@@ -68,10 +73,10 @@ class LearnedShape(BaseModel):
 class Card(_Part):
     """Everything about an adapter that is not a tensor."""
 
-    format_version: int = FORMAT_VERSION
+    format_version: int = Field(default=FORMAT_VERSION, ge=1)
     backbone: BackboneIdentity
     prompts: LearnedShape
-    class_names: tuple[str, ...]
+    class_names: tuple[str, ...] = Field(max_length=MOST_CLASSES)
     template: str | tuple[str, ...]
     synonyms: dict[str, tuple[str, ...]] = {}
     recipe: dict[str, Any] = {}
@@ -156,10 +161,7 @@ def load_adapter(folder: str | os.PathLike[str]) -> tuple[Card, Learned]:
     """
     path = Path(folder)
     card = _read_card(path)
-    try:
-        tensors = (path / TENSORS).read_bytes()
-    except OSError as error:
-        raise _damaged(path, f"'{TENSORS}' can't be read ({error.strerror})") from error
+    tensors = _read_file(path, TENSORS, LARGEST_TENSORS)
     if hashlib.sha256(tensors).hexdigest() != card.tensors_sha256:
         raise _damaged(path, f"'{TENSORS}' is not the file that the card describes")
     if card.prompts.design == NOTHING:
@@ -192,6 +194,7 @@ def build_model(card: Card, learned: Learned, backbone: Backbone) -> PromptedMod
     """
     check_backbone(card, backbone)
     if learned is not None:
+        _check_sizes(learned.arguments, backbone)
         learned.to(backbone.device)
     head = learned if isinstance(learned, LinearHead) else None
     prompts = None if isinstance(learned, LinearHead) else learned
@@ -215,6 +218,20 @@ def check_backbone(card: Card, backbone: Backbone) -> None:
         )
 
 
+def _check_sizes(arguments: Mapping[str, Any], backbone: Backbone) -> None:
+    sizes = {
+        "text_width": backbone.text_tower.width,
+        "vision_width": backbone.image_tower.width,
+        "embed_dim": backbone.embed_dim,
+    }
+    for name, size in sizes.items():
+        if arguments.get(name, size) != size:
+            raise PromptotError(
+                f"The adapter's {name} is {arguments[name]}, and the backbone's {size}.",
+                fix="Its card is not to be trusted: copy the adapter again or train it again.",
+            )
+
+
 def _describe(learned: Learned) -> LearnedShape:
     if learned is None:
         return LearnedShape(design=NOTHING)
@@ -229,10 +246,8 @@ def _read_card(path: Path) -> Card:
             fix="Give the folder that `promptot fit --out` wrote; an interrupted run has none yet.",
         )
     try:
-        if file.stat().st_size > LARGEST_CARD:
-            raise _damaged(path, f"'{CARD}' is far too large")
-        text = file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+        text = _read_file(path, CARD, LARGEST_CARD).decode()
+    except UnicodeDecodeError as error:
         raise _damaged(path, f"'{CARD}' can't be read") from error
     version = _format_version(text)
     if version is not None and version > FORMAT_VERSION:
@@ -242,13 +257,35 @@ def _read_card(path: Path) -> Card:
             fix="Update promptot: pip install -U promptot",
         )
     try:
-        return Card.model_validate_json(text)
-    except (ValidationError, RecursionError) as error:
-        reason = "nested too deeply"
+        card = Card.model_validate_json(text)
+        for template in (card.template,) if isinstance(card.template, str) else card.template:
+            check_template(template)
+        if not card.template or not card.class_names or not all(map(is_name, card.class_names)):
+            raise ValueError("a class name or the template is empty")
+        json.dumps(card.model_dump(mode="json"), ensure_ascii=False, allow_nan=False).encode()
+        return card
+    except PromptotError as error:
+        raise _damaged(path, f"'{CARD}' is not valid ({error.problem.rstrip('.')})") from error
+    except (ValueError, RecursionError) as error:
+        reason = "nested too deeply" if isinstance(error, RecursionError) else str(error)
         if isinstance(error, ValidationError):
             first = error.errors()[0]
             reason = f"{'.'.join(map(str, first['loc'])) or 'JSON'}: {first['msg']}"
         raise _damaged(path, f"'{CARD}' is not valid ({reason})") from error
+
+
+def _read_file(path: Path, name: str, largest: int) -> bytes:
+    """A regular file's bytes; a pipe, a device or more than `largest` bytes are refused."""
+    try:
+        state = (path / name).stat()
+        if not stat.S_ISREG(state.st_mode):
+            raise _damaged(path, f"'{name}' is not a file")
+        if state.st_size > largest:
+            raise _damaged(path, f"'{name}' is far too large")
+        return (path / name).read_bytes()
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise _damaged(path, f"'{name}' can't be read ({reason})") from error
 
 
 def _format_version(text: str) -> int | None:

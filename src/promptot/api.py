@@ -20,20 +20,12 @@ from promptot.evaluation.scoring import NothingToScore, Scores, score
 from promptot.pages.run_page import Tested, check_manifest, report_data
 from promptot.recipes import Recipe, load_recipe
 from promptot.reports import write_report
-from promptot.run import (
-    MANIFEST,
-    PREDICTIONS,
-    REPORT,
-    Classes,
-    Run,
-    check_apart,
-    check_run_folder,
-    evaluation_loader,
-    retention_of,
-)
+from promptot.run import Classes, Run, check_apart, evaluation_loader, retention_of
 from promptot.run import fit as fit_task
+from promptot.run_folder import MANIFEST, PREDICTIONS, REPORT, check_run_folder
 from promptot.tasks import Example, ImageTask, Skipped, load_task
 from promptot.tasks.images import UnreadableImage
+from promptot.tasks.loader import lost_workers_explained
 from promptot.tasks.splits import hold_out
 from promptot.training.loop import Callbacks
 from promptot.training.records import Log
@@ -291,7 +283,7 @@ def _score(
             done += images
             progress(name, done, total)
 
-        with contextlib.suppress(NothingToScore):
+        with contextlib.suppress(NothingToScore), lost_workers_explained():
             scores[name] = score(model, loader, count, keep_features=keep_features)
         skipped |= {item.path: item for item in loader.skipped}
     if not scores:

@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,10 +19,11 @@ from promptot.model import PromptedModel
 from promptot.run import ADAPTER
 from promptot.tasks.dataset import Skipped
 from promptot.tasks.images import ImageLike, UnreadableImage, load_image
-from promptot.tasks.loader import Transform
+from promptot.tasks.loader import Transform, lost_workers_explained
 from promptot.tasks.names import check_class_names
 
-KEPT_LISTS = 8
+KEPT_LISTS, KEPT_NAMES = 8, 2**17
+"""Lists of class names whose features are kept, and names in all of them together."""
 Listed = tuple[str | tuple[str, ...], ...]
 """Class names; several in one place are names of the same class."""
 
@@ -148,15 +150,16 @@ class Classifier:
             collate_fn=list,
             generator=torch.Generator(),  # so that the global one is left alone
         )
-        for opened in loader:
-            read = [image for image in opened if isinstance(image, Tensor)]
-            if read:
-                features = model.encode_images(torch.stack(read).to(model.backbone.device))
-                found = iter(model.logits(features, text).softmax(dim=1).cpu())
-            yield (
-                [next(found) if isinstance(image, Tensor) else image for image in opened],
-                model.class_names,
-            )
+        with lost_workers_explained():
+            for opened in loader:
+                read = [image for image in opened if isinstance(image, Tensor)]
+                if read:
+                    features = model.encode_images(torch.stack(read).to(model.backbone.device))
+                    found = iter(model.logits(features, text).softmax(dim=1).cpu())
+                yield (
+                    [next(found) if isinstance(image, Tensor) else image for image in opened],
+                    model.class_names,
+                )
 
     def _listed(self, class_names: Sequence[str | Sequence[str]] | None) -> Listed:
         return self.class_names if class_names is None else as_listed(class_names)
@@ -179,8 +182,7 @@ class Classifier:
         if key not in self._text_features:
             with torch.no_grad():
                 self._text_features[key] = self._model_for(class_names).shared_text()
-            while len(self._text_features) > KEPT_LISTS:
-                del self._text_features[next(iter(self._text_features))]
+            _drop_oldest(self._text_features, lambda kept: len(kept[0]))
         return self._text_features[key]
 
     def _model_for(self, class_names: Listed) -> PromptedModel:
@@ -193,8 +195,7 @@ class Classifier:
             synonyms = {names[0]: names[1:] for names in listed if len(names) > 1}
             own = [names[0] for names in listed]
             self._models[class_names] = self.model.for_classes(own, synonyms=synonyms)
-            while len(self._models) > KEPT_LISTS:
-                del self._models[next(iter(self._models))]
+            _drop_oldest(self._models, len)
         return self._models[class_names]
 
 
@@ -242,6 +243,12 @@ def adapter_folder(run: str | os.PathLike[str]) -> Path:
     folder = Path(run)
     inner = folder / ADAPTER
     return folder if (folder / CARD).is_file() or not inner.exists() else inner
+
+
+def _drop_oldest(kept: dict[Any, Any], names: Callable[[Any], int]) -> None:
+    """Keep the last few entries, and fewer of long lists; the last one always."""
+    while len(kept) > 1 and (len(kept) > KEPT_LISTS or sum(map(names, kept)) > KEPT_NAMES):
+        del kept[next(iter(kept))]
 
 
 def _name_of(image: ImageLike, position: int) -> str:

@@ -24,6 +24,10 @@ class PromptotError(Exception):
         self.fix = fix
 
 
+class NotFinite(PromptotError):  # noqa: N818 - what it is, not how it ends
+    """NaN or an infinite number where training or transport needs finite ones."""
+
+
 def nearest(word: str, choices: Iterable[str]) -> str:
     """A sentence that points from a mistyped word to what was probably meant.
 

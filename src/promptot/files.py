@@ -38,7 +38,7 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
         temporary.replace(target)
         temporary = None
     except OSError as error:
-        raise _explain(error, target) from error
+        raise explain(error, target) from error
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
@@ -72,8 +72,9 @@ def _umask() -> int:
     return mask
 
 
-def _explain(error: OSError, target: Path) -> PromptotError:
-    if error.errno == errno.ENOSPC:
+def explain(error: OSError, target: Path) -> PromptotError:
+    """What an `OSError` while writing `target` means, and what to do about it."""
+    if error.errno in (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)):
         return PromptotError(
             f"No space left on the disk while writing '{target}'.",
             fix="Free some space or choose another folder; what was there before is intact.",

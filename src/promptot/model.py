@@ -18,6 +18,8 @@ from promptot.probe import LinearHead
 from promptot.prompts.design import PromptDesign
 from promptot.prompts.tokens import PromptTokens
 
+CLASSES_TOGETHER = 1024
+"""Class names that are computed together, but in training."""
 PER_IMAGE_TOKENS = 2**15
 """Tokens of class names that are computed together when each image has its own text."""
 
@@ -262,9 +264,20 @@ class PromptedModel(nn.Module):
         return F.normalize(features.new_zeros(shape).index_add(-2, places, features), dim=-1)
 
     def _encode_names(self, tokens: PromptTokens, image_features: Tensor | None) -> Tensor:
-        """The student's text features [C, D], or [B, C, D] where they depend on the image."""
+        """The student's text features [C, D], or [B, C, D] where they depend on the image.
+
+        Without gradients they are computed some at a time, so that memory does not grow with C.
+        """
         assert self.text is not None
-        return self._average_names(self._encode_text(self.text, tokens, image_features))
+        if torch.is_grad_enabled() or len(self._names) <= CLASSES_TOGETHER:
+            return self._average_names(self._encode_text(self.text, tokens, image_features))
+        features = []
+        for start in range(0, len(self._names), CLASSES_TOGETHER):
+            part = slice(start, start + CLASSES_TOGETHER)
+            text = tuple(own[part] if own.dim() == 3 else own for own in tokens.text)
+            packed = self.backbone.pack_names(self._names[part])
+            features.append(self._encode_text(packed, replace(tokens, text=text), image_features))
+        return self._average_names(torch.cat(features, dim=-2))
 
     def _select_rows(self) -> list[int] | None:
         """Which of the trained classes' parameters belong to `class_names`; None for all of them.
@@ -279,7 +292,8 @@ class PromptedModel(nn.Module):
                 f"There are parameters for {own} classes, and {len(self.trained_names)} names.",
                 fix="Give the class names that were trained on, in their order.",
             )
-        unknown = [name for name in self.class_names if name not in self.trained_names]
+        rows = {name: row for row, name in enumerate(self.trained_names)}
+        unknown = [name for name in self.class_names if name not in rows]
         if unknown:
             raise PromptotError(
                 f"What was learned is specific to each of {own} classes and can't serve "
@@ -289,7 +303,7 @@ class PromptedModel(nn.Module):
             )
         if self.class_names == self.trained_names:
             return None
-        return [self.trained_names.index(name) for name in self.class_names]
+        return [rows[name] for name in self.class_names]
 
     def _tokenize(self, names: Sequence[str]) -> list[list[int]]:
         fixed_words = "" if self.prompts is None else self.prompts.fixed_words
@@ -318,7 +332,14 @@ class PromptedModel(nn.Module):
         """The frozen features of names in every template, averaged, [C, D]."""
         templates = (self.template,) if isinstance(self.template, str) else self.template
         features = [
-            self.backbone.encode_text(self.backbone.tokenize(names, template))
+            torch.cat(
+                [
+                    self.backbone.encode_text(
+                        self.backbone.tokenize(names[start : start + CLASSES_TOGETHER], template)
+                    )
+                    for start in range(0, max(1, len(names)), CLASSES_TOGETHER)
+                ]
+            )
             for template in templates
         ]
         if len(features) == 1:

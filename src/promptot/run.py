@@ -16,7 +16,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from promptot.adapter import CARD, TENSORS, save_adapter
+from promptot.adapter import save_adapter
 from promptot.backbones.backbone import Backbone
 from promptot.errors import PromptotError
 from promptot.evaluation.predictions import write_predictions
@@ -30,9 +30,22 @@ from promptot.prompts import build_prompts
 from promptot.recipes.loading import describe
 from promptot.recipes.schema import Recipe
 from promptot.recipes.templates import teacher_templates
+from promptot.run_folder import (
+    ADAPTER,
+    CHECKPOINT,
+    MANIFEST,
+    PREDICTIONS,
+    abandon,
+    check_run_folder,
+    complete_replacement,
+    finish,
+    locked,
+    place_of_work,
+)
 from promptot.tasks.bundled import load_bundled_sample
 from promptot.tasks.dataset import Example, ImageTask, Skipped
-from promptot.tasks.loader import ImageLoader
+from promptot.tasks.loader import ImageLoader, lost_workers_explained
+from promptot.tasks.names import check_class_names
 from promptot.tasks.readable import choose_shots
 from promptot.tasks.vocabulary import load_vocabulary
 from promptot.training.anchors import AnchorDraws
@@ -42,14 +55,27 @@ from promptot.training.loop import Callbacks, Loader, train
 from promptot.training.records import Log
 from promptot.training.views import CachedViews, keep_view
 
+__all__ = [
+    "ADAPTER",
+    "CHECKPOINT",
+    "EVALUATION_BATCH",
+    "MANIFEST",
+    "PLAN_FIGURES",
+    "Classes",
+    "Run",
+    "adapt",
+    "build_objective",
+    "check_run_folder",
+    "evaluation_loader",
+    "fit",
+    "select_classes",
+    "summarise_scores",
+    "training_loader",
+    "versions",
+]
+
 Classes = Literal["base", "novel", "all"]
 
-ADAPTER = "adapter"
-CHECKPOINT = "checkpoint.safetensors"
-MANIFEST = "manifest.json"
-PREDICTIONS = "predictions.csv"
-REPORT = "report.html"
-CONTENTS = (ADAPTER, CHECKPOINT, MANIFEST, "steps.csv", "epochs.csv", PREDICTIONS, REPORT)
 EVALUATION_BATCH = 32
 OTHER_DRAWINGS = 160
 """Drawings that a run on a bundled model is tested on for what it still knows."""
@@ -106,7 +132,8 @@ def fit(
     """Draw shots, learn from them what the recipe says, test it, and write a run folder.
 
     The folder gets `adapter/`, `steps.csv`, `epochs.csv`, `predictions.csv` and `manifest.json`;
-    while training, a checkpoint too.
+    while training, a checkpoint too. Where it holds a run to overwrite, that one stays until this
+    one has finished.
 
     Args:
         task: images by split; those to learn from are drawn from its training split.
@@ -119,88 +146,99 @@ def fit(
 
     Raises:
         PromptotError: the folder holds a run and neither `overwrite` nor `resume` is given; the
-            run to resume is another one or there is none; a class has no readable image; the loss
-            is not finite; the disk is full.
+            run to resume is another one or there is none; another process writes there; a class
+            has no readable image, or one can't be read any more; the loss is not finite; the disk
+            is full.
     """
     folder = Path(out)
-    check_run_folder(folder, overwrite, resume)
-    if not 0 <= seed < 2**63:
-        raise PromptotError(f"The seed {seed} is out of range.", fix="Use one from 0 to 2^63 - 1.")
-    drawn = choose_shots(task, recipe.data.shots, seed)
-    chosen = select_classes(drawn, classes)
-    hashes = [example.hash() for example in chosen.train]
-    identity = {
-        "recipe": recipe.model_dump(mode="json"),
-        "seed": seed,
-        "backbone": backbone.weight_hash(),
-        "classes": classes,
-        "train": _digest([*_names_of(chosen), *_labelled(hashes, chosen)]),
-        "vocabulary": _digest(_anchor_words(recipe, chosen.class_names, drawn.class_names)),
-    }
-    if resume:
-        _check_same(read_checkpoint(folder / CHECKPOINT).run, identity)
-    else:
-        _clear(folder)
-    manifest = _manifest(identity, drawn, chosen, hashes, backbone, recipe)
-    write_json(folder / MANIFEST, manifest)
-    callbacks = callbacks or Callbacks()
-    if callbacks.on_task is not None:
-        callbacks.on_task(chosen)
+    with locked(folder), lost_workers_explained():
+        complete_replacement(folder)
+        check_run_folder(folder, overwrite, resume)
+        if not 0 <= seed < 2**63:
+            raise PromptotError(
+                f"The seed {seed} is out of range.", fix="Use one from 0 to 2^63 - 1."
+            )
+        drawn = choose_shots(task, recipe.data.shots, seed)
+        chosen = select_classes(drawn, classes)
+        check_class_names(chosen.class_names)
+        hashes = [example.hash() for example in chosen.train]
+        identity = {
+            "recipe": _what_shapes_it(recipe),
+            "seed": seed,
+            "backbone": backbone.weight_hash(),
+            "classes": classes,
+            "train": _digest([*_names_of(chosen), *_labelled(hashes, chosen)]),
+            "vocabulary": _digest(_anchor_words(recipe, chosen.class_names, drawn.class_names)),
+        }
+        work = place_of_work(folder, resume)
+        if resume and (work / CHECKPOINT).exists():
+            _check_same(read_checkpoint(work / CHECKPOINT).run, identity)
+        try:
+            manifest = _manifest(identity, drawn, chosen, hashes, backbone, recipe)
+            write_json(work / MANIFEST, manifest)
+            callbacks = callbacks or Callbacks()
+            if callbacks.on_task is not None:
+                callbacks.on_task(chosen)
+            log = Log(work)
+            began = time.perf_counter()
+            model = adapt(
+                backbone,
+                chosen,
+                recipe,
+                log,
+                seed=seed,
+                workers=workers,
+                held_out=drawn.class_names,
+                checkpoint=work / CHECKPOINT,
+                identity=identity,
+                callbacks=callbacks,
+            )
+            seconds = time.perf_counter() - began
 
-    log = Log(folder)
-    began = time.perf_counter()
-    try:
-        model = adapt(
-            backbone,
-            chosen,
-            recipe,
-            log,
-            seed=seed,
-            workers=workers,
-            held_out=drawn.class_names,
-            checkpoint=folder / CHECKPOINT,
-            identity=identity,
-            callbacks=callbacks,
-        )
-    except BaseException:
-        if not (folder / CHECKPOINT).exists():  # nothing was learnt, so nothing is left behind
-            _clear(folder)
-            with contextlib.suppress(OSError):
-                folder.rmdir()
-        raise
-    seconds = time.perf_counter() - began
+            parts, scores, unreadable = _test(model, drawn, chosen, classes, workers)
+            metrics = summarise_scores(scores)
+            retention = retention_of(model, parts, scores, workers)
+            plan = {name: log.mean(name) for name in PLAN_FIGURES}
+            manifest["results"] = {"seconds": round(seconds, 3), **metrics, **plan}
+            manifest["results"]["retention"] = retention.as_json()
+            if log.skipped:
+                manifest["results"]["skipped_steps"] = log.skipped
+            manifest["task"]["tested"] = {name: list(parts[name].class_names) for name in scores}
+            manifest["task"]["skipped"] = [dataclasses.asdict(item) for item in unreadable]
+            write_predictions(work / PREDICTIONS, parts, scores)
+            write_json(work / MANIFEST, manifest)
+            save_adapter(
+                work / ADAPTER,
+                model.learned,
+                backbone,
+                chosen.class_names,
+                model.template,
+                synonyms=own_synonyms(chosen),
+                recipe=describe(recipe),
+                metrics=metrics,
+                versions=versions(),
+            )
+            finish(folder, work)
+        except BaseException:
+            abandon(folder, work)
+            raise
+    return Run(folder, model, chosen, log, scores, tuple(unreadable), seconds, parts, retention)
 
+
+def _test(
+    model: PromptedModel, drawn: ImageTask, chosen: ImageTask, classes: Classes, workers: int
+) -> tuple[dict[str, ImageTask], dict[str, Scores], list[Skipped]]:
+    """What is tested, scores of what can be, and every image that could not be read so far."""
     parts = {"test": chosen} if classes == "all" else {"base": drawn.base(), "novel": drawn.novel()}
     scores, unreadable = {}, list(drawn.skipped)
     for name, part in parts.items():
         if part.test and model.serves(part.class_names):
-            loader = evaluation_loader(backbone, part.test, workers)
+            loader = evaluation_loader(model.backbone, part.test, workers)
             other = model.for_classes(part.class_names, synonyms=part.synonyms)
             with contextlib.suppress(NothingToScore):  # `skipped` names what could not be read
                 scores[name] = score(other, loader, keep_features=True)
             unreadable += loader.skipped
-    metrics = summarise_scores(scores)
-    retention = retention_of(model, parts, scores, workers)
-    save_adapter(
-        folder / ADAPTER,
-        model.learned,
-        backbone,
-        chosen.class_names,
-        model.template,
-        synonyms=own_synonyms(chosen),
-        recipe=describe(recipe),
-        metrics=metrics,
-        versions=versions(),
-    )
-    plan = {name: log.mean(name) for name in PLAN_FIGURES}
-    manifest["results"] = {"seconds": round(seconds, 3), **metrics, **plan}
-    manifest["results"]["retention"] = retention.as_json()
-    manifest["task"]["tested"] = {name: list(parts[name].class_names) for name in scores}
-    manifest["task"]["skipped"] = [dataclasses.asdict(item) for item in unreadable]
-    write_predictions(folder / PREDICTIONS, parts, scores)
-    write_json(folder / MANIFEST, manifest)
-    (folder / CHECKPOINT).unlink(missing_ok=True)
-    return Run(folder, model, chosen, log, scores, tuple(unreadable), seconds, parts, retention)
+    return parts, scores, unreadable
 
 
 def retention_of(
@@ -226,6 +264,13 @@ def retention_of(
             loader = evaluation_loader(model.backbone, drawings.test, workers)
             others = score(model.for_classes(drawings.class_names), loader)
     return measure_retention(model, scores, names, others=others)
+
+
+def _what_shapes_it(recipe: Recipe) -> dict[str, Any]:
+    """The recipe, but for what a run may be resumed without: what to do about a bad batch."""
+    values = recipe.model_dump(mode="json")
+    values["optim"].pop("on_nonfinite")
+    return values
 
 
 def adapt(
@@ -281,6 +326,7 @@ def adapt(
         anchors=AnchorDraws(len(vocabulary), per_step, seed) if vocabulary else None,
         checkpoint=checkpoint,
         run=identity,
+        images=[example.path for example in task.train],
         callbacks=callbacks or Callbacks(),
     )
     return model
@@ -319,9 +365,15 @@ def training_loader(
             drop_last=optim.drop_last,
             workers=workers,
             device=backbone.device,
+            skip_unreadable=False,
         )
     loader = ImageLoader(
-        task.train, transform, batch_size=EVALUATION_BATCH, seed=seed, workers=workers
+        task.train,
+        transform,
+        batch_size=EVALUATION_BATCH,
+        seed=seed,
+        workers=workers,
+        skip_unreadable=False,
     )
     views = [keep_view(backbone, loader.batches(view), progress) for view in range(data.views)]
     return CachedViews(views, optim.batch_size, optim.drop_last, seed)
@@ -386,68 +438,6 @@ def check_apart(out: Path, data: Path) -> None:
         )
 
 
-def check_run_folder(folder: Path, overwrite: bool = False, resume: bool = False) -> None:
-    """Refuse a place where a run can't be written, or would cost what is there.
-
-    Raises:
-        PromptotError: it is a file, it holds a run and neither flag is given, or there is no run to
-            resume.
-    """
-    if overwrite and resume:
-        raise PromptotError("--overwrite and --resume exclude each other.", fix="Choose one.")
-    for place in (folder, *folder.parents):
-        if place.exists() and not place.is_dir():
-            raise PromptotError(f"'{place}' is a file.", fix="Choose another place for the run.")
-    foreign = _foreign(folder / ADAPTER)
-    if foreign:
-        raise PromptotError(
-            f"'{folder / ADAPTER}' holds other files than an adapter, such as '{foreign[0]}'.",
-            fix="Choose another folder for the run.",
-        )
-    held = [name for name in CONTENTS if (folder / name).exists()]
-    if resume:
-        if (folder / ADAPTER).exists():
-            raise PromptotError(
-                f"The run in '{folder}' is complete.", fix="Use it, or start anew with --overwrite."
-            )
-        if not (folder / CHECKPOINT).exists():
-            raise PromptotError(
-                f"There is nothing to resume in '{folder}'.", fix="Start without --resume."
-            )
-    elif held and not overwrite:
-        interrupted = CHECKPOINT in held and ADAPTER not in held
-        state = "an interrupted run" if interrupted else "a run"
-        go_on = "Go on with it (--resume), replace it" if interrupted else "Replace it"
-        raise PromptotError(
-            f"'{folder}' already holds {state}.",
-            fix=f"{go_on} (--overwrite), or choose another folder.",
-        )
-
-
-def _foreign(adapter: Path) -> list[str]:
-    """What lies in an adapter folder that no run has put there."""
-    if not adapter.is_dir():
-        return []
-    return sorted(path.name for path in adapter.iterdir() if path.name not in (CARD, TENSORS))
-
-
-def _clear(folder: Path) -> None:
-    """Remove an old run; only what a run writes, the adapter first."""
-    adapter = folder / ADAPTER
-    try:
-        if adapter.is_dir():
-            for name in (CARD, TENSORS):
-                (adapter / name).unlink(missing_ok=True)
-            adapter.rmdir()
-        for name in CONTENTS:
-            (folder / name).unlink(missing_ok=True)
-    except OSError as error:
-        raise PromptotError(
-            f"Can't remove the old run in '{folder}': {error.strerror}.",
-            fix="Remove it by hand, or choose another folder.",
-        ) from error
-
-
 def _anchor_words(
     recipe: Recipe, class_names: Sequence[str], held_out: Sequence[str]
 ) -> tuple[str, ...]:
@@ -510,7 +500,8 @@ def _check_same(stored: Any, wanted: dict[str, Any]) -> None:
         "train": "the training images",
         "vocabulary": "the anchor words",
     }
-    differ = [what for key, what in names.items() if stored.get(key) != wanted[key]]
+    known = stored if isinstance(stored, dict) else {}
+    differ = [what for key, what in names.items() if known.get(key) != wanted[key]]
     if differ:
         raise PromptotError(
             f"The interrupted run was started with something else: {', '.join(differ)}.",

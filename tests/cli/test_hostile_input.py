@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from promptot.training.checkpoint import Checkpoint
+
 Fails = Callable[..., str]
 FIT = ("fit", "photos", "--out", "out")
 
@@ -234,12 +236,12 @@ def test_a_full_disk_keeps_the_last_checkpoint(
 
     save = loop.save_checkpoint
 
-    def full(path: Path, epoch: int, *rest: object) -> None:
-        if epoch == 3:
+    def full(path: Path, state: Checkpoint) -> None:
+        if state.epoch == 3:
             with monkeypatch.context() as patched:
                 patched.setattr(os, "fsync", _no_space)
-                save(path, epoch, *rest)
-        save(path, epoch, *rest)
+                save(path, state)
+        save(path, state)
 
     arguments = ("fit", "photos", "--out", "out", *quick, "--set", "optim.epochs=4")
     with monkeypatch.context() as patched:

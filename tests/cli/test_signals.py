@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from promptot.training.checkpoint import Checkpoint
+
 STOPS = [(signal.SIGINT, 130, "Interrupted."), (signal.SIGTERM, 143, "Terminated.")]
 LEFT = {"checkpoint.safetensors", "manifest.json", "steps.csv", "epochs.csv"}
 
@@ -26,9 +28,9 @@ def test_a_stopped_run_goes_on_to_the_same_bits(
 
     save = loop.save_checkpoint
 
-    def save_and_stop(path: Path, epoch: int, *rest: object) -> None:
-        save(path, epoch, *rest)
-        if epoch == 2:
+    def save_and_stop(path: Path, state: Checkpoint) -> None:
+        save(path, state)
+        if (state.epoch, state.step) == (2, 0):
             os.kill(os.getpid(), number)
 
     def fit(out: str, *more: str) -> list[str]:

@@ -158,7 +158,7 @@ def fit(
     from promptot.cli.tables import pairs, score_table
     from promptot.cli.training import training_callbacks
     from promptot.pages.retention import retention_lines
-    from promptot.run import ADAPTER, CHECKPOINT, REPORT
+    from promptot.run_folder import ADAPTER, REPORT, has_checkpoint
 
     console = console_for(json_path)
     try:
@@ -184,10 +184,10 @@ def fit(
                 callbacks=training_callbacks(bar, f"{recipe} on {backbone}", out),
             )
     except (KeyboardInterrupt, SystemExit):
-        if (out / CHECKPOINT).is_file():
+        if has_checkpoint(out):
             errors.print(
-                f"All epochs up to the last are kept in {plain(out)}; the same command with "
-                "--resume goes on from there.",
+                f"What was learnt so far is kept in {plain(out)}; the same command with --resume "
+                "goes on from there.",
                 soft_wrap=True,
             )
         raise

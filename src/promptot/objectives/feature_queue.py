@@ -45,6 +45,12 @@ class FeatureQueue:
         """The batch's rows [B, W] followed by older ones, at most Q or B in all, [N, W] each."""
         if self._rows is None:
             return student, teacher
+        if self._rows[0].shape[1] != student.shape[1]:
+            raise PromptotError(
+                f"The queue holds rows of {self._rows[0].shape[1]} numbers, these have "
+                f"{student.shape[1]}.",
+                fix="Resume with the recipe and the backbone that the run was started with.",
+            )
         room = max(self.size - len(student), 0)
         old_student, old_teacher = (old[:room].to(student) for old in self._rows)
         return torch.cat([student, old_student]), torch.cat([teacher, old_teacher])
@@ -61,5 +67,16 @@ class FeatureQueue:
         return {"student": student, "teacher": teacher}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Take the rows of `state_dict`."""
-        self._rows = (state["student"], state["teacher"]) if state else None
+        """Take the rows of `state_dict`.
+
+        Raises:
+            ValueError: they are not two tables [≤ Q, W] of floating-point numbers.
+        """
+        if not state:
+            self._rows = None
+            return
+        student, teacher = state["student"], state["teacher"]
+        fits = student.dim() == 2 and student.shape == teacher.shape and len(student) <= self.size
+        if len(state) > 2 or not (fits and student.is_floating_point()):
+            raise ValueError("no queue of this size has such rows")
+        self._rows = (student, teacher.to(student))

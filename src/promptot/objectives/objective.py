@@ -148,7 +148,7 @@ class Objective:
         """Go on from what `state_dict` gave.
 
         Raises:
-            PromptotError: it is the state of an objective with other parts.
+            PromptotError: it is the state of an objective with other parts, or damaged.
         """
         parts = self._stateful_parts()
         owned: dict[str, dict[str, Tensor]] = {name: {} for name in parts}
@@ -161,7 +161,15 @@ class Objective:
                 )
             owned[name][rest] = value
         for name, part in parts.items():
-            part.load_state_dict(owned[name])
+            try:
+                part.load_state_dict(owned[name])
+                if part.state_dict().keys() != owned[name].keys():
+                    raise ValueError("it holds something else too")
+            except (KeyError, ValueError, TypeError, RuntimeError) as error:
+                raise PromptotError(
+                    f"The stored state of the objective's {name} does not fit.",
+                    fix="Resume with the recipe that the run was started with, or start again.",
+                ) from error
 
     def _stateful_parts(self) -> dict[str, Stateful]:
         parts = {"preservation": self.preservation, "control": self.control}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Protocol
 
@@ -71,8 +72,15 @@ class RampStrength:
         return {"steps_done": torch.tensor(self._done)}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Go on from `state_dict`."""
-        self._done = int(state["steps_done"])
+        """Go on from `state_dict`.
+
+        Raises:
+            ValueError: it is no number of steps.
+        """
+        done = int(state["steps_done"])
+        if done < 0:
+            raise ValueError(f"{done} steps")
+        self._done = done
 
 
 class BudgetStrength:
@@ -118,5 +126,12 @@ class BudgetStrength:
         return {"factor": self._factor}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Go on from `state_dict`."""
-        self._factor = state["factor"]
+        """Go on from `state_dict`.
+
+        Raises:
+            ValueError: it is no factor.
+        """
+        factor = state["factor"]
+        if factor.dim() != 0 or not factor.is_floating_point() or not 0 <= float(factor) < math.inf:
+            raise ValueError("a factor is one number, zero or more")
+        self._factor = factor

@@ -213,15 +213,15 @@ def _training(log: Log) -> dict[str, float | None]:
     last = {
         name: value
         for name, value in vars(log.epochs[-1]).items()
-        if name not in {"epoch", "steps", "seconds"}
+        if name not in {"epoch", "steps", "seconds", "skipped"}
     }
     plan = {
-        name: math.fsum(getattr(step, name) for step in log.steps) / len(log.steps)
+        name: math.nan if (mean := log.mean(name)) is None else mean
         for name in last
         if name.endswith(("off_diagonal_mass", "plan_entropy"))
     }
     plan["largest_off_diagonal_mass"] = max(step.off_diagonal_mass for step in log.steps)
-    found = {"epochs": len(log.epochs), "steps": len(log.steps), **last, **plan}
+    found = {"epochs": len(log.epochs), "steps": log.step_count, **last, **plan}
     return {name: value if math.isfinite(value) else None for name, value in found.items()}
 
 

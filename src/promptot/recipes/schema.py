@@ -225,6 +225,14 @@ class OptimConfig(_Section):
     """Leave out the incomplete batch at the end of an epoch."""
     warmup_epochs: NonNegativeInt = 1
     warmup_lr: PositiveFloat = 1e-4
+    on_nonfinite: Literal["stop", "skip"] = "stop"
+    """What a batch does whose loss or gradient is NaN or infinite: stop the run with the cause, or
+    be left out and counted. An interrupted run may be resumed with another choice."""
+
+    def used_fields(self) -> set[str]:
+        """The fields that have an effect; to stop is what happens without a word about it."""
+        used = set(type(self).model_fields)
+        return used - {"on_nonfinite"} if self.on_nonfinite == "stop" else used
 
 
 class DataConfig(_Section):
@@ -289,7 +297,7 @@ class Recipe(_Section):
             used["objective"] = self.objective.used_fields()
             used["vocabulary"] = self.vocabulary.used_fields()
             used["ensembling"] = self.ensembling.used_fields()
-            used["optim"] = set(OptimConfig.model_fields)
+            used["optim"] = self.optim.used_fields()
             data |= {"shots", "smallest_crop", "views"}
         elif self.probes:
             data.add("shots")

@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import io
 import os
+import threading
 from functools import lru_cache
 from importlib import import_module
 from pathlib import Path
@@ -44,6 +45,9 @@ _FORMATS = [
 # fmt: on
 _MAX_PIXELS = 180_000_000
 _MAX_ASPECT = 200
+_LARGE_PIXELS = 30_000_000
+_large = threading.Lock()
+"""Threads take turns with images larger than that, so that memory holds one of them at most."""
 
 
 def is_image_name(name: str) -> bool:
@@ -135,6 +139,12 @@ def _decode(file: BinaryIO, name: str) -> Image.Image:
         file.seek(0)
         raise UnreadableImage(name, _what_instead(file.read(512))) from None
     _check_size(image, name)
+    large = image.width * image.height > _LARGE_PIXELS
+    with _large if large else contextlib.nullcontext():
+        return _read(image, file)
+
+
+def _read(image: Image.Image, file: BinaryIO) -> Image.Image:
     image.load()
     try:
         ImageOps.exif_transpose(image, in_place=True)
@@ -204,5 +214,7 @@ def explain(error: Exception) -> str:
         return "it has too many pixels"
     if isinstance(error, MemoryError):
         return "it does not fit into memory"
+    if isinstance(error, OSError) and error.errno is not None:  # the system's, not a decoder's
+        return (error.strerror or str(error)).lower()
     detail = (getattr(error, "strerror", None) or str(error) or type(error).__name__).rstrip(".")
     return f"it is damaged ({detail})"

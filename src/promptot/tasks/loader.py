@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
@@ -107,6 +108,8 @@ class ImageLoader:
         workers: processes that load; 0 loads in this one.
         device: where the batches will go; memory is pinned for CUDA. (They are made on the CPU.)
         cache_bytes: memory for decoded images, shared out among the workers.
+        skip_unreadable: False makes an unreadable image an error: it was readable before, and
+            leaving it out would change what the seed stands for.
 
     Raises:
         PromptotError: there are no examples, or the batch size is not positive.
@@ -124,6 +127,7 @@ class ImageLoader:
         workers: int = 0,
         device: torch.device | str = "cpu",
         cache_bytes: int = 256 << 20,
+        skip_unreadable: bool = True,
     ) -> None:
         if not examples:
             raise PromptotError("There are no images to load.", fix="Check the task's splits.")
@@ -140,6 +144,7 @@ class ImageLoader:
             generator=torch.Generator(),  # so that the global one is left alone
         )
         self._skipped: dict[str, Skipped] = {}
+        self._skip_unreadable = skip_unreadable
 
     def __len__(self) -> int:
         """Batches per epoch."""
@@ -154,12 +159,43 @@ class ImageLoader:
         return tuple(self._skipped.values())
 
     def batches(self, epoch: int) -> Iterator[Batch]:
-        """The batches of one epoch. Finish or drop one epoch before starting another."""
+        """The batches of one epoch. Finish or drop one epoch before starting another.
+
+        Raises:
+            PromptotError: an image can't be read and may not be skipped.
+        """
         self._sampler.epoch = epoch
         for batch, skipped in self._loader:
+            if skipped and not self._skip_unreadable:
+                raise PromptotError(
+                    f"The training image '{skipped[0].path}' was readable at the start and is not "
+                    f"any more: {skipped[0].reason}.",
+                    fix="Put it back, then go on with --resume.",
+                )
             self._skipped.update({item.path: item for item in skipped})
             if batch is not None:
                 yield Batch(*batch)
+
+
+@contextmanager
+def lost_workers_explained() -> Iterator[None]:
+    """Say what it means that a process that loads images is gone.
+
+    PyTorch raises it wherever the main process happens to be at work.
+
+    Raises:
+        PromptotError: instead of PyTorch's `RuntimeError`.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        raise PromptotError(
+            "A process that loads images has died; often that is memory running out.",
+            fix="Start it again with fewer --workers, or none (--workers 0); a run goes on with "
+            "--resume.",
+        ) from error
 
 
 class _EpochBatches:

@@ -20,30 +20,56 @@ def clean_name(text: str) -> str:
     return " ".join(unicodedata.normalize("NFC", text).replace("_", " ").split())
 
 
-def check_class_names(class_names: Iterable[str]) -> None:
-    """Check that there are class names, none empty and no two alike.
+def is_name(text: str) -> bool:
+    """Whether a text has something to read: a letter, a digit, a sign, a picture.
 
-    CLIP's tokenizers ignore case, so names that differ only in case count as alike.
+    Blanks, controls and characters without a width are nothing.
+
+    Example:
+        >>> is_name("cat"), is_name("🐼"), is_name(" \\t"), is_name("\\u200b")
+        (True, True, False, False)
+    """
+    return any(unicodedata.category(character)[0] not in "ZCM" for character in text)
+
+
+def same_name(text: str) -> str:
+    """What two class names share that CLIP reads alike, or that nobody could tell apart.
+
+    Case, underscores and blanks don't count, nor do forms of one character (Unicode NFKC).
+
+    Example:
+        >>> same_name("Hot_Dog") == same_name("hot  dog"), same_name("ｃａｔ") == same_name("CAT")
+        (True, True)
+    """
+    return clean_name(unicodedata.normalize("NFKC", text)).casefold()
+
+
+def check_class_names(class_names: Iterable[str]) -> None:
+    """Check that there are class names, none empty and no two alike (see `same_name`).
 
     Raises:
         PromptotError: there are none, one is empty, is not valid text, or comes twice.
     """
-    seen: set[str] = set()
+    seen: dict[str, str] = {}
     for name in class_names:
-        if not name.strip():
-            raise PromptotError("A class name is empty.", fix="Give every class a name.")
+        if not is_name(name):
+            problem = "is empty" if not name.strip() else f"({name!a:.80}) shows nothing"
+            raise PromptotError(f"A class name {problem}.", fix="Give every class a name.")
         try:
             name.encode()
         except UnicodeEncodeError:
             raise PromptotError(
-                f"The class name {name!a} is not valid text.", fix="Rename the folder."
+                f"The class name {name!a:.80} is not valid text.", fix="Rename the folder."
             ) from None
-        if name.casefold() in seen:
+        key = same_name(name)
+        if key in seen:
+            other = "" if seen[key] == name else f", first as '{seen[key]:.60}'"
             raise PromptotError(
-                f"The class name '{name}' comes twice (case is ignored).",
+                f"The class name '{name:.60}' comes twice{other} (case, underscores and forms of "
+                "one character are ignored).",
                 fix="Merge the two classes or rename one.",
             )
-        seen.add(name.casefold())
+        seen[key] = name
     if not seen:
         raise PromptotError("There are no class names.", fix="Give at least one.")
 

@@ -85,8 +85,11 @@ def _to_8_bit(values: np.ndarray, mode: str) -> np.ndarray:
     Where the format has no natural top (32-bit integers, floats) it is the smallest of the usual
     ones (1 for floats, 255, 65535) that holds the image, or else the image's own maximum.
     """
-    grey = np.nan_to_num(values.astype(np.float64), nan=0.0, posinf=0.0, neginf=0.0).clip(min=0)
+    grey = values.astype(np.float32)
+    np.nan_to_num(grey, copy=False, nan=0.0, posinf=0.0, neginf=0.0)
+    np.maximum(grey, 0, out=grey)
     largest = float(grey.max())
     tops = {"F": [1.0, 255.0, 65535.0], "I": [65535.0]}.get(mode, [65535.0])
     top = next((top for top in tops if largest <= top), largest)
-    return np.rint(grey * (255.0 / top)).astype(np.uint8)
+    grey *= np.float32(255.0 / top)
+    return np.rint(grey, out=grey).astype(np.uint8)

@@ -1,86 +1,174 @@
-"""Where an interrupted run goes on: prompts and all that the next step depends on, in one file."""
+"""Where an interrupted run goes on: prompts and all that the next step depends on, in one file.
+
+No state of a random generator is among it: order, augmentation and anchor words are drawn as
+functions of the seed, the epoch, the step and the image, so `epoch` and `step` say it all.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import astuple, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import BaseModel, Field, ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from promptot.errors import PromptotError
+from promptot.errors import NotFinite, PromptotError
 from promptot.files import write_bytes
+from promptot.training.records import StepRecord
 
+FORMAT_VERSION = 2
+"""1 (promptot 0.1.0, without a number) was written at the end of an epoch only; it is read too."""
+LARGEST_FILE = 2**32  # bytes
+LARGEST_RUN = 2**20  # characters of JSON
 PROMPT, MOMENTUM, AVERAGE, OBJECTIVE = "prompt.", "momentum.", "average.", "objective."
+RECORDS = "records"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Checkpoint:
-    """State at the end of an epoch.
+    """State after `step` batches of the epoch that follows `epoch` whole ones.
 
     Attributes:
         epoch: epochs done.
+        step: batches done in the next epoch.
+        skipped: of these, the ones that were left out because something was not finite.
         run: what the run was started with; a resumed run must agree.
         prompts: tensors by parameter name.
         momentum: SGD's momentum buffers by parameter name; empty before the first step.
         average: the average over epochs so far (see `WeightAverage`); empty without one.
         objective: what the objective remembers (see `Objective.state_dict`).
+        records: of the steps done in the next epoch, those left out apart; more may follow.
     """
 
     epoch: int
+    step: int
+    skipped: int
     run: Mapping[str, Any]
     prompts: Mapping[str, Tensor]
-    momentum: Mapping[str, Tensor]
-    average: Mapping[str, Tensor]
-    objective: Mapping[str, Tensor]
+    momentum: Mapping[str, Tensor] = field(default_factory=dict)
+    average: Mapping[str, Tensor] = field(default_factory=dict)
+    objective: Mapping[str, Tensor] = field(default_factory=dict)
+    records: Sequence[StepRecord] = ()
 
 
-def save_checkpoint(
-    path: Path,
-    epoch: int,
-    run: Mapping[str, Any],
-    prompts: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    average: Mapping[str, Tensor],
-    objective: Mapping[str, Tensor],
-) -> None:
-    """Write the state at the end of `epoch`, atomically; see `Checkpoint`."""
-    tensors = {AVERAGE + name: value for name, value in average.items()}
-    tensors |= {OBJECTIVE + name: value for name, value in objective.items()}
+class _Header(BaseModel):
+    """What a checkpoint says of itself, as text."""
+
+    format_version: int = Field(default=1, ge=1)
+    epoch: int = Field(ge=0, le=2**40)
+    step: int = Field(default=0, ge=0, le=2**40)
+    skipped: int = Field(default=0, ge=0, le=2**40)
+    run: str = Field(max_length=LARGEST_RUN)
+
+
+def copy_state(
+    prompts: nn.Module, optimizer: torch.optim.Optimizer
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Copies of the parameters and of the momentum buffers, by parameter name."""
+    values, momentum = {}, {}
     for name, parameter in prompts.named_parameters():
-        tensors[PROMPT + name] = parameter.detach()
+        values[name] = parameter.detach().clone()
         buffer = optimizer.state.get(parameter, {}).get("momentum_buffer")
         if buffer is not None:
-            tensors[MOMENTUM + name] = buffer
-    plain = {name: value.cpu().contiguous() for name, value in tensors.items()}
-    write_bytes(path, save(plain, {"epoch": str(epoch), "run": json.dumps(run)}))
+            momentum[name] = buffer.clone()
+    return values, momentum
+
+
+def save_checkpoint(path: Path, state: Checkpoint) -> None:
+    """Write a checkpoint, atomically.
+
+    Raises:
+        NotFinite: a tensor holds NaN or infinity, so that nothing could go on from it. What was
+            there before stays.
+        PromptotError: the file can't be written.
+    """
+    tensors = {
+        part + name: value
+        for part, values in (
+            (PROMPT, state.prompts),
+            (MOMENTUM, state.momentum),
+            (AVERAGE, state.average),
+            (OBJECTIVE, state.objective),
+        )
+        for name, value in values.items()
+    }
+    for name, value in tensors.items():
+        if not bool(value.isfinite().all()):
+            raise NotFinite(
+                f"'{name}' has grown beyond what numbers can hold.",
+                fix="Lower optim.lr; the last checkpoint is intact.",
+            )
+    rows = [astuple(record) for record in state.records[: state.step - state.skipped]]
+    tensors[RECORDS] = torch.tensor(rows, dtype=torch.float64)  # [steps, fields], or [0]
+    header = {
+        "format_version": str(FORMAT_VERSION),
+        "epoch": str(state.epoch),
+        "step": str(state.step),
+        "skipped": str(state.skipped),
+        "run": json.dumps(state.run),
+    }
+    write_bytes(path, save({name: v.cpu().contiguous() for name, v in tensors.items()}, header))
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
-    """Read a checkpoint; nothing is unpickled.
+    """Read a checkpoint; every number in it is checked, and nothing is unpickled.
+
+    Whether the tensors fit the run is for `restore` and for those that take the other parts.
 
     Raises:
-        PromptotError: the file is damaged.
+        PromptotError: the file is damaged, or a newer promptot wrote it.
     """
     try:
+        if path.stat().st_size > LARGEST_FILE:
+            raise _damaged(path, "it is far too large")
         with safe_open(path, "pt") as file:
-            metadata = file.metadata()
+            header = _Header.model_validate(file.metadata() or {})
+            if header.format_version > FORMAT_VERSION:
+                raise PromptotError(
+                    f"The checkpoint '{path}' has format version {header.format_version}; this "
+                    f"promptot reads up to {FORMAT_VERSION}.",
+                    fix="Update promptot: pip install -U promptot",
+                )
+            run = json.loads(header.run)
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-        epoch, run = int(metadata["epoch"]), json.loads(metadata["run"])
-    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
-        raise PromptotError(
-            f"The checkpoint '{path}' is damaged.", fix="Start again with --overwrite."
-        ) from error
-    parts = (
-        {key.removeprefix(part): value for key, value in tensors.items() if key.startswith(part)}
-        for part in (PROMPT, MOMENTUM, AVERAGE, OBJECTIVE)
+    except PromptotError:
+        raise
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise _damaged(path, f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+    except (SafetensorError, OSError, ValueError, RecursionError, RuntimeError) as error:
+        raise _damaged(path, "it is not a readable safetensors file") from error
+    if not isinstance(run, dict):
+        raise _damaged(path, "it does not say what run it is of")
+    records = _records(tensors.pop(RECORDS, torch.zeros(0, dtype=torch.float64)))
+    if records is None or len(records) != header.step - header.skipped:
+        raise _damaged(path, "its records are not those of its steps")
+    parts: dict[str, dict[str, Tensor]] = {PROMPT: {}, MOMENTUM: {}, AVERAGE: {}, OBJECTIVE: {}}
+    for key, value in tensors.items():
+        part = next((part for part in parts if key.startswith(part)), None)
+        if part is None:
+            raise _damaged(path, f"the tensor '{key[:80]}' belongs to nothing")
+        if value.is_complex() or not bool(value.isfinite().all()):
+            raise _damaged(path, f"the tensor '{key[:80]}' holds what is not a finite number")
+        parts[part][key.removeprefix(part)] = value
+    prompts, momentum, average, objective = parts.values()
+    return Checkpoint(
+        header.epoch,
+        header.step,
+        header.skipped,
+        run,
+        prompts,
+        momentum,
+        average,
+        objective,
+        records,
     )
-    return Checkpoint(epoch, run, *parts)
 
 
 def restore(checkpoint: Checkpoint, prompts: nn.Module, optimizer: torch.optim.Optimizer) -> None:
@@ -90,8 +178,10 @@ def restore(checkpoint: Checkpoint, prompts: nn.Module, optimizer: torch.optim.O
         PromptotError: the checkpoint is of prompts of another shape.
     """
     parameters = dict(prompts.named_parameters())
-    shapes = {name: parameter.shape for name, parameter in parameters.items()}
-    if {name: value.shape for name, value in checkpoint.prompts.items()} != shapes:
+    expected = {name: (p.shape, p.dtype) for name, p in parameters.items()}
+    found = [_shapes(part) for part in (checkpoint.prompts, checkpoint.momentum)]
+    average = _shapes(checkpoint.average)
+    if found[0] != expected or any(other not in (expected, {}) for other in (found[1], average)):
         raise PromptotError(
             "The checkpoint is of prompts of another shape.",
             fix="Resume with the recipe of the run, or start again with --overwrite.",
@@ -102,3 +192,26 @@ def restore(checkpoint: Checkpoint, prompts: nn.Module, optimizer: torch.optim.O
     for name, value in checkpoint.momentum.items():
         parameter = parameters[name]
         optimizer.state[parameter]["momentum_buffer"] = value.to(parameter.device)
+
+
+def _records(table: Tensor) -> list[StepRecord] | None:
+    """Step records from their values [steps, fields]; None if it holds anything else."""
+    if table.dtype != torch.float64:
+        return None
+    if table.numel() == 0:
+        return []
+    if table.dim() != 2 or table.shape[1] != len(fields(StepRecord)):
+        return None
+    if not bool(table[:, :2].isfinite().all()) or bool((table[:, :2].abs() > 2**40).any()):
+        return None
+    return [StepRecord(int(epoch), int(step), *rest) for epoch, step, *rest in table.tolist()]
+
+
+def _shapes(tensors: Mapping[str, Tensor]) -> dict[str, tuple[torch.Size, torch.dtype]]:
+    return {name: (value.shape, value.dtype) for name, value in tensors.items()}
+
+
+def _damaged(path: Path, reason: str) -> PromptotError:
+    return PromptotError(
+        f"The checkpoint '{path}' is damaged: {reason}.", fix="Start again with --overwrite."
+    )

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import csv
-import io
 import math
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Iterable, Sequence
+from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
+from promptot.errors import PromptotError
 from promptot.files import write_text
+
+MOST_STEPS = 10_000
+"""Rows that `steps.csv` holds at most; a longer run keeps every second step, every fourth, …"""
 
 
 @dataclass(frozen=True)
@@ -54,19 +57,25 @@ class EpochRecord:
     vocabulary: float = math.nan
     vocabulary_off_diagonal_mass: float = math.nan
     vocabulary_plan_entropy: float = math.nan
+    skipped: int = 0  # batches left out because their loss or gradient was not finite
 
 
 AVERAGED = tuple(field.name for field in fields(StepRecord) if field.name not in {"epoch", "step"})
 
 
-def summarise(steps: Sequence[StepRecord], seconds: float) -> EpochRecord:
+def summarise(steps: Sequence[StepRecord], seconds: float, skipped: int = 0) -> EpochRecord:
     """The mean of an epoch's steps."""
     means = {name: math.fsum(getattr(s, name) for s in steps) / len(steps) for name in AVERAGED}
-    return EpochRecord(epoch=steps[0].epoch, steps=len(steps), seconds=seconds, **means)
+    return EpochRecord(
+        epoch=steps[0].epoch, steps=len(steps), seconds=seconds, skipped=skipped, **means
+    )
 
 
 class Log:
-    """All records of a run, written to `steps.csv` and `epochs.csv` when an epoch ends.
+    """The records of a run, written to `steps.csv` and `epochs.csv` when an epoch ends.
+
+    Epochs are all kept. Of the steps those are whose number in the run, counted from 0, is a
+    multiple of a power of two: of the smallest one that leaves no more than `MOST_STEPS`.
 
     Args:
         folder: where the files go; None keeps the records in memory only.
@@ -76,56 +85,111 @@ class Log:
         self.folder = folder
         self.steps: list[StepRecord] = []
         self.epochs: list[EpochRecord] = []
+        self._lines: list[str] = []  # `steps` as CSV, so that each is formatted once
 
-    def add_epoch(self, steps: Sequence[StepRecord], seconds: float) -> EpochRecord:
-        """Keep an epoch's steps and their summary, and write both files."""
-        record = summarise(steps, seconds)
-        self.steps.extend(steps)
+    def add_epoch(
+        self, steps: Sequence[StepRecord], seconds: float, skipped: int = 0
+    ) -> EpochRecord:
+        """Keep an epoch's steps and their summary, and write both files.
+
+        Args:
+            skipped: batches that were left out of `steps`.
+        """
+        record = summarise(steps, seconds, skipped)
         self.epochs.append(record)
+        self._keep(steps)
         if self.folder is not None:
-            write_text(self.folder / "steps.csv", _to_csv(self.steps))
-            write_text(self.folder / "epochs.csv", _to_csv(self.epochs))
+            write_text(self.folder / "steps.csv", "".join([_header(StepRecord), *self._lines]))
+            text = "".join([_header(EpochRecord), *map(_line, self.epochs)])
+            write_text(self.folder / "epochs.csv", text)
         return record
+
+    @property
+    def step_count(self) -> int:
+        """Steps so far, those left out of `steps` included."""
+        return sum(epoch.steps for epoch in self.epochs)
+
+    @property
+    def skipped(self) -> int:
+        """Batches that were left out because something was not finite."""
+        return sum(epoch.skipped for epoch in self.epochs)
 
     def mean(self, name: str) -> float | None:
         """The mean of a value over all steps that have it; None where none has."""
-        values = [value for value in (getattr(s, name) for s in self.steps) if value == value]
-        return math.fsum(values) / len(values) if values else None
+        if len(self.steps) == self.step_count:
+            values = [value for value in (getattr(s, name) for s in self.steps) if value == value]
+            return math.fsum(values) / len(values) if values else None
+        pairs = [(getattr(epoch, name), epoch.steps) for epoch in self.epochs]
+        present = [(value, steps) for value, steps in pairs if value == value]
+        total = math.fsum(value * steps for value, steps in present)
+        return total / sum(steps for _, steps in present) if present else None
 
     def restore(self, epochs: int) -> None:
-        """Read back the first `epochs` epochs of an interrupted run."""
+        """Read back the first `epochs` epochs of an interrupted run.
+
+        Raises:
+            PromptotError: the files are damaged, or don't reach that far.
+        """
         if self.folder is None:
             return
-        steps = _read_csv(self.folder / "steps.csv", StepRecord)
-        self.steps = [row for row in steps if row.epoch <= epochs]
         rows = _read_csv(self.folder / "epochs.csv", EpochRecord)
         self.epochs = [row for row in rows if row.epoch <= epochs]
+        if [row.epoch for row in self.epochs] != list(range(1, epochs + 1)):
+            raise _damaged(self.folder / "epochs.csv")
+        self.steps, self._lines = [], []
+        self._keep(s for s in _read_csv(self.folder / "steps.csv", StepRecord) if s.epoch <= epochs)
 
-
-def _to_csv(rows: Sequence[StepRecord] | Sequence[EpochRecord]) -> str:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(asdict(rows[0])), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(
-        {k: "" if isinstance(v, float) and math.isnan(v) else v for k, v in asdict(row).items()}
-        for row in rows
-    )
-    return text.getvalue()
+    def _keep(self, steps: Iterable[StepRecord]) -> None:
+        """Take up steps of epochs that are in `epochs`, and drop what is too much by now."""
+        for step in steps:
+            self.steps.append(step)
+            self._lines.append(_line(step))
+        if not self.epochs:
+            return
+        batches = self.epochs[0].steps + self.epochs[0].skipped  # an epoch
+        stride = 1
+        while -(-batches * len(self.epochs) // stride) > MOST_STEPS:
+            stride *= 2
+        if stride > 1:
+            numbers = ((s.epoch - 1) * batches + s.step - 1 for s in self.steps)
+            kept = [place for place, number in enumerate(numbers) if number % stride == 0]
+            self.steps = [self.steps[place] for place in kept]
+            self._lines = [self._lines[place] for place in kept]
 
 
 Record = TypeVar("Record", StepRecord, EpochRecord)
 
 
+def _header(kind: type[StepRecord] | type[EpochRecord]) -> str:
+    return ",".join(field.name for field in fields(kind)) + "\n"
+
+
+def _line(row: StepRecord | EpochRecord) -> str:
+    values = ("" if isinstance(v, float) and math.isnan(v) else str(v) for v in astuple(row))
+    return ",".join(values) + "\n"
+
+
 def _read_csv(path: Path, kind: type[Record]) -> list[Record]:
+    """The rows of a file; none if it is missing, or ends before its first row."""
+    integers = {"epoch", "step", "steps", "skipped"}
     if not path.is_file():
         return []
-    integers = {"epoch", "step", "steps"}
-    with path.open(encoding="utf-8", newline="") as file:
-        rows: list[dict[str, Any]] = [
-            {
-                key: int(value) if key in integers else float(value or "nan")
-                for key, value in row.items()
-            }
-            for row in csv.DictReader(file)
-        ]
-    return [kind(**row) for row in rows]
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            rows: list[dict[str, Any]] = [
+                {
+                    key: int(value) if key in integers else float(value or "nan")
+                    for key, value in row.items()
+                }
+                for row in csv.DictReader(file, strict=True)
+            ]
+        return [kind(**row) for row in rows]
+    except (OSError, ValueError, TypeError, AttributeError, csv.Error) as error:
+        raise _damaged(path) from error
+
+
+def _damaged(path: Path) -> PromptotError:
+    return PromptotError(
+        f"The log '{path}' is damaged, so the interrupted run can't go on.",
+        fix="Start again with --overwrite.",
+    )

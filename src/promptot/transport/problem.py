@@ -8,7 +8,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from promptot.errors import PromptotError
+from promptot.errors import NotFinite, PromptotError
 from promptot.transport.numeric import at_least_float32
 
 
@@ -77,7 +77,7 @@ class TransportProblem:
         """Refuse NaN and infinite costs. On an accelerator this waits for the device.
 
         Raises:
-            PromptotError: names the rows (or columns) of the cost that are not finite.
+            NotFinite: names the rows (or columns) of the cost that are not finite.
         """
         finite = self.cost.detach().isfinite()  # [N, M]
         if bool(finite.all()):
@@ -92,7 +92,7 @@ class TransportProblem:
             for side, where in (("source", rows), ("target", columns))
             if bool(where.any())
         ]
-        raise PromptotError(
+        raise NotFinite(
             f"The transport cost is NaN or infinite for {' and '.join(places)}.",
             fix="Look for NaN or huge values in the features of these rows; in training, lower "
             "the learning rate or use fp32 instead of 16-bit precision.",
