@@ -148,7 +148,9 @@ def _classes(task: ImageTask, bad: set[str], scores: Scores | None) -> tuple[Cla
         ClassSummary(
             name,
             tuple(task.synonyms.get(name, ())),
-            *(counts[split][label] for split in SPLITS),
+            train=counts["train"][label],
+            validation=counts["validation"][label],
+            test=counts["test"][label],
         )
         for label, name in enumerate(task.class_names)
     ]

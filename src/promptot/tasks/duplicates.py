@@ -52,8 +52,8 @@ def find_pairs(prints: Sequence[Print]) -> list[tuple[int, int]]:
     """
     first: dict[bytes, int] = {}
     pairs: list[tuple[int, int]] = []
-    for place, one in enumerate(prints):
-        known = first.setdefault(one.shape.tobytes() + one.small.tobytes(), place)
+    for place, look in enumerate(prints):
+        known = first.setdefault(look.shape.tobytes() + look.small.tobytes(), place)
         if known != place:
             pairs.append((known, place))
     places = list(first.values())
