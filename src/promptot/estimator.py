@@ -166,7 +166,7 @@ class PromptClassifier(ClassifierMixin, BaseEstimator):
                 task, classes = labelled_task(X, None, None)
                 examples = task.test or task.examples
                 y = classes[[example.label for example in examples]]
-                X = [example.load() for example in examples]
+                X = [e.path if e.held is None else e.load() for e in examples]
         return float(super().score(X, y, sample_weight))
 
     @property

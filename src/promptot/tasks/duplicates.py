@@ -52,8 +52,8 @@ def find_pairs(prints: Sequence[Print]) -> list[tuple[int, int]]:
     """
     first: dict[bytes, int] = {}
     pairs: list[tuple[int, int]] = []
-    for place, seen in enumerate(prints):
-        known = first.setdefault(seen.shape.tobytes() + seen.small.tobytes(), place)
+    for place, look in enumerate(prints):
+        known = first.setdefault(look.shape.tobytes() + look.small.tobytes(), place)
         if known != place:
             pairs.append((known, place))
     places = list(first.values())
