@@ -148,15 +148,9 @@ def _classes(task: ImageTask, bad: set[str], scores: Scores | None) -> tuple[Cla
         ClassSummary(
             name,
             tuple(task.synonyms.get(name, ())),
-<<<<<<< HEAD
-            counts["train"][label],
-            counts["validation"][label],
-            counts["test"][label],
-=======
             train=counts["train"][label],
             validation=counts["validation"][label],
             test=counts["test"][label],
->>>>>>> data
         )
         for label, name in enumerate(task.class_names)
     ]
