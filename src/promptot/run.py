@@ -223,10 +223,8 @@ def adapt(
         return PromptedModel(backbone, None, names, templates, head=head)
     if not recipe.trains:
         return PromptedModel(backbone, None, names, templates)
-    generator = torch.Generator().manual_seed(seed)
-    prompts = build_prompts(recipe.prompts, backbone, len(names), generator).to(backbone.device)
-    vocabulary = _anchor_words(recipe, names, held_out)
-    model = PromptedModel(backbone, prompts, names, templates, vocabulary)
+    model = _untrained(backbone, names, recipe, templates, seed, held_out)
+    vocabulary = model.vocabulary
     loader = loader or training_loader(backbone, task, recipe, seed, workers)
     epochs = recipe.evaluate_epoch or recipe.optim.epochs
     per_step = recipe.vocabulary.per_step
@@ -244,6 +242,48 @@ def adapt(
         callbacks=callbacks or Callbacks(),
     )
     return model
+
+
+def _untrained(
+    backbone: Backbone,
+    names: tuple[str, ...],
+    recipe: Recipe,
+    templates: str | tuple[str, ...],
+    seed: int,
+    held_out: Sequence[str],
+) -> PromptedModel:
+    generator = torch.Generator().manual_seed(seed)
+    prompts = build_prompts(recipe.prompts, backbone, len(names), generator).to(backbone.device)
+    vocabulary = _anchor_words(recipe, names, held_out)
+    return PromptedModel(backbone, prompts, names, templates, vocabulary)
+
+
+def trial_model(backbone: Backbone, names: tuple[str, ...], recipe: Recipe) -> PromptedModel:
+    """A model as a recipe that trains starts it, to find out what a step costs."""
+    templates = teacher_templates(recipe.data.templates, recipe.data.template)
+    return _untrained(backbone, names, recipe, templates, 0, ())
+
+
+def trial_step(model: PromptedModel, recipe: Recipe) -> float:
+    """Seconds of one forward and backward pass over a batch of noise; nothing learns."""
+    count, side = recipe.optim.batch_size, model.backbone.preprocess.resolution
+    images = torch.rand(count, 3, side, side, device=model.backbone.device)
+    labels = torch.arange(count, device=images.device) % len(model.class_names)
+    objective = build_objective(recipe, steps=1)
+    words = len(model.vocabulary)
+    per_step = recipe.vocabulary.per_step or words
+    anchors = AnchorDraws(words, per_step, 0) if words else None
+    teacher = model.backbone.encode_image(images) if recipe.data.views is not None else None
+    marks = []
+    for step in (1, 2, 3):  # the first one warms up
+        read = None if anchors is None else anchors.positions(1, step)
+        student, frozen = model(images, teacher, read)
+        result = objective(student, frozen, labels, model.backbone.logit_scale)
+        result.total.backward()
+        result.total.item()  # waits for the device
+        marks.append(time.perf_counter())
+        model.zero_grad()
+    return (marks[-1] - marks[0]) / 2
 
 
 def build_objective(recipe: Recipe, steps: int) -> Objective:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from promptot.backbones.backbone import Backbone
 from promptot.files import atomic_write
+from promptot.protocols.frozen import FrozenFeatures
 from promptot.recipes import Recipe
 from promptot.run import EVALUATION_BATCH, evaluation_loader, training_loader
 from promptot.tasks.dataset import Example, ImageTask
@@ -48,7 +49,8 @@ class KeptImages:
 
     An image is known by its bytes, a file by the backbone and the images in it; a file that does
     not fit is left alone, a damaged one is replaced. Where patch tokens are no smaller than the
-    images (a ViT's own patch embedding, which is cheap), nothing is kept.
+    images (a ViT's own patch embedding, which is cheap), only the frozen model's features are kept,
+    for the methods whose image tower has no prompts.
 
     Args:
         folder: where the files go; it may be removed at any time.
@@ -64,14 +66,20 @@ class KeptImages:
         self._rows: dict[str, tuple[Tensor, Tensor]] | None = None  # hash -> tokens, teacher
         self._keeps = keeps_tokens(backbone)
         self._identity = identity(backbone)
+        self._frozen = FrozenFeatures(folder, backbone, self._identity, workers)
 
-    def batches(self, examples: Sequence[Example], count: Count | None = None) -> Iterable[Batch]:
+    def batches(
+        self, examples: Sequence[Example], count: Count | None = None, *, frozen: bool = False
+    ) -> Iterable[Batch]:
         """The readable ones among some test images, for `score`; `indices` are their places.
 
         Args:
             examples: the images.
             count: called with how many were computed, for a progress bar.
+            frozen: whether the frozen model's features are all that is needed of an image.
         """
+        if not self._keeps and frozen:
+            return self._frozen.batches(examples, count)
         if not self._keeps:
             return evaluation_loader(self.backbone, tuple(examples), self.workers)
         if self._rows is None:
