@@ -13,7 +13,11 @@ from PIL import Image
 from safetensors.torch import save_file
 
 HERE = Path(__file__).parent
-for helpers in ("backbones", "golden"):  # helper modules stand beside the tests that use them
+for helpers in (
+    "backbones",
+    "golden",
+    "public",
+):  # helper modules stand beside the tests that use them
     sys.path.insert(0, str(HERE / helpers))
 
 from promptot.backbones import Backbone, load_backbone  # noqa: E402

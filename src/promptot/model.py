@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from promptot.backbones.backbone import Backbone
@@ -271,14 +270,7 @@ class PromptedModel(nn.Module):
         per_image = repeat_for_images(text, len(image_features))
         return self.backbone.encode_text(per_image, (first, *tokens.text[1:]))
 
-    @torch.no_grad()
     def _encode_templates(self, names: Sequence[str]) -> Tensor:
         """The frozen features of names in every template, averaged, [C, D]."""
         templates = (self.template,) if isinstance(self.template, str) else self.template
-        features = [
-            self.backbone.encode_text(self.backbone.tokenize(names, template))
-            for template in templates
-        ]
-        if len(features) == 1:
-            return features[0]
-        return F.normalize(torch.stack(features).mean(dim=0), dim=-1)
+        return self.backbone.frozen_text(names, templates)

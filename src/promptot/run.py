@@ -36,9 +36,16 @@ from promptot.tasks.vocabulary import load_vocabulary
 from promptot.training.anchors import AnchorDraws
 from promptot.training.averaging import build_averaging
 from promptot.training.checkpoint import read_checkpoint
+from promptot.training.estimate import GIB, available_bytes
 from promptot.training.loop import Callbacks, Loader, train
 from promptot.training.records import Log
-from promptot.training.views import CachedViews, keep_view
+from promptot.training.views import (
+    CachedViews,
+    FixedViews,
+    keep_features,
+    keep_view,
+    kept_bytes,
+)
 
 Classes = Literal["base", "novel", "all"]
 
@@ -225,7 +232,9 @@ def adapt(
         return PromptedModel(backbone, None, names, templates)
     model = _untrained(backbone, names, recipe, templates, seed, held_out)
     vocabulary = model.vocabulary
-    loader = loader or training_loader(backbone, task, recipe, seed, workers)
+    if loader is None:
+        _tell_of_views(backbone, len(task.train), recipe, callbacks)
+        loader = training_loader(backbone, task, recipe, seed, workers)
     epochs = recipe.evaluate_epoch or recipe.optim.epochs
     per_step = recipe.vocabulary.per_step
     train(
@@ -242,6 +251,24 @@ def adapt(
         callbacks=callbacks or Callbacks(),
     )
     return model
+
+
+def _tell_of_views(
+    backbone: Backbone, images: int, recipe: Recipe, callbacks: Callbacks | None
+) -> None:
+    """Say what fixed views will take; refuse what does not fit into memory."""
+    if recipe.data.views is None:
+        return
+    needed = views_bytes(backbone, images, recipe)
+    free = available_bytes(torch.device("cpu"))
+    if needed > free:
+        raise PromptotError(
+            f"{views_used(recipe)} views of {images} images need {needed / GIB:.1f} GiB of memory; "
+            f"{free / GIB:.1f} GiB are there.",
+            fix="Lower data.views, or keep features alone: data.teacher=cached-views.",
+        )
+    if callbacks is not None and callbacks.on_views is not None:
+        callbacks.on_views(views_used(recipe), images, needed)
 
 
 def _untrained(
@@ -307,24 +334,81 @@ def training_loader(
     progress: Callable[[int], None] | None = None,
 ) -> Loader:
     """Batches of augmented images, or of the patch tokens of kept views if the recipe says so."""
-    optim, data = recipe.optim, recipe.data
-    transform = backbone.preprocess.train(scale=(data.smallest_crop, 1.0))
+    data, optim = recipe.data, recipe.optim
     if data.views is None:
-        return ImageLoader(
-            task.train,
-            transform,
-            batch_size=optim.batch_size,
-            seed=seed,
-            shuffle=True,
-            drop_last=optim.drop_last,
-            workers=workers,
-            device=backbone.device,
-        )
-    loader = ImageLoader(
-        task.train, transform, batch_size=EVALUATION_BATCH, seed=seed, workers=workers
-    )
+        return _augmenting_loader(backbone, task, recipe, seed, workers)
+    if data.teacher == "cached-views":
+        features = view_features(backbone, task, recipe, seed, workers, progress)
+        return fixed_views(backbone, task, recipe, seed, features, workers)
+    loader = _view_loader(backbone, task, recipe, seed, workers)
     views = [keep_view(backbone, loader.batches(view), progress) for view in range(data.views)]
     return CachedViews(views, optim.batch_size, optim.drop_last, seed)
+
+
+def view_features(
+    backbone: Backbone,
+    task: ImageTask,
+    recipe: Recipe,
+    seed: int,
+    workers: int = 0,
+    progress: Callable[[int], None] | None = None,
+) -> Tensor:
+    """The frozen model's features of the fixed views that a recipe uses, [K, N, D]."""
+    loader = _view_loader(backbone, task, recipe, seed, workers)
+    images = len(task.train)
+    return torch.stack(
+        [
+            keep_features(backbone, loader.batches(view), images, progress)
+            for view in range(1, views_used(recipe) + 1)
+        ]
+    )
+
+
+def fixed_views(
+    backbone: Backbone, task: ImageTask, recipe: Recipe, seed: int, features: Tensor, workers: int
+) -> FixedViews:
+    """The batches of a recipe whose teacher is cached, from what `view_features` gave."""
+    return FixedViews(_augmenting_loader(backbone, task, recipe, seed, workers), features)
+
+
+def views_used(recipe: Recipe) -> int:
+    """K, how many fixed views per image are ever looked at; 0 where none are fixed."""
+    views = recipe.data.views or 0
+    if recipe.data.teacher == "cached-views":
+        return min(views, recipe.evaluate_epoch or recipe.optim.epochs)
+    return views
+
+
+def views_bytes(backbone: Backbone, images: int, recipe: Recipe) -> int:
+    """Bytes of what is kept of the fixed views of some images."""
+    tokens = recipe.data.teacher != "cached-views"
+    return kept_bytes(backbone, images, views_used(recipe), tokens=tokens)
+
+
+def _augmenting_loader(
+    backbone: Backbone, task: ImageTask, recipe: Recipe, seed: int, workers: int
+) -> ImageLoader:
+    optim = recipe.optim
+    return ImageLoader(
+        task.train,
+        backbone.preprocess.train(scale=(recipe.data.smallest_crop, 1.0)),
+        batch_size=optim.batch_size,
+        seed=seed,
+        shuffle=True,
+        drop_last=optim.drop_last,
+        workers=workers,
+        device=backbone.device,
+    )
+
+
+def _view_loader(
+    backbone: Backbone, task: ImageTask, recipe: Recipe, seed: int, workers: int
+) -> ImageLoader:
+    """All images in order, to make views of."""
+    transform = backbone.preprocess.train(scale=(recipe.data.smallest_crop, 1.0))
+    return ImageLoader(
+        task.train, transform, batch_size=EVALUATION_BATCH, seed=seed, workers=workers
+    )
 
 
 def evaluation_loader(

@@ -11,7 +11,7 @@ from promptot.backbones import Backbone, load_backbone
 from promptot.devices import pick_device
 from promptot.errors import PromptotError
 from promptot.protocols.cells import Cell, make_cells
-from promptot.protocols.forecast import make_forecast
+from promptot.protocols.forecast import Forecast, make_forecast
 from promptot.protocols.planning import METHODS, Request, make_plan
 from promptot.protocols.runner import Observer, Places, is_result, run_missing
 from promptot.protocols.summary import Summary, summarise
@@ -187,6 +187,35 @@ def run_benchmark(
         if cell.key in records and not is_result(records[cell.key])
     ]
     return Benchmark(summary, problems, files, len(cells))
+
+
+def forecast_benchmark(
+    protocol: str,
+    out: str | Path,
+    *,
+    backbone: str | Backbone = "bundled:tiny",
+    device: str = "auto",
+    precision: str = "fp32",
+    cache: str | Path | None = None,
+    jobs: int = 1,
+    **asked: Any,
+) -> Forecast:
+    """What the cells that `run_benchmark` would run will cost; a few trial steps, nothing learns.
+
+    Args:
+        protocol, out, backbone, device, precision, cache, jobs: as in `run_benchmark`.
+        asked: the fields of `Request`.
+
+    Raises:
+        PromptotError: as `run_benchmark` raises it.
+    """
+    request = Request(protocol, Path(out), **asked)
+    plan = make_plan(request)
+    places = default_places(request.out, cache)
+    if not isinstance(backbone, Backbone):
+        backbone = load_backbone(backbone, pick_device(device), precision)
+    cells = make_cells(protocol, plan.trials, plan.methods, plan.seeds, request.split, backbone)
+    return make_forecast(_missing(cells, places), backbone, jobs)
 
 
 def _missing(cells: Sequence[Cell], places: Places) -> list[Cell]:

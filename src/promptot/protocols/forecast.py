@@ -14,7 +14,7 @@ from promptot.errors import PromptotError
 from promptot.protocols.cells import Cell
 from promptot.protocols.methods import Method
 from promptot.protocols.trials import Trial
-from promptot.run import trial_model, trial_step
+from promptot.run import trial_model, trial_step, views_bytes, views_used
 from promptot.tasks.images import UnreadableImage, load_image
 from promptot.training.estimate import memory_estimate
 
@@ -42,7 +42,7 @@ class Forecast:
         methods: in the order of the cells.
         feature_seconds: of the frozen features of the test images, computed once for all methods.
         memory_bytes: peak of one process in the largest cell.
-        disk_bytes: of what is kept of test images.
+        disk_bytes: of what is kept of test images and of fixed views.
         jobs: processes that share the work.
     """
 
@@ -86,18 +86,31 @@ def make_forecast(cells: Sequence[Cell], backbone: Backbone, jobs: int = 1) -> F
     shown = {example.path for t in trials for part in t.parts.values() for example in part.test}
     labels = list(dict.fromkeys(cell.method.label for cell in cells))
     methods, memory = [], 0
+    views: dict[tuple[int, int, int], int] = {}  # of one trial and seed: kept once for all methods
     for label in labels:
         own = [cell for cell in cells if cell.method.label == label]
         part, peak = _forecast_method(label, own, backbone, rates)
         methods.append(part)
-        memory = max(memory, peak)
+        kept = {
+            (id(c.trial), c.seed, views_used(c.method.recipe)): _views(c, backbone) for c in own
+        }
+        views |= kept
+        memory = max(memory, peak + max(kept.values()))
     return Forecast(
         methods,
         len(shown) * (rates.read + rates.encode),
         memory,
-        len(shown) * backbone.embed_dim * FEATURE_BYTES,
+        len(shown) * backbone.embed_dim * FEATURE_BYTES + sum(views.values()),
         jobs,
     )
+
+
+def _views(cell: Cell, backbone: Backbone) -> int:
+    """Bytes of what is kept of the fixed views that a cell trains on."""
+    recipe = cell.method.recipe
+    if not recipe.trains or recipe.data.views is None:
+        return 0
+    return views_bytes(backbone, _train_images(cell.trial), recipe)
 
 
 def _forecast_method(
@@ -124,6 +137,7 @@ def _forecast_method(
         own = epochs * max(1, images // optim.batch_size)
         steps += own
         training += own * _between(timed, _classes(cell.trial)) + epochs * images * rates.read
+        training += views_used(recipe) * images * (rates.read + rates.encode)
         if recipe.prompts.used_fields() & {"vision_tokens"} and recipe.prompts.vision_tokens:
             tested = sum(len(part.test) for part in cell.trial.parts.values())
             testing += tested * (rates.read + rates.encode)

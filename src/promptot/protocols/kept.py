@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -16,7 +17,14 @@ from promptot.backbones.backbone import Backbone
 from promptot.files import atomic_write
 from promptot.protocols.frozen import FrozenFeatures
 from promptot.recipes import Recipe
-from promptot.run import EVALUATION_BATCH, evaluation_loader, training_loader
+from promptot.run import (
+    EVALUATION_BATCH,
+    evaluation_loader,
+    fixed_views,
+    training_loader,
+    view_features,
+    views_used,
+)
 from promptot.tasks.dataset import Example, ImageTask
 from promptot.tasks.images import UnreadableImage, image_hash
 from promptot.tasks.loader import Batch
@@ -179,6 +187,7 @@ class KeptViews:
         self.seed = seed
         self.workers = workers
         self._views: dict[tuple[float, int], list[Batch]] = {}
+        self._features: dict[tuple[float, int], Tensor] = {}
 
     def loader(self, recipe: Recipe, count: Count | None = None) -> Loader | None:
         """The batches that a recipe trains on; None where it keeps no views, or does not train.
@@ -190,6 +199,12 @@ class KeptViews:
         data, optim = recipe.data, recipe.optim
         if data.views is None or not recipe.trains:
             return None
+        if data.teacher == "cached-views":
+            fixed = data.smallest_crop, views_used(recipe)
+            if fixed not in self._features:
+                self._features[fixed] = self._load_features(recipe, count)
+            features = self._features[fixed]
+            return fixed_views(self.backbone, self.task, recipe, self.seed, features, self.workers)
         key = data.smallest_crop, data.views
         if key not in self._views:
             self._views[key] = self._load(recipe, count)
@@ -197,10 +212,7 @@ class KeptViews:
 
     def _load(self, recipe: Recipe, count: Count | None) -> list[Batch]:
         """The views from the file, or computed and written to it."""
-        decides = [identity(self.backbone), self.seed, recipe.data.smallest_crop, recipe.data.views]
-        decides += [(image_hash(example.path), example.label) for example in self.task.train]
-        digest = hashlib.sha256(json.dumps(decides).encode()).hexdigest()[:16]
-        path = self.folder / f"views-{digest}.safetensors"
+        path = self._path("views", recipe.data.smallest_crop, recipe.data.views)
         try:
             stored = load_file(path)
             columns = [stored[name] for name in _COLUMNS]
@@ -217,3 +229,21 @@ class KeptViews:
             with atomic_write(path) as temporary:
                 save_file(dict(zip(_COLUMNS, columns, strict=True)), temporary)
         return made.views
+
+    def _load_features(self, recipe: Recipe, count: Count | None) -> Tensor:
+        """The teacher's features of the views from the file, or computed and written to it."""
+        path = self._path("teacher", recipe.data.smallest_crop, views_used(recipe))
+        try:
+            return load_file(path)["features"]
+        except (SafetensorError, OSError, ValueError, KeyError):
+            pass  # not there, or damaged
+        made = view_features(self.backbone, self.task, recipe, self.seed, self.workers, count)
+        with atomic_write(path) as temporary:
+            save_file({"features": made}, temporary)
+        return made
+
+    def _path(self, kind: str, crop: float, views: int | None) -> Path:
+        decides: list[Any] = [identity(self.backbone), self.seed, crop, views]
+        decides += [(image_hash(example.path), example.label) for example in self.task.train]
+        digest = hashlib.sha256(json.dumps(decides).encode()).hexdigest()[:16]
+        return self.folder / f"{kind}-{digest}.safetensors"

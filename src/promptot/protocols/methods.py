@@ -31,6 +31,8 @@ class Method:
     def values(self) -> dict[str, Any]:
         """All that decides what the method does: the recipe without its name and its reasons."""
         values = self.recipe.model_dump(mode="json", exclude={"name", "summary", "paper"})
+        if self.recipe.data.teacher == "online":  # younger than the others: older cells lack it
+            del values["data"]["teacher"]
         return values | ({"own_template": True} if self.own_template else {})
 
     def template(self, task: ImageTask) -> str:

@@ -131,9 +131,7 @@ def _published(request: Request) -> dict[str, dict[str, float]]:
     if published is None:
         return {}
     return {
-        label: {
-            metric: figure / 100 for metric, figure in zip(published.metrics, row, strict=True)
-        }
+        label: {metric: figure / 100 for metric, figure in zip(published.metrics, row, strict=True)}
         for label, row in published.methods.items()
     }
 

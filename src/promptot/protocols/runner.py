@@ -17,12 +17,12 @@ from promptot.backbones.backbone import Backbone
 from promptot.errors import PromptotError
 from promptot.model import PromptedModel
 from promptot.protocols.cells import Cell
+from promptot.protocols.claims import Claims
 from promptot.protocols.forecast import Forecast
 from promptot.protocols.kept import KeptImages, KeptViews
-from promptot.protocols.claims import Claims
 from promptot.protocols.results import NewLines, ResultFile
 from promptot.protocols.trained import KeptAdapters, Trained
-from promptot.run import adapt, select_classes, versions
+from promptot.run import adapt, select_classes, versions, views_used
 from promptot.tasks.dataset import ImageTask
 from promptot.tasks.loader import Batch
 from promptot.tasks.shot_lists import shot_list, shot_list_name, write_shot_list
@@ -221,7 +221,7 @@ def _train(
     progress: Progress,
 ) -> Trained:
     recipe = cell.method.recipe
-    views_wanted = len(train.train) * (recipe.data.views or 0)
+    views_wanted = len(train.train) * views_used(recipe)
     loader = views.loader(recipe, _counter(progress, "augmenting", views_wanted))
     log = Log()
     began = time.perf_counter()

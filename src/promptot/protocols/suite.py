@@ -119,6 +119,23 @@ def list_suites() -> list[str]:
     )
 
 
+def named_sets(name: str, wanted: Sequence[str] = ()) -> list[PublicSet]:
+    """The data sets of a suite, or of them those that are wanted; or one data set by its name.
+
+    Raises:
+        PromptotError: the name is neither, or a wanted one is not of the suite.
+    """
+    if name in list_suites():
+        return load_suite(name).sets(wanted=wanted)
+    try:
+        return [find_set(name)]
+    except PromptotError:
+        known = [*list_suites(), *public_sets()]
+        raise PromptotError(
+            f"'{name}' is neither a suite nor a public data set.", fix=nearest(name, known)
+        ) from None
+
+
 def suite_sources(
     suite: Suite, protocol: str, root: str | Path, wanted: Sequence[str], unverified: bool
 ) -> tuple[list[Source], list[str], list[str]]:

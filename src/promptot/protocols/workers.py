@@ -89,9 +89,7 @@ def run_in_processes(
         )
 
 
-def _work(
-    request: Request, machine: Machine, places: Places, start: float, threads: int
-) -> None:
+def _work(request: Request, machine: Machine, places: Places, start: float, threads: int) -> None:
     """One process: plan, load, run what nobody else runs."""
     torch.set_num_threads(threads)
     try:

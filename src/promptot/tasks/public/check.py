@@ -198,7 +198,9 @@ def _names_in(folder: str) -> set[str]:
 
 
 def _has_names(facts: PublicSet, root: Path) -> bool:
-    return any((root / folder / "classnames.txt").is_file() for folder in (facts.folder, "imagenet"))
+    return any(
+        (root / folder / "classnames.txt").is_file() for folder in (facts.folder, "imagenet")
+    )
 
 
 def missing_text(checks: Sequence[SetCheck]) -> str:

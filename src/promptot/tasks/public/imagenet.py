@@ -59,7 +59,9 @@ def _read_file(path: Path) -> dict[str, str]:
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise PromptotError(f"Can't read '{path}': {error}.", fix="Remove it or repair it.") from None
+        raise PromptotError(
+            f"Can't read '{path}': {error}.", fix="Remove it or repair it."
+        ) from None
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
