@@ -41,6 +41,27 @@ def backbone(clip_file: Path) -> Backbone:
     return load_backbone(f"openai:{clip_file}")
 
 
+@pytest.fixture(scope="session")
+def smallest_clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random CLIP of one block a tower and 16 px, for benchmarks of many cells."""
+    from weights import openai_state_dict
+
+    state = openai_state_dict(
+        7, vision_width=64, vision_layers=1, resolution=16, text_layers=1, embed=16
+    )
+    path = tmp_path_factory.mktemp("clip") / "smallest.safetensors"
+    save_file({key: torch.tensor(value) for key, value in state.items()}, path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def public_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The fifteen public data sets, made small, with split files; not to be changed."""
+    from made_data import make_public_data
+
+    return make_public_data(tmp_path_factory.mktemp("public"))
+
+
 @pytest.fixture
 def make_photos(tmp_path: Path) -> Callable[..., Path]:
     """Write class folders of noisy one-colour images; gives their folder."""

@@ -1,4 +1,4 @@
-"""`promptot data check` and `promptot data shots`: the public data sets and what is drawn from them."""
+"""`promptot data check` and `data shots`: the public data sets and what is drawn from them."""
 
 from __future__ import annotations
 

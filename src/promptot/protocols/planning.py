@@ -151,7 +151,7 @@ def _with_lists(trial: Trial, request: Request, notes: list[str]) -> Trial:
     drawn = [str(seed) for seed in request.seeds if seed not in lists]
     if drawn:
         notes.append(
-            f"{trial.task}, K = {trial.shots}: no shot list for seed {', '.join(drawn)}; drawn here."
+            f"{trial.task}, K = {trial.shots}: no list for seed {', '.join(drawn)}; drawn here."
         )
     return replace(trial, lists=lists)
 
