@@ -46,9 +46,7 @@ def smallest_clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A random CLIP of one block a tower and 16 px, for benchmarks of many cells."""
     from weights import openai_state_dict
 
-    state = openai_state_dict(
-        7, vision_width=64, vision_layers=1, resolution=16, text_layers=1, embed=16
-    )
+    state = openai_state_dict(7, vision_layers=1, resolution=16, text_layers=1, embed=16)
     path = tmp_path_factory.mktemp("clip") / "smallest.safetensors"
     save_file({key: torch.tensor(value) for key, value in state.items()}, path)
     return path

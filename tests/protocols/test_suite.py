@@ -6,8 +6,6 @@ import json
 import os
 import re
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -323,23 +321,19 @@ def test_a_forecast_counts_what_is_missing(
     assert len(lines(tmp_path / "out")) == 6
 
 
-def test_a_claim_is_one_process_s(tmp_path: Path) -> None:
-    claims = Claims(tmp_path / "claims")
-    code = (
-        "import sys; from pathlib import Path; from promptot.protocols.claims import Claims\n"
-        "with Claims(Path(sys.argv[1])).claim('a' * 64) as mine: print(mine)"
-    )
-
-    def other() -> str:
-        arguments = [sys.executable, "-c", code, str(tmp_path / "claims")]
-        return subprocess.run(arguments, capture_output=True, text=True, check=True).stdout
-
-    with claims.claim("a" * 64) as mine, claims.claim("b" * 64) as also:
-        assert mine
-        assert also
-        assert other() == "False\n"
-    assert other() == "True\n"
+def test_a_claim_is_one_holder_s(tmp_path: Path) -> None:
+    one, other = Claims(tmp_path / "claims"), Claims(tmp_path / "claims")
+    with one.claim("a" * 64) as mine, other.claim("a" * 64) as theirs, other.claim("b" * 64) as b:
+        assert (mine, theirs, b) == (True, False, True)
+    with other.claim("a" * 64) as theirs:
+        assert theirs
     assert list((tmp_path / "claims").iterdir()) == []
+    (tmp_path / "file").write_text("")
+    with (
+        pytest.raises(PromptotError, match="Choose another --out"),
+        Claims(tmp_path / "file" / "claims").claim("a"),
+    ):
+        pass
 
 
 def test_cells_run_in_any_order_and_only_once(
@@ -386,6 +380,7 @@ def test_jobs_share_the_cells(bench: Bench, smallest_clip: Path, tmp_path: Path)
     assert len(told) == 8
 
 
+@pytest.mark.slow
 def test_a_process_that_dies_is_told_of(
     bench: Bench, smallest_clip: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
