@@ -156,7 +156,7 @@ def step(options: argparse.Namespace) -> list[dict[str, Any]]:
                 result = objective(student, frozen, labels, backbone.logit_scale)  # noqa: B023
                 result.total.backward()
                 model.zero_grad()  # noqa: B023
-                return float(result.total)
+                return float(result.total.detach())
 
             same = abs(run(None) - run(teacher))
             timed = interleave(
