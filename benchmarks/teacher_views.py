@@ -35,16 +35,10 @@ from _common import (
     table,
 )
 from promptot.backbones import Backbone, load_backbone
+from promptot.batches import EVALUATION_BATCH, evaluation_loader, views_bytes
 from promptot.evaluation.scoring import score
 from promptot.recipes import load_recipe
-from promptot.run import (
-    EVALUATION_BATCH,
-    adapt,
-    build_objective,
-    evaluation_loader,
-    trial_model,
-    views_bytes,
-)
+from promptot.run import adapt, build_objective, trial_model
 from promptot.tasks import ImageTask, load_bundled
 from promptot.tasks.loader import Batch, ImageLoader
 from promptot.training.records import Log

@@ -7,7 +7,7 @@ import dataclasses
 import hashlib
 import platform
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -18,6 +18,16 @@ from torch import Tensor
 
 from promptot.adapter import CARD, TENSORS, save_adapter
 from promptot.backbones.backbone import Backbone
+from promptot.batches import (
+    EVALUATION_BATCH as EVALUATION_BATCH,
+)
+from promptot.batches import (
+    evaluation_loader as evaluation_loader,
+)
+from promptot.batches import (
+    training_loader as training_loader,
+)
+from promptot.batches import views_bytes, views_used
 from promptot.errors import PromptotError
 from promptot.evaluation.scoring import NothingToScore, Scores, score
 from promptot.files import write_json
@@ -30,7 +40,6 @@ from promptot.recipes.schema import Recipe
 from promptot.recipes.templates import teacher_templates
 from promptot.tasks.dataset import Example, ImageTask, Skipped
 from promptot.tasks.images import image_hash
-from promptot.tasks.loader import ImageLoader
 from promptot.tasks.readable import choose_shots
 from promptot.tasks.vocabulary import load_vocabulary
 from promptot.training.anchors import AnchorDraws
@@ -39,13 +48,6 @@ from promptot.training.checkpoint import read_checkpoint
 from promptot.training.estimate import GIB, available_bytes
 from promptot.training.loop import Callbacks, Loader, train
 from promptot.training.records import Log
-from promptot.training.views import (
-    CachedViews,
-    FixedViews,
-    keep_features,
-    keep_view,
-    kept_bytes,
-)
 
 Classes = Literal["base", "novel", "all"]
 
@@ -53,7 +55,6 @@ ADAPTER = "adapter"
 CHECKPOINT = "checkpoint.safetensors"
 MANIFEST = "manifest.json"
 CONTENTS = (ADAPTER, CHECKPOINT, MANIFEST, "steps.csv", "epochs.csv", "report.html")
-EVALUATION_BATCH = 32
 PLAN_FIGURES = (
     "off_diagonal_mass",
     "plan_entropy",
@@ -294,7 +295,8 @@ def trial_model(backbone: Backbone, names: tuple[str, ...], recipe: Recipe) -> P
 def trial_step(model: PromptedModel, recipe: Recipe) -> float:
     """Seconds of one forward and backward pass over a batch of noise; nothing learns."""
     count, side = recipe.optim.batch_size, model.backbone.preprocess.resolution
-    images = torch.rand(count, 3, side, side, device=model.backbone.device)
+    noise = torch.rand(count, 3, side, side, generator=torch.Generator().manual_seed(0))
+    images = noise.to(model.backbone.device)
     labels = torch.arange(count, device=images.device) % len(model.class_names)
     objective = build_objective(recipe, steps=1)
     words = len(model.vocabulary)
@@ -322,106 +324,6 @@ def build_objective(recipe: Recipe, steps: int) -> Objective:
         vocabulary=build_vocabulary(words.comparison, **words.options()),
         vocabulary_strength=words.strength,
         control=build_control(kept.control, steps=steps, budget=kept.budget),
-    )
-
-
-def training_loader(
-    backbone: Backbone,
-    task: ImageTask,
-    recipe: Recipe,
-    seed: int,
-    workers: int = 0,
-    progress: Callable[[int], None] | None = None,
-) -> Loader:
-    """Batches of augmented images, or of the patch tokens of kept views if the recipe says so."""
-    data, optim = recipe.data, recipe.optim
-    if data.views is None:
-        return _augmenting_loader(backbone, task, recipe, seed, workers)
-    if data.teacher == "cached-views":
-        features = view_features(backbone, task, recipe, seed, workers, progress)
-        return fixed_views(backbone, task, recipe, seed, features, workers)
-    loader = _view_loader(backbone, task, recipe, seed, workers)
-    views = [keep_view(backbone, loader.batches(view), progress) for view in range(data.views)]
-    return CachedViews(views, optim.batch_size, optim.drop_last, seed)
-
-
-def view_features(
-    backbone: Backbone,
-    task: ImageTask,
-    recipe: Recipe,
-    seed: int,
-    workers: int = 0,
-    progress: Callable[[int], None] | None = None,
-) -> Tensor:
-    """The frozen model's features of the fixed views that a recipe uses, [K, N, D]."""
-    loader = _view_loader(backbone, task, recipe, seed, workers)
-    images = len(task.train)
-    return torch.stack(
-        [
-            keep_features(backbone, loader.batches(view), images, progress)
-            for view in range(1, views_used(recipe) + 1)
-        ]
-    )
-
-
-def fixed_views(
-    backbone: Backbone, task: ImageTask, recipe: Recipe, seed: int, features: Tensor, workers: int
-) -> FixedViews:
-    """The batches of a recipe whose teacher is cached, from what `view_features` gave."""
-    return FixedViews(_augmenting_loader(backbone, task, recipe, seed, workers), features)
-
-
-def views_used(recipe: Recipe) -> int:
-    """K, how many fixed views per image are ever looked at; 0 where none are fixed."""
-    views = recipe.data.views or 0
-    if recipe.data.teacher == "cached-views":
-        return min(views, recipe.evaluate_epoch or recipe.optim.epochs)
-    return views
-
-
-def views_bytes(backbone: Backbone, images: int, recipe: Recipe) -> int:
-    """Bytes of what is kept of the fixed views of some images."""
-    tokens = recipe.data.teacher != "cached-views"
-    return kept_bytes(backbone, images, views_used(recipe), tokens=tokens)
-
-
-def _augmenting_loader(
-    backbone: Backbone, task: ImageTask, recipe: Recipe, seed: int, workers: int
-) -> ImageLoader:
-    optim = recipe.optim
-    return ImageLoader(
-        task.train,
-        backbone.preprocess.train(scale=(recipe.data.smallest_crop, 1.0)),
-        batch_size=optim.batch_size,
-        seed=seed,
-        shuffle=True,
-        drop_last=optim.drop_last,
-        workers=workers,
-        device=backbone.device,
-    )
-
-
-def _view_loader(
-    backbone: Backbone, task: ImageTask, recipe: Recipe, seed: int, workers: int
-) -> ImageLoader:
-    """All images in order, to make views of."""
-    transform = backbone.preprocess.train(scale=(recipe.data.smallest_crop, 1.0))
-    return ImageLoader(
-        task.train, transform, batch_size=EVALUATION_BATCH, seed=seed, workers=workers
-    )
-
-
-def evaluation_loader(
-    backbone: Backbone, examples: tuple[Example, ...], workers: int = 0
-) -> ImageLoader:
-    """Images as the backbone wants them for testing, in order."""
-    return ImageLoader(
-        examples,
-        backbone.preprocess.test(),
-        batch_size=EVALUATION_BATCH,
-        workers=workers,
-        device=backbone.device,
-        cache_bytes=0,
     )
 
 

@@ -10,11 +10,12 @@ import torch
 
 from promptot import run
 from promptot.backbones import Backbone
+from promptot.batches import training_loader, views_bytes, views_used
 from promptot.errors import PromptotError
 from promptot.model import PromptedModel
 from promptot.protocols.kept import KeptViews
 from promptot.recipes import Recipe, describe, load_recipe
-from promptot.run import adapt, training_loader, views_bytes, views_used
+from promptot.run import adapt
 from promptot.tasks import ImageTask, load_folder
 from promptot.training.loop import Callbacks
 from promptot.training.records import Log

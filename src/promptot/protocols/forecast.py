@@ -10,11 +10,12 @@ from dataclasses import dataclass
 import torch
 
 from promptot.backbones.backbone import Backbone
+from promptot.batches import views_bytes, views_used
 from promptot.errors import PromptotError
 from promptot.protocols.cells import Cell
 from promptot.protocols.methods import Method
 from promptot.protocols.trials import Trial
-from promptot.run import trial_model, trial_step, views_bytes, views_used
+from promptot.run import trial_model, trial_step
 from promptot.tasks.images import UnreadableImage, load_image
 from promptot.training.estimate import memory_estimate
 
@@ -190,7 +191,8 @@ def _rates(trials: Sequence[Trial], backbone: Backbone) -> _Rates:
             continue
         read.append(time.perf_counter() - began)
     side = backbone.preprocess.resolution
-    images = torch.rand(IMAGES, 3, side, side, device=backbone.device)
+    noise = torch.rand(IMAGES, 3, side, side, generator=torch.Generator().manual_seed(0))
+    images = noise.to(backbone.device)
     with torch.no_grad():
         backbone.encode_image(images).sum().item()  # warms up
         began = time.perf_counter()

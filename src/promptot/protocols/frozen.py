@@ -14,8 +14,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from promptot.backbones.backbone import Backbone
+from promptot.batches import evaluation_loader
 from promptot.files import atomic_write
-from promptot.run import evaluation_loader
 from promptot.tasks.dataset import Example
 from promptot.tasks.loader import Batch
 

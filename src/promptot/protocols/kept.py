@@ -14,10 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from promptot.backbones.backbone import Backbone
-from promptot.files import atomic_write
-from promptot.protocols.frozen import FrozenFeatures
-from promptot.recipes import Recipe
-from promptot.run import (
+from promptot.batches import (
     EVALUATION_BATCH,
     evaluation_loader,
     fixed_views,
@@ -25,6 +22,9 @@ from promptot.run import (
     view_features,
     views_used,
 )
+from promptot.files import atomic_write
+from promptot.protocols.frozen import FrozenFeatures
+from promptot.recipes import Recipe
 from promptot.tasks.dataset import Example, ImageTask
 from promptot.tasks.images import UnreadableImage, image_hash
 from promptot.tasks.loader import Batch

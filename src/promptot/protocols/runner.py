@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from promptot.backbones.backbone import Backbone
+from promptot.batches import views_used
 from promptot.errors import PromptotError
 from promptot.model import PromptedModel
 from promptot.protocols.cells import Cell
@@ -22,10 +23,16 @@ from promptot.protocols.forecast import Forecast
 from promptot.protocols.kept import KeptImages, KeptViews
 from promptot.protocols.results import NewLines, ResultFile
 from promptot.protocols.trained import KeptAdapters, Trained
-from promptot.run import adapt, select_classes, versions, views_used
+from promptot.run import adapt, select_classes, versions
 from promptot.tasks.dataset import ImageTask
 from promptot.tasks.loader import Batch
-from promptot.tasks.shot_lists import shot_list, shot_list_name, write_shot_list
+from promptot.tasks.shot_lists import (
+    ShotList,
+    read_shot_list,
+    shot_list,
+    shot_list_name,
+    write_shot_list,
+)
 from promptot.training.loop import Callbacks
 from promptot.training.records import EpochRecord, Log
 
@@ -148,10 +155,18 @@ def _draw(cell: Cell, places: Places, backbone: Backbone, workers: int) -> _Draw
     if trial.place is not None:
         listed = shot_list(drawn, trial.place, trial.shots, seed)
         path = places.shots / shot_list_name(trial.task, trial.shots, seed)
-        if not path.exists():
+        if not _is_kept(listed, path):
             write_shot_list(listed, path)
         digest = listed.digest
     return _Drawn(train, KeptViews(places.cache, backbone, train, seed, workers), digest)
+
+
+def _is_kept(listed: ShotList, path: Path) -> bool:
+    """Whether a file holds this list already, and not that of an earlier run, or a damaged one."""
+    try:
+        return read_shot_list(path) == listed
+    except PromptotError:
+        return False
 
 
 def _by_trial_and_seed(cells: Iterable[Cell]) -> list[list[Cell]]:
