@@ -13,7 +13,11 @@ from PIL import Image
 from safetensors.torch import save_file
 
 HERE = Path(__file__).parent
-for helpers in ("backbones", "golden"):  # helper modules stand beside the tests that use them
+for helpers in (
+    "backbones",
+    "golden",
+    "public",
+):  # helper modules stand beside the tests that use them
     sys.path.insert(0, str(HERE / helpers))
 
 from promptot.backbones import Backbone, load_backbone  # noqa: E402
@@ -35,6 +39,25 @@ def clip_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def backbone(clip_file: Path) -> Backbone:
     return load_backbone(f"openai:{clip_file}")
+
+
+@pytest.fixture(scope="session")
+def smallest_clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random CLIP of one block a tower and 16 px, for benchmarks of many cells."""
+    from weights import openai_state_dict
+
+    state = openai_state_dict(7, vision_layers=1, resolution=16, text_layers=1, embed=16)
+    path = tmp_path_factory.mktemp("clip") / "smallest.safetensors"
+    save_file({key: torch.tensor(value) for key, value in state.items()}, path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def public_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The fifteen public data sets, made small, with split files; not to be changed."""
+    from made_data import make_public_data
+
+    return make_public_data(tmp_path_factory.mktemp("public"))
 
 
 @pytest.fixture

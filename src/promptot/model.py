@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from promptot.backbones.backbone import Backbone
+from promptot.backbones.backbone import CLASSES_TOGETHER, Backbone
 from promptot.backbones.packing import PackedText
 from promptot.backbones.per_image import repeat_for_images
 from promptot.errors import PromptotError
@@ -18,8 +18,6 @@ from promptot.probe import LinearHead
 from promptot.prompts.design import PromptDesign
 from promptot.prompts.tokens import PromptTokens
 
-CLASSES_TOGETHER = 1024
-"""Class names that are computed together, but in training."""
 PER_IMAGE_TOKENS = 2**15
 """Tokens of class names that are computed together when each image has its own text."""
 
@@ -327,21 +325,7 @@ class PromptedModel(nn.Module):
         per_image = repeat_for_images(text, len(image_features))
         return self.backbone.encode_text(per_image, (first, *tokens.text[1:]))
 
-    @torch.no_grad()
     def _encode_templates(self, names: Sequence[str]) -> Tensor:
         """The frozen features of names in every template, averaged, [C, D]."""
         templates = (self.template,) if isinstance(self.template, str) else self.template
-        features = [
-            torch.cat(
-                [
-                    self.backbone.encode_text(
-                        self.backbone.tokenize(names[start : start + CLASSES_TOGETHER], template)
-                    )
-                    for start in range(0, max(1, len(names)), CLASSES_TOGETHER)
-                ]
-            )
-            for template in templates
-        ]
-        if len(features) == 1:
-            return features[0]
-        return F.normalize(torch.stack(features).mean(dim=0), dim=-1)
+        return self.backbone.frozen_text(names, templates)

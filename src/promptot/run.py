@@ -7,7 +7,7 @@ import dataclasses
 import hashlib
 import platform
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -18,6 +18,16 @@ from torch import Tensor
 
 from promptot.adapter import save_adapter
 from promptot.backbones.backbone import Backbone
+from promptot.batches import (
+    EVALUATION_BATCH as EVALUATION_BATCH,
+)
+from promptot.batches import (
+    evaluation_loader as evaluation_loader,
+)
+from promptot.batches import (
+    training_loader as training_loader,
+)
+from promptot.batches import views_bytes, views_used
 from promptot.errors import PromptotError
 from promptot.evaluation.predictions import write_predictions
 from promptot.evaluation.retention import Retention, measure_retention
@@ -44,16 +54,16 @@ from promptot.run_folder import (
 )
 from promptot.tasks.bundled import load_bundled_sample
 from promptot.tasks.dataset import Example, ImageTask, Skipped
-from promptot.tasks.loader import ImageLoader, lost_workers_explained
+from promptot.tasks.loader import lost_workers_explained
 from promptot.tasks.names import check_class_names
 from promptot.tasks.readable import choose_shots
 from promptot.tasks.vocabulary import load_vocabulary
 from promptot.training.anchors import AnchorDraws
 from promptot.training.averaging import build_averaging
 from promptot.training.checkpoint import read_checkpoint
+from promptot.training.estimate import GIB, available_bytes
 from promptot.training.loop import Callbacks, Loader, train
 from promptot.training.records import Log
-from promptot.training.views import CachedViews, keep_view
 
 __all__ = [
     "ADAPTER",
@@ -76,7 +86,6 @@ __all__ = [
 
 Classes = Literal["base", "novel", "all"]
 
-EVALUATION_BATCH = 32
 OTHER_DRAWINGS = 160
 """Drawings that a run on a bundled model is tested on for what it still knows."""
 PLAN_FIGURES = (
@@ -308,11 +317,11 @@ def adapt(
         return PromptedModel(backbone, None, names, templates, head=head, synonyms=task.synonyms)
     if not recipe.trains:
         return PromptedModel(backbone, None, names, templates, synonyms=task.synonyms)
-    generator = torch.Generator().manual_seed(seed)
-    prompts = build_prompts(recipe.prompts, backbone, len(names), generator).to(backbone.device)
-    vocabulary = _anchor_words(recipe, names, held_out)
-    model = PromptedModel(backbone, prompts, names, templates, vocabulary, synonyms=task.synonyms)
-    loader = loader or training_loader(backbone, task, recipe, seed, workers)
+    model = _untrained(backbone, names, recipe, templates, seed, held_out, task.synonyms)
+    vocabulary = model.vocabulary
+    if loader is None:
+        _tell_of_views(backbone, len(task.train), recipe, callbacks)
+        loader = training_loader(backbone, task, recipe, seed, workers)
     epochs = recipe.evaluate_epoch or recipe.optim.epochs
     per_step = recipe.vocabulary.per_step
     train(
@@ -332,6 +341,68 @@ def adapt(
     return model
 
 
+def _tell_of_views(
+    backbone: Backbone, images: int, recipe: Recipe, callbacks: Callbacks | None
+) -> None:
+    """Say what fixed views will take; refuse what does not fit into memory."""
+    if recipe.data.views is None:
+        return
+    needed = views_bytes(backbone, images, recipe)
+    free = available_bytes(torch.device("cpu"))
+    if needed > free:
+        raise PromptotError(
+            f"{views_used(recipe)} views of {images} images need {needed / GIB:.1f} GiB of memory; "
+            f"{free / GIB:.1f} GiB are there.",
+            fix="Lower data.views, or keep features alone: data.teacher=cached-views.",
+        )
+    if callbacks is not None and callbacks.on_views is not None:
+        callbacks.on_views(views_used(recipe), images, needed)
+
+
+def _untrained(
+    backbone: Backbone,
+    names: tuple[str, ...],
+    recipe: Recipe,
+    templates: str | tuple[str, ...],
+    seed: int,
+    held_out: Sequence[str],
+    synonyms: Mapping[str, tuple[str, ...]],
+) -> PromptedModel:
+    generator = torch.Generator().manual_seed(seed)
+    prompts = build_prompts(recipe.prompts, backbone, len(names), generator).to(backbone.device)
+    vocabulary = _anchor_words(recipe, names, held_out)
+    return PromptedModel(backbone, prompts, names, templates, vocabulary, synonyms=synonyms)
+
+
+def trial_model(backbone: Backbone, names: tuple[str, ...], recipe: Recipe) -> PromptedModel:
+    """A model as a recipe that trains starts it, to find out what a step costs."""
+    templates = teacher_templates(recipe.data.templates, recipe.data.template)
+    return _untrained(backbone, names, recipe, templates, 0, (), {})
+
+
+def trial_step(model: PromptedModel, recipe: Recipe) -> float:
+    """Seconds of one forward and backward pass over a batch of noise; nothing learns."""
+    count, side = recipe.optim.batch_size, model.backbone.preprocess.resolution
+    noise = torch.rand(count, 3, side, side, generator=torch.Generator().manual_seed(0))
+    images = noise.to(model.backbone.device)
+    labels = torch.arange(count, device=images.device) % len(model.class_names)
+    objective = build_objective(recipe, steps=1)
+    words = len(model.vocabulary)
+    per_step = recipe.vocabulary.per_step or words
+    anchors = AnchorDraws(words, per_step, 0) if words else None
+    teacher = model.backbone.encode_image(images) if recipe.data.views is not None else None
+    marks = []
+    for step in (1, 2, 3):  # the first one warms up
+        read = None if anchors is None else anchors.positions(1, step)
+        student, frozen = model(images, teacher, read)
+        result = objective(student, frozen, labels, model.backbone.logit_scale)
+        result.total.backward()
+        result.total.item()  # waits for the device
+        marks.append(time.perf_counter())
+        model.zero_grad()
+    return (marks[-1] - marks[0]) / 2
+
+
 def build_objective(recipe: Recipe, steps: int) -> Objective:
     """The objective of a recipe, for a run of so many steps."""
     kept, words = recipe.objective, recipe.vocabulary
@@ -341,55 +412,6 @@ def build_objective(recipe: Recipe, steps: int) -> Objective:
         vocabulary=build_vocabulary(words.comparison, **words.options()),
         vocabulary_strength=words.strength,
         control=build_control(kept.control, steps=steps, budget=kept.budget),
-    )
-
-
-def training_loader(
-    backbone: Backbone,
-    task: ImageTask,
-    recipe: Recipe,
-    seed: int,
-    workers: int = 0,
-    progress: Callable[[int], None] | None = None,
-) -> Loader:
-    """Batches of augmented images, or of the patch tokens of kept views if the recipe says so."""
-    optim, data = recipe.optim, recipe.data
-    transform = backbone.preprocess.train(scale=(data.smallest_crop, 1.0))
-    if data.views is None:
-        return ImageLoader(
-            task.train,
-            transform,
-            batch_size=optim.batch_size,
-            seed=seed,
-            shuffle=True,
-            drop_last=optim.drop_last,
-            workers=workers,
-            device=backbone.device,
-            skip_unreadable=False,
-        )
-    loader = ImageLoader(
-        task.train,
-        transform,
-        batch_size=EVALUATION_BATCH,
-        seed=seed,
-        workers=workers,
-        skip_unreadable=False,
-    )
-    views = [keep_view(backbone, loader.batches(view), progress) for view in range(data.views)]
-    return CachedViews(views, optim.batch_size, optim.drop_last, seed)
-
-
-def evaluation_loader(
-    backbone: Backbone, examples: tuple[Example, ...], workers: int = 0
-) -> ImageLoader:
-    """Images as the backbone wants them for testing, in order."""
-    return ImageLoader(
-        examples,
-        backbone.preprocess.test(),
-        batch_size=EVALUATION_BATCH,
-        workers=workers,
-        device=backbone.device,
-        cache_bytes=0,
     )
 
 

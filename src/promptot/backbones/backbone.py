@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections import OrderedDict
+from collections.abc import Hashable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -15,6 +16,10 @@ from promptot.backbones.preprocess import Preprocess
 from promptot.backbones.text_tower import TextTower
 from promptot.backbones.tokenizer import Tokenizer, tokenize_names, tokenize_template
 
+CLASSES_TOGETHER = 1024
+"""Class names that are computed together, but in training."""
+FROZEN_TEXTS = 64
+"""Lists of names whose features are remembered; a thousand names of a ViT-B/16 are 2 MB."""
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
@@ -52,6 +57,7 @@ class Backbone(nn.Module):
         self.register_buffer("logit_scale", logit_scale)
         self.precision = "fp32"
         self._weight_hash: str | None = None
+        self._frozen_texts: OrderedDict[Hashable, Tensor] = OrderedDict()
         self.requires_grad_(False)
         self.eval()
 
@@ -95,6 +101,37 @@ class Backbone(nn.Module):
         `context` are the learnable tokens of `TextTower.forward`.
         """
         return F.normalize(self.text_tower(text, context).float(), dim=-1)
+
+    @torch.no_grad()
+    def frozen_text(self, class_names: Sequence[str], templates: Sequence[str]) -> Tensor:
+        """Features [C, D] of names without learned context.
+
+        Of several templates, the normalised mean of the features in each. The last lists that were
+        asked for are remembered: methods that are compared read the same ones.
+        """
+        key = (tuple(class_names), tuple(templates), self.precision, self.device)
+        if key in self._frozen_texts:
+            self._frozen_texts.move_to_end(key)
+            return self._frozen_texts[key]
+        features = [self._encode_names(class_names, text) for text in templates]
+        mean = features[0]
+        if len(features) > 1:
+            mean = F.normalize(torch.stack(features).mean(dim=0), dim=-1)
+        self._frozen_texts[key] = mean
+        if len(self._frozen_texts) > FROZEN_TEXTS:
+            self._frozen_texts.popitem(last=False)
+        return mean
+
+    def _encode_names(self, class_names: Sequence[str], template: str) -> Tensor:
+        """Features [C, D], some names at a time, so that memory does not grow with C."""
+        return torch.cat(
+            [
+                self.encode_text(
+                    self.tokenize(class_names[start : start + CLASSES_TOGETHER], template)
+                )
+                for start in range(0, max(1, len(class_names)), CLASSES_TOGETHER)
+            ]
+        )
 
     def tokenize(
         self, class_names: Sequence[str], template: str = "a photo of a {}."

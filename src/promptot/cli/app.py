@@ -350,38 +350,69 @@ def benchmark(
     report_only: Annotated[
         bool, typer.Option("--report-only", help="Run nothing; sum up what is finished.")
     ] = False,
+    suite: Annotated[
+        str | None, typer.Option(help="Public data sets instead of tasks: coop.")
+    ] = None,
+    root: Annotated[
+        Path | None, typer.Option(help="The folder that holds the data sets of the suite.")
+    ] = None,
+    unverified: Annotated[
+        bool, typer.Option("--unverified", help="Accept other counts than the published ones.")
+    ] = False,
+    shot_lists: Annotated[
+        Path | None, typer.Option(help="Folder of shot lists to learn from instead of drawing.")
+    ] = None,
+    jobs: Annotated[int, typer.Option("--jobs", "-j", min=1, help="Processes to share it.")] = 1,
+    estimate: Annotated[
+        bool, typer.Option("--estimate", help="Say what the missing cells will cost; run nothing.")
+    ] = False,
     json_path: Json = None,
 ) -> None:
     """Compare methods by a protocol; run what is missing, then write tables and a page.
 
     Protocols: base-to-novel, cross-dataset, domain-generalization, few-shot.
     """
+    from promptot.cli.suites import forecast_json, show_forecast
     from promptot.cli.training import benchmark_observer
     from promptot.protocols import run_benchmark
-    from promptot.protocols.benchmark import RESULTS
+    from promptot.protocols.benchmark import RESULTS, forecast_benchmark
     from promptot.reports.benchmark_tables import benchmark_tables, to_rich
 
     console = console_for(json_path)
+    asked: dict[str, Any] = {
+        "methods": methods,
+        "tasks": tuple(by_commas(tasks)),
+        "sources": tuple(by_commas(sources)),
+        "seeds": tuple(_numbers("--seeds", seeds)),
+        "shots": None if shots is None else tuple(_numbers("--shots", shots)),
+        "overrides": tuple(set_ or ()),
+        "control": control,
+        "split": split.value,
+        "backbone": backbone,
+        "device": device,
+        "precision": precision.value,
+        "cache": cache,
+        "suite": suite,
+        "root": root,
+        "unverified": unverified,
+        "shot_lists": shot_lists,
+        "jobs": jobs,
+    }
+    if estimate:
+        forecast = forecast_benchmark(protocol.value, out, **asked)
+        show_forecast(console, forecast)
+        write_result(forecast_json(forecast), json_path)
+        return
     try:
         with progress_bar() as bar:
+            observer = benchmark_observer(bar, forecast=suite is not None)
             result = run_benchmark(
                 protocol.value,
                 out,
-                methods=methods,
-                tasks=by_commas(tasks),
-                sources=by_commas(sources),
-                seeds=_numbers("--seeds", seeds),
-                shots=None if shots is None else _numbers("--shots", shots),
-                overrides=set_ or (),
-                control=control,
-                split=split.value,
-                backbone=backbone,
-                device=device,
-                precision=precision.value,
                 workers=workers,
-                cache=cache,
                 report_only=report_only,
-                observer=benchmark_observer(bar),
+                observer=observer,
+                **asked,
             )
     except (KeyboardInterrupt, SystemExit):
         if (out / RESULTS).is_file():
@@ -391,7 +422,7 @@ def benchmark(
                 soft_wrap=True,
             )
         raise
-    for table in benchmark_tables(result.summary)[:2]:
+    for table in benchmark_tables(result.summary)[: 3 if result.summary.published else 2]:
         console.print(to_rich(table))
     for text in (*result.summary.notes, *result.problems):
         console.print(f"[yellow]Note:[/] {plain(text)}", soft_wrap=True)

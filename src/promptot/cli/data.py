@@ -8,6 +8,7 @@ import typer
 from typer.core import TyperGroup
 
 from promptot.cli.console import Stages, command, console_for, progress_bar, write_result
+from promptot.cli.data_check import check, shots
 from promptot.cli.options import Data, Json, Names, Template, TestShare
 from promptot.cli.run_options import BackboneName, Device, Workers
 
@@ -32,6 +33,10 @@ data = typer.Typer(
 @data.callback()
 def _data() -> None:
     pass
+
+
+data.command(epilog="Example: promptot data check coop --root DATA")(check)
+data.command(epilog="Example: promptot data shots coop --root DATA --out lists")(shots)
 
 
 @data.command(epilog="Example: promptot data photos/ --json photos.json")

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from rich.progress import Progress
 
 from promptot.cli.console import errors, plain
+from promptot.cli.suites import show_forecast
 from promptot.protocols.runner import Observer
 from promptot.reports.tables import format_value
 from promptot.tasks.dataset import ImageTask
@@ -35,6 +37,11 @@ def training_callbacks(bar: Progress, what: str, out: Path) -> Callbacks:
     def found(chosen: ImageTask) -> None:
         errors.print(f"[bold]{plain(chosen.name)}[/]: {_describe(chosen)}")
         errors.print(f"{plain(what)} → {plain(out)}", soft_wrap=True)
+
+    def views(count: int, images: int, size: int) -> None:
+        errors.print(
+            f"{count} fixed views of {_images(images)}: {size / 2**20:.1f} MiB are kept in memory."
+        )
 
     def estimate(found: Estimate) -> None:
         nonlocal cost
@@ -62,12 +69,22 @@ def training_callbacks(bar: Progress, what: str, out: Path) -> Callbacks:
             errors.print(f"epoch {record.epoch} of {epochs}: loss {record.total:.3f}")
 
     return Callbacks(
-        on_task=found, on_estimate=estimate, on_start=start, on_step=step, on_epoch=epoch
+        on_task=found,
+        on_views=views,
+        on_estimate=estimate,
+        on_start=start,
+        on_step=step,
+        on_epoch=epoch,
     )
 
 
-def benchmark_observer(bar: Progress) -> Observer:
-    """Show the cells that are done and the one at work; in a log file, a line a cell."""
+def benchmark_observer(bar: Progress, forecast: bool = False) -> Observer:
+    """Show the cells that are done and the one at work; in a log file, a line a cell.
+
+    Args:
+        bar: where.
+        forecast: whether to say first what all cells will cost.
+    """
     cells = bar.add_task("cells", total=None, note="")
     within = bar.add_task("", total=None, note="", visible=False)
 
@@ -89,7 +106,7 @@ def benchmark_observer(bar: Progress) -> Observer:
                 f"[{done}/{total}] {name}: {shares} ({seconds})", soft_wrap=True, markup=False
             )
 
-    return Observer(progress, on_cell)
+    return Observer(progress, on_cell, partial(show_forecast, errors) if forecast else None)
 
 
 def _describe(task: ImageTask) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,24 +9,19 @@ from typing import Any
 
 from promptot.backbones import Backbone, load_backbone
 from promptot.devices import pick_device
-from promptot.errors import PromptotError, nearest
-from promptot.protocols.cells import make_cells
-from promptot.protocols.methods import Method, parse_methods
-from promptot.protocols.protocol import PROTOCOLS
-from promptot.protocols.results import ResultFile
-from promptot.protocols.runner import Observer, is_result, run_missing
+from promptot.errors import PromptotError
+from promptot.protocols.cells import Cell, make_cells
+from promptot.protocols.forecast import Forecast, make_forecast
+from promptot.protocols.planning import METHODS, Request, make_plan
+from promptot.protocols.runner import Observer, Places, is_result, run_missing
 from promptot.protocols.summary import Summary, summarise
-from promptot.protocols.trials import Source, Split, load_sources
+from promptot.protocols.trials import Split
+from promptot.protocols.workers import Machine, default_places, run_in_processes
 from promptot.reports.benchmark_page import write_benchmark_page
 from promptot.reports.benchmark_tables import write_tables
-from promptot.tasks.sources import BUNDLED
 
 RESULTS = "results.jsonl"
-CACHE = "cache"
 PAGE = "report.html"
-METHODS = "zero-shot,ivlp,prompt-ot"
-SHOTS = 16
-FEW_SHOTS = (1, 2, 4, 8, 16)
 
 
 @dataclass(frozen=True)
@@ -94,19 +88,26 @@ def run_benchmark(
     cache: str | Path | None = None,
     report_only: bool = False,
     observer: Observer | None = None,
+    suite: str | None = None,
+    root: str | Path | None = None,
+    unverified: bool = False,
+    shot_lists: str | Path | None = None,
+    jobs: int = 1,
 ) -> Benchmark:
     """Compare methods by a protocol: run the cells that are missing, then sum all of them up.
 
     A cell is one method, task, number of shots and seed; each leaves a line in `results.jsonl`. The
     same call goes on after an interruption; another call with the same folder shares its cells
-    where they are the same, and shares what was computed from the images.
+    where they are the same, and shares what was computed from the images. Several calls may run at
+    once in one folder: no cell runs twice.
 
     Args:
         protocol: one of `PROTOCOLS`.
         out: folder for `results.jsonl`, `tables.md`, `.csv` and `.tex`, and `report.html`.
         methods: see `parse_methods`.
         tasks: what `load_task` takes, such as "bundled:<group>", folders and tables of images; none
-            stands for all bundled groups but `unseen`.
+            stands for all bundled groups but `unseen`. Of a suite, the data sets to use where not
+            all that the protocol needs.
         sources: the tasks to train on, where not all.
         seeds: of shots, start and order.
         shots: images per class; by default 16, and for few-shot 1, 2, 4, 8, 16, up to what the
@@ -122,46 +123,65 @@ def run_benchmark(
         cache: folder for what is computed from images; by default one in `out`.
         report_only: run nothing; sum up what is finished.
         observer: who is told how it goes.
+        suite: a suite of public data sets, such as "coop", instead of tasks.
+        root: the folder that holds the data sets of the suite.
+        unverified: accept data sets whose numbers of classes and images are not the published ones.
+        shot_lists: folder of shot lists to learn from instead of drawing; see `shot_list_name`.
+        jobs: processes that run cells; for more than one the backbone is given by its name.
 
     Raises:
         PromptotError: with what to do about it.
     """
-    if protocol not in PROTOCOLS:
-        raise PromptotError(f"Unknown protocol '{protocol}'.", fix=nearest(protocol, PROTOCOLS))
-    chosen = PROTOCOLS[protocol]
-    if not seeds or len(set(seeds)) < len(seeds) or min(seeds) < 0:
+    request = Request(
+        protocol,
+        Path(out),
+        methods,
+        tuple(tasks),
+        tuple(sources),
+        tuple(seeds),
+        tuple(shots) if shots else None,
+        tuple(overrides),
+        control,
+        split,
+        suite,
+        None if root is None else Path(root),
+        unverified,
+        None if shot_lists is None else Path(shot_lists),
+    )
+    if jobs < 1 or (jobs > 1 and isinstance(backbone, Backbone)):
         raise PromptotError(
-            f"The seeds {', '.join(map(str, seeds))} can't be used.",
-            fix="Give different numbers from 0 up, such as --seeds 1,2,3.",
+            f"{jobs} jobs are not possible with this backbone.",
+            fix="Give one or more, and the backbone's name: each process loads its own.",
         )
-    compared = parse_methods(methods, overrides)
-    control = _control(compared, control)
-    loaded = load_sources(tasks)
-    counts = tuple(shots) if shots else _default_shots(loaded, chosen.several_shots)
-    if min(counts) < 1 or len(set(counts)) < len(counts):
-        raise PromptotError(
-            f"The shots {', '.join(map(str, counts))} can't be used.",
-            fix="Give different numbers from 1 up, such as --shots 1,2,4.",
-        )
-    if len(counts) > 1 and not chosen.several_shots:
-        raise PromptotError(
-            f"{protocol} takes one number of shots.", fix="Compare several with few-shot."
-        )
-    trials = chosen.trials(loaded, sources, counts, split)
-    folder = Path(out)
-    _check_folder(folder, tasks)
-    results = ResultFile(folder / RESULTS)
-    results.read()  # a damaged file is told of before anything is loaded
+    plan = make_plan(request)
+    places = default_places(request.out, cache)
+    places.results.read()  # a damaged file is told of before anything is loaded
+    name = None if isinstance(backbone, Backbone) else backbone
     if not isinstance(backbone, Backbone):
         backbone = load_backbone(backbone, pick_device(device), precision)
-    cells = make_cells(protocol, trials, compared, seeds, split, backbone)
+    cells = make_cells(protocol, plan.trials, plan.methods, plan.seeds, split, backbone)
+    observer = observer or Observer()
     if not report_only:
-        kept = folder / CACHE if cache is None else Path(cache)
-        run_missing(cells, results, backbone, kept, workers, observer or Observer())
-    records = results.read()
-    summary = summarise(chosen, cells, records, control, backbone.name)
-    files = [*write_tables(summary, folder), folder / PAGE]
-    write_benchmark_page(summary, folder / PAGE)
+        if observer.on_forecast is not None:
+            missing = _missing(cells, places)
+            observer.on_forecast(make_forecast(missing, backbone, jobs))
+        if jobs > 1 and name is not None:
+            machine = Machine(name, device, precision, workers)
+            run_in_processes(jobs, request, machine, places, cells, observer)
+        else:
+            run_missing(cells, places, backbone, workers, observer)
+    records = places.results.read()
+    summary = summarise(
+        plan.protocol,
+        cells,
+        records,
+        plan.control,
+        backbone.name,
+        published=plan.published,
+        notes=plan.notes,
+    )
+    files = [*write_tables(summary, request.out), request.out / PAGE]
+    write_benchmark_page(summary, request.out / PAGE)
     problems = [
         f"{cell.trial.task}, seed {cell.seed}, {cell.method.label}: {records[cell.key]['problem']}"
         for cell in cells
@@ -170,32 +190,35 @@ def run_benchmark(
     return Benchmark(summary, problems, files, len(cells))
 
 
-def _check_folder(folder: Path, tasks: Sequence[str]) -> None:
-    """Refuse a place where nothing can be written, or where it would become a class."""
-    for place in (folder, *folder.parents):
-        if place.exists() and not place.is_dir():
-            raise PromptotError(f"'{place}' is a file.", fix="Choose another place for --out.")
-    place = folder.resolve()
-    for task in tasks:
-        if not task.startswith(BUNDLED) and Path(task).resolve() in (place, *place.parents):
-            raise PromptotError(
-                f"The folder '{folder}' lies in the image folder '{task}', where folders are "
-                "classes.",
-                fix="Choose a place outside it.",
-            )
+def forecast_benchmark(
+    protocol: str,
+    out: str | Path,
+    *,
+    backbone: str | Backbone = "bundled:tiny",
+    device: str = "auto",
+    precision: str = "fp32",
+    cache: str | Path | None = None,
+    jobs: int = 1,
+    **asked: Any,
+) -> Forecast:
+    """What the cells that `run_benchmark` would run will cost; a few trial steps, nothing learns.
+
+    Args:
+        protocol, out, backbone, device, precision, cache, jobs: as in `run_benchmark`.
+        asked: the fields of `Request`.
+
+    Raises:
+        PromptotError: as `run_benchmark` raises it.
+    """
+    request = Request(protocol, Path(out), **asked)
+    plan = make_plan(request)
+    places = default_places(request.out, cache)
+    if not isinstance(backbone, Backbone):
+        backbone = load_backbone(backbone, pick_device(device), precision)
+    cells = make_cells(protocol, plan.trials, plan.methods, plan.seeds, request.split, backbone)
+    return make_forecast(_missing(cells, places), backbone, jobs)
 
 
-def _control(methods: Sequence[Method], wanted: str | None) -> str:
-    labels = [method.label for method in methods]
-    if wanted is None:
-        return "pointwise" if "pointwise" in labels else labels[0]
-    if wanted not in labels:
-        raise PromptotError(f"The control '{wanted}' takes no part.", fix=nearest(wanted, labels))
-    return wanted
-
-
-def _default_shots(sources: Sequence[Source], several: bool) -> tuple[int, ...]:
-    if not several:
-        return (SHOTS,)
-    most = max(max(Counter(e.label for e in s.task.train).values()) for s in sources)
-    return tuple(k for k in FEW_SHOTS if k <= most) or FEW_SHOTS[:1]
+def _missing(cells: Sequence[Cell], places: Places) -> list[Cell]:
+    done = {key for key, record in places.results.read().items() if is_result(record)}
+    return [cell for cell in cells if cell.key not in done]

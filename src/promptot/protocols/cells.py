@@ -64,6 +64,8 @@ def make_cells(
                     "backbone": backbone.weight_hash(),
                     "precision": backbone.precision,
                 }
+                if seed in trial.lists:
+                    decides["shot list"] = trial.lists[seed].digest
                 key = hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
                 cells.append(Cell(key, protocol, trial, method, seed, split))
     return cells
@@ -71,6 +73,8 @@ def make_cells(
 
 def fingerprint(trial: Trial) -> str:
     """A hash of a trial's class names, labels and images, each by its last two names and size."""
+    if trial.digest is not None:
+        return trial.digest
     pool = trial.pool
     lists: dict[str, tuple[Iterable[Example], tuple[str, ...]]] = {
         "train": (pool.train, pool.class_names),

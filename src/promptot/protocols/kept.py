@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -13,9 +14,17 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from promptot.backbones.backbone import Backbone
+from promptot.batches import (
+    EVALUATION_BATCH,
+    evaluation_loader,
+    fixed_views,
+    training_loader,
+    view_features,
+    views_used,
+)
 from promptot.files import atomic_write
+from promptot.protocols.frozen import FrozenFeatures
 from promptot.recipes import Recipe
-from promptot.run import EVALUATION_BATCH, evaluation_loader, training_loader
 from promptot.tasks.dataset import Example, ImageTask
 from promptot.tasks.images import UnreadableImage
 from promptot.tasks.loader import Batch
@@ -48,7 +57,8 @@ class KeptImages:
 
     An image is known by its bytes, a file by the backbone and the images in it; a file that does
     not fit is left alone, a damaged one is replaced. Where patch tokens are no smaller than the
-    images (a ViT's own patch embedding, which is cheap), nothing is kept.
+    images (a ViT's own patch embedding, which is cheap), only the frozen model's features are kept,
+    for the methods whose image tower has no prompts.
 
     Args:
         folder: where the files go; it may be removed at any time.
@@ -64,14 +74,20 @@ class KeptImages:
         self._rows: dict[str, tuple[Tensor, Tensor]] | None = None  # hash -> tokens, teacher
         self._keeps = keeps_tokens(backbone)
         self._identity = identity(backbone)
+        self._frozen = FrozenFeatures(folder, backbone, self._identity, workers)
 
-    def batches(self, examples: Sequence[Example], count: Count | None = None) -> Iterable[Batch]:
+    def batches(
+        self, examples: Sequence[Example], count: Count | None = None, *, frozen: bool = False
+    ) -> Iterable[Batch]:
         """The readable ones among some test images, for `score`; `indices` are their places.
 
         Args:
             examples: the images.
             count: called with how many were computed, for a progress bar.
+            frozen: whether the frozen model's features are all that is needed of an image.
         """
+        if not self._keeps and frozen:
+            return self._frozen.batches(examples, count)
         if not self._keeps:
             return evaluation_loader(self.backbone, tuple(examples), self.workers)
         if self._rows is None:
@@ -171,6 +187,7 @@ class KeptViews:
         self.seed = seed
         self.workers = workers
         self._views: dict[tuple[float, int], list[Batch]] = {}
+        self._features: dict[tuple[float, int], Tensor] = {}
 
     def loader(self, recipe: Recipe, count: Count | None = None) -> Loader | None:
         """The batches that a recipe trains on; None where it keeps no views, or does not train.
@@ -182,6 +199,12 @@ class KeptViews:
         data, optim = recipe.data, recipe.optim
         if data.views is None or not recipe.trains:
             return None
+        if data.teacher == "cached-views":
+            fixed = data.smallest_crop, views_used(recipe)
+            if fixed not in self._features:
+                self._features[fixed] = self._load_features(recipe, count)
+            features = self._features[fixed]
+            return fixed_views(self.backbone, self.task, recipe, self.seed, features, self.workers)
         key = data.smallest_crop, data.views
         if key not in self._views:
             self._views[key] = self._load(recipe, count)
@@ -189,10 +212,7 @@ class KeptViews:
 
     def _load(self, recipe: Recipe, count: Count | None) -> list[Batch]:
         """The views from the file, or computed and written to it."""
-        decides = [identity(self.backbone), self.seed, recipe.data.smallest_crop, recipe.data.views]
-        decides += [(example.hash(), example.label) for example in self.task.train]
-        digest = hashlib.sha256(json.dumps(decides).encode()).hexdigest()[:16]
-        path = self.folder / f"views-{digest}.safetensors"
+        path = self._path("views", recipe.data.smallest_crop, recipe.data.views)
         try:
             stored = load_file(path)
             columns = [stored[name] for name in _COLUMNS]
@@ -209,3 +229,21 @@ class KeptViews:
             with atomic_write(path) as temporary:
                 save_file(dict(zip(_COLUMNS, columns, strict=True)), temporary)
         return made.views
+
+    def _load_features(self, recipe: Recipe, count: Count | None) -> Tensor:
+        """The teacher's features of the views from the file, or computed and written to it."""
+        path = self._path("teacher", recipe.data.smallest_crop, views_used(recipe))
+        try:
+            return load_file(path)["features"]
+        except (SafetensorError, OSError, ValueError, KeyError):
+            pass  # not there, or damaged
+        made = view_features(self.backbone, self.task, recipe, self.seed, self.workers, count)
+        with atomic_write(path) as temporary:
+            save_file({"features": made}, temporary)
+        return made
+
+    def _path(self, kind: str, crop: float, views: int | None) -> Path:
+        decides: list[Any] = [identity(self.backbone), self.seed, crop, views]
+        decides += [(example.hash(), example.label) for example in self.task.train]
+        digest = hashlib.sha256(json.dumps(decides).encode()).hexdigest()[:16]
+        return self.folder / f"{kind}-{digest}.safetensors"

@@ -2,25 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Any
 
 from promptot.errors import PromptotError
 from promptot.recipes import Recipe, load_recipe
+from promptot.tasks.dataset import ImageTask
 from promptot.tasks.vocabulary import load_vocabulary
 
 
 @dataclass(frozen=True)
 class Method:
-    """A recipe under the name that tables show it by."""
+    """A recipe under the name that tables show it by.
+
+    Attributes:
+        label: the name.
+        recipe: what it does.
+        own_template: whether its frozen text reads the sentence that a task has, where it has one,
+            and not the recipe's.
+    """
 
     label: str
     recipe: Recipe
+    own_template: bool = False
 
     def values(self) -> dict[str, Any]:
         """All that decides what the method does: the recipe without its name and its reasons."""
-        return self.recipe.model_dump(mode="json", exclude={"name", "summary", "paper"})
+        values = self.recipe.model_dump(mode="json", exclude={"name", "summary", "paper"})
+        if self.recipe.data.teacher == "online":  # younger than the others: older cells lack it
+            del values["data"]["teacher"]
+        return values | ({"own_template": True} if self.own_template else {})
+
+    def template(self, task: ImageTask) -> str:
+        """The sentence that the frozen model reads of the classes of a task."""
+        return task.template if self.own_template else self.recipe.data.template
 
     def words(self) -> tuple[str, ...]:
         """The anchor words it may draw from, before those of the test are left out."""
@@ -35,16 +52,23 @@ class Method:
     def with_shots(self, shots: int) -> Method:
         """The same method with another number of images per class."""
         data = self.recipe.data.model_copy(update={"shots": shots})
-        return Method(self.label, self.recipe.model_copy(update={"data": data}))
+        return replace(self, recipe=self.recipe.model_copy(update={"data": data}))
 
 
-def parse_methods(text: str, overrides: Sequence[str] = ()) -> list[Method]:
+def parse_methods(
+    text: str,
+    overrides: Sequence[str] = (),
+    settings: Mapping[str, Sequence[str]] = MappingProxyType({}),
+    own_template: Sequence[str] = (),
+) -> list[Method]:
     """Read "zero-shot,ivlp,prompt-ot[objective.strength=3,optim.lr=0.01]".
 
     Args:
         text: recipes (names or YAML files) between commas, each with overrides of its own in
             square brackets, or none.
         overrides: values for all methods; those in brackets go before them.
+        settings: recipe -> values that any override goes before.
+        own_template: recipes whose frozen text reads a task's own sentence.
 
     Raises:
         PromptotError: a bracket is open, a method is empty or given twice, shots are given in
@@ -70,11 +94,11 @@ def parse_methods(text: str, overrides: Sequence[str] = ()) -> list[Method]:
             raise PromptotError(
                 f"'{written}' sets its own shots.", fix="Use --shots, the same for all methods."
             )
-        recipe = load_recipe(name, [*overrides, *own])
+        recipe = load_recipe(name, [*settings.get(name, ()), *overrides, *own])
         label = f"{recipe.name}{bracket}{rest}"
         if label in {method.label for method in methods}:
             raise PromptotError(f"The method '{label}' is given twice.", fix="Name it once.")
-        methods.append(Method(label, recipe))
+        methods.append(Method(label, recipe, name in own_template))
     return methods
 
 

@@ -181,6 +181,11 @@ def _domain_generalization(trials: Sequence[Trial]) -> list[Metric]:
     return [
         Metric("domains", "Domains", "Mean over the shifted domains.", mean_of_all(mean)),
         *(
+            [Metric("source", "Source", "Accuracy where it was trained.", mean_of("source"))]
+            if "source" in parts
+            else []
+        ),
+        *(
             Metric(
                 part,
                 part.removeprefix(DOMAIN),

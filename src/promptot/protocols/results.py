@@ -81,6 +81,38 @@ class ResultFile:
             ) from error
 
 
+class NewLines:
+    """The results that were added to a file since the last look, by whatever process.
+
+    Args:
+        file: the result file.
+    """
+
+    def __init__(self, file: ResultFile) -> None:
+        self._file = file
+        self._offset = 0
+
+    def read(self) -> dict[str, dict[str, Any]]:
+        """Cell key -> its line, of the whole lines that are new.
+
+        Raises:
+            PromptotError: the file can't be read.
+        """
+        try:
+            if self._file.path.stat().st_size <= self._offset:
+                return {}
+            with self._file.path.open("rb") as opened:
+                opened.seek(self._offset)
+                whole = opened.read().rpartition(b"\n")[0]
+        except FileNotFoundError:
+            return {}
+        except OSError as error:
+            raise PromptotError(f"Can't read '{self._file.path}': {error.strerror}.") from error
+        self._offset += len(whole) + 1 if whole else 0
+        records = [json.loads(line) for line in whole.split(b"\n") if line.strip()]
+        return {record["cell"]: record for record in records}
+
+
 def _drop_torn_line(file: BufferedRandom) -> None:
     """Cut off what stands behind the last line break, and go there."""
     end = file.seek(0, os.SEEK_END)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -13,16 +14,26 @@ import torch
 from torch import Tensor
 
 from promptot.backbones.backbone import Backbone
+from promptot.batches import views_used
 from promptot.errors import PromptotError
 from promptot.model import PromptedModel
 from promptot.protocols.cells import Cell
+from promptot.protocols.claims import Claims
+from promptot.protocols.forecast import Forecast
 from promptot.protocols.kept import KeptImages, KeptViews
-from promptot.protocols.results import ResultFile
+from promptot.protocols.results import NewLines, ResultFile
+from promptot.protocols.trained import KeptAdapters, Trained
 from promptot.recipes.templates import teacher_templates
-from promptot.run import adapt, select_classes
+from promptot.run import adapt, select_classes, versions
 from promptot.tasks.dataset import ImageTask
 from promptot.tasks.loader import Batch
-from promptot.tasks.readable import choose_shots
+from promptot.tasks.shot_lists import (
+    ShotList,
+    read_shot_list,
+    shot_list,
+    shot_list_name,
+    write_shot_list,
+)
 from promptot.training.loop import Callbacks
 from promptot.training.records import EpochRecord, Log
 
@@ -39,10 +50,13 @@ class Observer:
     Attributes:
         progress: within a cell.
         on_cell: after each cell, with its line, how many are done and how many there are.
+        on_forecast: before the first cell, with what all of them will cost; None saves the trial
+            steps that it takes.
     """
 
     progress: Progress = lambda what, done, total: None
     on_cell: Callable[[Mapping[str, Any], int, int], None] = lambda record, done, total: None
+    on_forecast: Callable[[Forecast], None] | None = None
 
 
 def is_result(record: Mapping[str, Any]) -> bool:
@@ -50,54 +64,110 @@ def is_result(record: Mapping[str, Any]) -> bool:
     return "parts" in record
 
 
+@dataclass(frozen=True)
+class Places:
+    """Where a benchmark keeps what it makes.
+
+    Attributes:
+        results: the lines.
+        cache: folder for test features, views and trained adapters.
+        claims: folder for the locks of the cells that run.
+        shots: folder for the lists of the images that were learnt from.
+    """
+
+    results: ResultFile
+    cache: Path
+    claims: Path
+    shots: Path
+
+
 def run_missing(
     cells: Sequence[Cell],
-    results: ResultFile,
+    places: Places,
     backbone: Backbone,
-    cache: Path,
     workers: int,
     observer: Observer,
+    start: float = 0.0,
 ) -> None:
-    """Run the cells that have no result yet, in order, and write a line for each.
+    """Run the cells that have no result yet, and write a line for each.
 
     A cell that fails (a loss that is not finite, say) gets a line with its problem; it runs again
-    the next time.
+    the next time. Cells that another process runs are left to it.
 
     Args:
         cells: ordered by trial and seed.
-        results: where the lines go.
+        places: where everything goes.
         backbone: on the device to use.
-        cache: folder for test features and views.
         workers: processes that load images.
         observer: who is told.
+        start: where among the cells to start, in 0..1; the others follow in a circle.
 
     Raises:
         PromptotError: the lines can't be written, or a task's images can't be read.
     """
-    done = {key for key, record in results.read().items() if is_result(record)}
-    finished = sum(cell.key in done for cell in cells)
-    images = KeptImages(cache, backbone, workers)
+    wanted = {cell.key for cell in cells}
+    lines = NewLines(places.results)
+    done = {key for key, record in lines.read().items() if is_result(record)}
+    claims = Claims(places.claims)
+    images = KeptImages(places.cache, backbone, workers)
+    adapters = KeptAdapters(places.cache / "adapters", backbone)
     untrained: dict[tuple[int, str], dict[str, Any]] = {}  # what no seed and no shot changes
-    for group in _by_trial_and_seed([cell for cell in cells if cell.key not in done]):
-        trial, seed = group[0].trial, group[0].seed
-        drawn = choose_shots(trial.pool, trial.shots, seed)
-        train = select_classes(drawn, trial.classes)
-        views = KeptViews(cache, backbone, train, seed, workers)
+    groups = _by_trial_and_seed([cell for cell in cells if cell.key not in done])
+    first = int(start * len(groups))
+    for group in (*groups[first:], *groups[:first]):
+        learnt_from: _Drawn | None = None
         for cell in group:
-            record: dict[str, Any] = _describe(cell, backbone, train)
-            same = id(trial.parts), cell.method.label
-            try:
-                found = untrained.get(same) or _run(
-                    cell, train, views, images, backbone, workers, observer.progress
-                )
-                record |= found
-                if not cell.method.learns:
-                    untrained[same] = found
-            except PromptotError as error:
-                record["problem"] = str(error)
-            results.append(record)
-            finished += 1
-            observer.on_cell(record, finished, len(cells))
+            with claims.claim(cell.key) as mine:
+                done |= lines.read().keys()
+                if not mine or cell.key in done:
+                    continue
+                if learnt_from is None:
+                    learnt_from = _draw(cell, places, backbone, workers)
+                record = _describe(cell, backbone, learnt_from)
+                same = id(cell.trial.parts), cell.method.label
+                try:
+                    found = untrained.get(same) or _run(
+                        cell, learnt_from, images, adapters, backbone, workers, observer.progress
+                    )
+                    record |= found
+                    if not cell.method.learns:
+                        untrained[same] = found
+                except PromptotError as error:
+                    record["problem"] = str(error)
+                places.results.append(record)
+                done.add(cell.key)
+            observer.on_cell(record, len(done & wanted), len(wanted))
+
+
+@dataclass(frozen=True, eq=False)
+class _Drawn:
+    """The images that the cells of one trial and seed learn from."""
+
+    train: ImageTask
+    views: KeptViews
+    digest: str | None  # of the shot list, where one is kept
+
+
+def _draw(cell: Cell, places: Places, backbone: Backbone, workers: int) -> _Drawn:
+    trial, seed = cell.trial, cell.seed
+    drawn = trial.draw(seed)
+    train = select_classes(drawn, trial.classes)
+    digest = None
+    if trial.place is not None:
+        listed = shot_list(drawn, trial.place, trial.shots, seed)
+        path = places.shots / shot_list_name(trial.task, trial.shots, seed)
+        if not _is_kept(listed, path):
+            write_shot_list(listed, path)
+        digest = listed.digest
+    return _Drawn(train, KeptViews(places.cache, backbone, train, seed, workers), digest)
+
+
+def _is_kept(listed: ShotList, path: Path) -> bool:
+    """Whether a file holds this list already, and not that of an earlier run, or a damaged one."""
+    try:
+        return read_shot_list(path) == listed
+    except PromptotError:
+        return False
 
 
 def _by_trial_and_seed(cells: Iterable[Cell]) -> list[list[Cell]]:
@@ -107,7 +177,9 @@ def _by_trial_and_seed(cells: Iterable[Cell]) -> list[list[Cell]]:
     return list(groups.values())
 
 
-def _describe(cell: Cell, backbone: Backbone, train: ImageTask) -> dict[str, Any]:
+def _describe(cell: Cell, backbone: Backbone, drawn: _Drawn) -> dict[str, Any]:
+    """The line of a cell before it has run: its manifest."""
+    train = drawn.train
     return {
         "cell": cell.key,
         "protocol": cell.protocol,
@@ -120,27 +192,68 @@ def _describe(cell: Cell, backbone: Backbone, train: ImageTask) -> dict[str, Any
         "backbone": backbone.weight_hash(),
         "train_images": len(train.train),
         "train_classes": len(train.class_names),
+        "shot_list": drawn.digest,
+        "data": cell.trial.digest,
+        "device": str(backbone.device),
+        "precision": backbone.precision,
+        "versions": _versions(),
     }
+
+
+_versions = functools.cache(versions)
 
 
 def _run(
     cell: Cell,
-    train: ImageTask,
-    views: KeptViews,
+    drawn: _Drawn,
     images: KeptImages,
+    adapters: KeptAdapters,
     backbone: Backbone,
     workers: int,
     progress: Progress,
 ) -> dict[str, Any]:
     """Train and test one cell; what the line says of it."""
+    train = replace(drawn.train, template=_template(cell, drawn.train))
+    trained = adapters.load(cell, train)
+    if trained is None:
+        trained = _train(cell, train, drawn.views, backbone, workers, progress)
+        adapters.save(cell, train, trained)
+    parts = {}
+    for name, part in cell.trial.parts.items():
+        count = _counter(progress, f"reading {part.name}", len(part.test))
+        template = teacher_templates(cell.method.recipe.data.templates, _template(cell, part))
+        tested = _test(trained.model, part, template, images, count)
+        if tested is not None:
+            parts[name] = tested
+    return {"parts": parts, "training": trained.training, "seconds": round(trained.seconds, 3)}
+
+
+def _template(cell: Cell, task: ImageTask) -> str:
+    """The sentence that the frozen model reads: of a user's task its own, where it has one.
+
+    Of a public data set the suite decides that for each method.
+    """
+    if cell.trial.place is None and task.own_template is not None:
+        return task.own_template
+    return cell.method.template(task)
+
+
+def _train(
+    cell: Cell,
+    train: ImageTask,
+    views: KeptViews,
+    backbone: Backbone,
+    workers: int,
+    progress: Progress,
+) -> Trained:
     recipe = cell.method.recipe
-    views_wanted = len(train.train) * (recipe.data.views or 0)
+    views_wanted = len(train.train) * views_used(recipe)
     loader = views.loader(recipe, _counter(progress, "augmenting", views_wanted))
     log = Log()
     began = time.perf_counter()
     model = adapt(
         backbone,
-        replace(train, template=train.own_template or recipe.data.template),
+        train,
         recipe,
         log,
         seed=cell.seed,
@@ -149,17 +262,7 @@ def _run(
         held_out=[name for part in cell.trial.parts.values() for name in part.class_names],
         callbacks=_epochs(progress, cell.method.label),
     )
-    seconds = time.perf_counter() - began
-    parts = {}
-    for name, part in cell.trial.parts.items():
-        count = _counter(progress, f"reading {part.name}", len(part.test))
-        template = teacher_templates(
-            recipe.data.templates, part.own_template or recipe.data.template
-        )
-        tested = _test(model, part, template, images, count)
-        if tested is not None:
-            parts[name] = tested
-    return {"parts": parts, "training": _training(log), "seconds": round(seconds, 3)}
+    return Trained(model, _training(log), time.perf_counter() - began)
 
 
 @torch.no_grad()
@@ -176,7 +279,8 @@ def _test(
     answers = [NOT_READ] * len(part.test)
     answering = model.for_classes(part.class_names, template, part.synonyms)
     text = answering.shared_text()
-    for batch in images.batches(part.test, count):
+    frozen = not model.prompt_tokens().vision  # as in `_image_features`
+    for batch in images.batches(part.test, count, frozen=frozen):
         logits = answering.logits(_image_features(answering, batch), text)
         if not logits.isfinite().all():
             raise PromptotError(

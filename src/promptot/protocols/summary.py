@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -73,6 +74,7 @@ class Summary:
         tasks, shots, seeds: that the figures are over.
         backbone: name.
         notes: what is missing or must be known to read the figures, a sentence each.
+        published: method -> metric -> figure in 0..1, where one was published of the same tasks.
     """
 
     protocol: str
@@ -85,6 +87,7 @@ class Summary:
     seeds: Sequence[int]
     backbone: str
     notes: Sequence[str]
+    published: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
 
 def summarise(
@@ -93,6 +96,9 @@ def summarise(
     records: Mapping[str, Mapping[str, Any]],
     control: str,
     backbone: str,
+    *,
+    published: Mapping[str, Mapping[str, float]] = MappingProxyType({}),
+    notes: Sequence[str] = (),
 ) -> Summary:
     """Sum up the cells that are finished.
 
@@ -104,6 +110,8 @@ def summarise(
         records: cell key -> its line.
         control: label of the method to compare with.
         backbone: its name.
+        published: figures of all these tasks by method and metric; left out where a task is.
+        notes: what must be known of the data.
 
     Raises:
         PromptotError: no task is finished.
@@ -170,7 +178,12 @@ def summarise(
         shots=sorted({trial.shots for trial in trials}),
         seeds=seeds,
         backbone=backbone,
-        notes=_notes(trials, unfinished, failed, seeds),
+        notes=[*notes, *_notes(trials, unfinished, failed, seeds)],
+        published={
+            label: figures
+            for label, figures in published.items()
+            if label in answers and not unfinished
+        },
     )
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -18,6 +20,8 @@ from promptot.tasks.bundled import (
     load_bundled_others,
 )
 from promptot.tasks.dataset import Example, ImageTask
+from promptot.tasks.readable import choose_shots
+from promptot.tasks.shot_lists import ShotList, replay
 from promptot.tasks.sources import BUNDLED, load_task
 from promptot.tasks.splits import split_examples
 
@@ -43,6 +47,9 @@ class Trial:
         classes: which of these are trained on.
         parts: what is tested, by name; the images are each one's `test`.
         shots: images per class.
+        place: the folder that the paths of shot lists start from, where lists are kept.
+        digest: what the pool and the parts are known by, where that is not found out file by file.
+        lists: seed -> the shot list to use instead of a draw.
     """
 
     task: str
@@ -50,22 +57,68 @@ class Trial:
     classes: Classes
     parts: Mapping[str, ImageTask]
     shots: int
+    place: Path | None = None
+    digest: str | None = None
+    lists: Mapping[int, ShotList] = field(default_factory=dict)
 
     @property
     def unit(self) -> tuple[str, int]:
         """What tells it from the other trials."""
         return self.task, self.shots
 
+    def draw(self, seed: int) -> ImageTask:
+        """The pool with this seed's shots, all classes: a list's, or drawn.
+
+        Raises:
+            PromptotError: a class has no readable image, or a list can't be replayed.
+        """
+        if seed in self.lists:
+            assert self.place is not None
+            return replay(self.lists[seed], self.pool, self.place)
+        return choose_shots(self.pool, self.shots, seed)
+
 
 @dataclass(frozen=True, eq=False)
 class Source:
-    """A task that was asked for, and what else a model should still know after training on it."""
+    """A task that was asked for, and what else a model should still know after training on it.
+
+    Attributes:
+        text: how it was asked for.
+        name, task: the task.
+        others: what else the model should still know.
+        group: of the bundled drawings.
+        place, digest: of a public data set, see `Trial`.
+    """
 
     text: str
     name: str
     task: ImageTask
     others: ImageTask | None
-    group: str | None  # of the bundled drawings
+    group: str | None
+    place: Path | None = None
+    digest: str | None = None
+
+    def trials(
+        self,
+        pool: ImageTask,
+        classes: Classes,
+        parts: Mapping[str, ImageTask],
+        shots: Sequence[int],
+        tested: Sequence[Source] = (),
+    ) -> list[Trial]:
+        """One trial for each number of shots.
+
+        Args:
+            pool, classes, parts: of the trials.
+            tested: the other sources that the parts are made of.
+        """
+        digest = None
+        if self.digest is not None:
+            digests = [source.digest for source in (self, *tested)]
+            sizes = [[name, len(part.class_names), len(part.test)] for name, part in parts.items()]
+            decides = json.dumps([digests, classes, sizes])
+            digest = hashlib.sha256(decides.encode()).hexdigest()
+        return [Trial(self.name, pool, classes, parts, k, self.place, digest) for k in shots]
 
 
 def load_sources(texts: Sequence[str]) -> list[Source]:
@@ -159,7 +212,7 @@ def base_to_novel_trials(
             "novel": _tested(source.task.novel(), split),
             **_retention(source, split),
         }
-        trials += [Trial(source.name, source.task, "base", parts, k) for k in shots]
+        trials += source.trials(source.task, "base", parts, shots)
     return trials
 
 
@@ -176,7 +229,7 @@ def cross_dataset_trials(
             if other is not source:
                 parts[f"{TARGET}{other.name}"] = _tested(other.task, split)
         parts |= _retention(source, split)
-        trials += [Trial(source.name, source.task, "all", parts, k) for k in shots]
+        trials += source.trials(source.task, "all", parts, shots, sources)
     return trials
 
 
@@ -187,7 +240,7 @@ def few_shot_trials(
     trials = []
     for source in _pick(sources, trained):
         parts = {"test": _tested(source.task, split), **_retention(source, split)}
-        trials += [Trial(source.name, source.task, "all", parts, k) for k in shots]
+        trials += source.trials(source.task, "all", parts, shots)
     return trials
 
 
@@ -204,13 +257,15 @@ def domain_generalization_trials(
     sources = [part for source in sources for part in _by_domain(source)]
     trials = []
     for source in _pick(sources, trained):
+        domains = [other for other in sources if other.group is None and other is not source]
         if source.group is not None:
             pool, parts = _styles(source.group, split)
         else:
-            domains = [other for other in sources if other.group is None and other is not source]
             pool, parts = source.task, _domains(source, domains, split)
+        if source.digest is not None:
+            parts = {"source": _tested(source.task, split), **parts}
         parts |= _retention(source, split) if source.group is not None else {}
-        trials += [Trial(source.name, pool, "all", parts, k) for k in shots]
+        trials += source.trials(pool, "all", parts, shots, domains)
     return trials
 
 

@@ -22,6 +22,7 @@ Depth = Annotated[int, Field(ge=1, le=1024)]
 Share = Annotated[float, Field(gt=0, le=1)]
 Solver = Literal["exact", "sinkhorn", "sinkhorn-divergence", "unbalanced", "partial"]
 
+CACHED_VIEWS = 8
 PUBLISHED_STRENGTH = {"none": 0.0, "pointwise": 10.0, "ot": 10.0, "text-cosine": 8.0}
 PUBLISHED_STRENGTH |= {"promptsrc": 1.0}
 """λ of each preservation term; one term's λ means nothing to another."""
@@ -250,6 +251,19 @@ class DataConfig(_Section):
     views: PositiveInt | None = None
     """Augmented views per image that are made once and used in turn; null augments anew every
     epoch."""
+    teacher: Literal["online", "cached-views"] = "online"
+    """online: the frozen model's features come with the batch: computed for it or, with `views`,
+    kept beside the patch tokens. cached-views: only its features of `views` fixed views per image
+    (8 unless given) are kept, and the images are augmented again; it takes little memory with any
+    backbone. Exact where there are as many views as epochs."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _cached_views_are_counted(cls, values: Any) -> Any:
+        cached = isinstance(values, dict) and values.get("teacher") == "cached-views"
+        if cached and values.get("views") is None:
+            return values | {"views": CACHED_VIEWS}
+        return values
 
     @field_validator("templates", mode="before")
     @classmethod
@@ -298,7 +312,7 @@ class Recipe(_Section):
             used["vocabulary"] = self.vocabulary.used_fields()
             used["ensembling"] = self.ensembling.used_fields()
             used["optim"] = self.optim.used_fields()
-            data |= {"shots", "smallest_crop", "views"}
+            data |= {"shots", "smallest_crop", "views", "teacher"}
         elif self.probes:
             data.add("shots")
         return used | {"data": data}

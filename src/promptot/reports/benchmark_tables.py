@@ -57,7 +57,9 @@ class TextTable:
 
 
 def benchmark_tables(summary: Summary) -> list[TextTable]:
-    """The main table, the differences to the control, what the plans did, and one table a task."""
+    """The main table, the differences to the control and to what was published, what the plans did,
+    and one table a task.
+    """
     labels = [method.label for method in summary.methods]
     figures = [method.figures for method in summary.methods]
     ranks = [MISSING if m.rank is None else f"{m.rank:.1f}" for m in summary.methods]
@@ -72,6 +74,8 @@ def benchmark_tables(summary: Summary) -> list[TextTable]:
     tables = [main]
     if any(method.differences for method in summary.methods):
         tables.append(_difference_table(summary))
+    if summary.published:
+        tables.append(_published_table(summary))
     tables.append(_diagnostic_table(summary))
     if len(summary.tasks) > 1:
         tables += [
@@ -316,6 +320,38 @@ def _difference_table(summary: Summary) -> TextTable:
         strong,
         "Percentage points, paired by task, seed and image, with 95 % bootstrap intervals over "
         "seeds and images; bold where the interval leaves zero out.",
+    )
+
+
+def _published_table(summary: Summary) -> TextTable:
+    """Own figures beside published ones, of the methods that have both."""
+    measured = [method for method in summary.methods if method.label in summary.published]
+    keys = list(dict.fromkeys(key for row in summary.published.values() for key in row))
+    metrics = [metric for metric in summary.metrics if metric.key in keys]
+    metrics.sort(key=lambda metric: keys.index(metric.key))
+    rows = []
+    for method in measured:
+        row = [method.label]
+        for metric in metrics:
+            own, theirs = (
+                method.figures.get(metric.key),
+                summary.published[method.label][metric.key],
+            )
+            gap = MISSING if own is None else format_difference(own.mean - theirs, "share")
+            row += [format_figure(own), f"{100 * theirs:.2f}", gap]
+        rows.append(row)
+    header = [
+        text for metric in metrics for text in (metric.label, f"{metric.label} published", "Gap")
+    ]
+    shots = ", ".join(map(str, summary.shots))
+    return TextTable(
+        "Beside the published averages",
+        ["", *header],
+        rows,
+        (),
+        "Published: averages over the same tasks as their papers give them, for CLIP ViT-B/16 and "
+        f"16 shots. Here: {summary.backbone}, K = {shots}, seeds "
+        f"{', '.join(map(str, summary.seeds))}. Gap: percentage points, here less published.",
     )
 
 

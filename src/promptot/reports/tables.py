@@ -48,6 +48,8 @@ def format_value(value: float, unit: Unit) -> str:
     if unit == "mass":
         return f"{value:.3f}"
     if unit == "seconds":
+        if round(value) >= 3600:
+            return f"{round(value / 60) // 60} h {round(value / 60) % 60} min"
         if round(value) >= 60:
             return f"{round(value) // 60} min {round(value) % 60} s"
         return f"{value:.1f} s" if value < 10 else f"{value:.0f} s"

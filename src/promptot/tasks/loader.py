@@ -136,7 +136,7 @@ class ImageLoader:
         self._sampler = _EpochBatches(len(examples), batch_size, seed, shuffle, drop_last)
         self._loader: DataLoader[_Loaded] = DataLoader(
             ImageDataset(examples, transform, seed, cache_bytes // max(1, workers)),
-            batch_sampler=self._sampler,  # keys are (epoch, index)
+            batch_sampler=self._sampler,  # keys are (view, index)
             num_workers=workers,
             collate_fn=_collate,
             pin_memory=torch.device(device).type == "cuda",
@@ -158,13 +158,18 @@ class ImageLoader:
         """The unreadable images met so far."""
         return tuple(self._skipped.values())
 
-    def batches(self, epoch: int) -> Iterator[Batch]:
+    def batches(self, epoch: int, view: int | None = None) -> Iterator[Batch]:
         """The batches of one epoch. Finish or drop one epoch before starting another.
+
+        Args:
+            epoch: decides the order.
+            view: decides the augmentation; by default the epoch.
 
         Raises:
             PromptotError: an image can't be read and may not be skipped.
         """
         self._sampler.epoch = epoch
+        self._sampler.view = epoch if view is None else view
         for batch, skipped in self._loader:
             if skipped and not self._skip_unreadable:
                 raise PromptotError(
@@ -199,12 +204,12 @@ def lost_workers_explained() -> Iterator[None]:
 
 
 class _EpochBatches:
-    """Batches of keys (epoch, index)."""
+    """Batches of keys (view, index), in the order of an epoch."""
 
     def __init__(
         self, count: int, batch_size: int, seed: int, shuffle: bool, drop_last: bool
     ) -> None:
-        self.epoch = 0
+        self.epoch = self.view = 0
         self._count = count
         self._batch_size = batch_size
         self._seed = seed
@@ -222,7 +227,7 @@ class _EpochBatches:
             generator = torch.Generator().manual_seed(_mix(self._seed, self.epoch))
             order = torch.randperm(self._count, generator=generator).tolist()
         for start in range(0, len(self) * self._batch_size, self._batch_size):
-            yield [(self.epoch, index) for index in order[start : start + self._batch_size]]
+            yield [(self.view, index) for index in order[start : start + self._batch_size]]
 
 
 def _collate(

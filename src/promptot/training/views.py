@@ -1,8 +1,10 @@
-"""A few augmented views per image, made once, kept as patch tokens and used in turn.
+"""A few augmented views per image, used in turn, and what is kept of them.
 
-Prompts enter after the stem, and the teacher has none: with the views kept, neither the stem nor
-the teacher is ever computed again. For a backbone whose stem is most of the work (a convolutional
-trunk) an epoch on kept views costs a fraction of one that augments anew.
+Prompts enter after the stem, and the teacher has none. `CachedViews` keep the patch tokens and the
+teacher's features, so that neither the stem nor the teacher is ever computed again: for a backbone
+whose stem is most of the work (a convolutional trunk) an epoch costs a fraction of one that
+augments anew. `FixedViews` keep the teacher's features alone, D numbers a view, and augment the
+images again: for a ViT, whose patch tokens are as large as the images.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ import torch
 from torch import Tensor
 
 from promptot.backbones.backbone import Backbone
-from promptot.tasks.loader import Batch
+from promptot.tasks.loader import Batch, ImageLoader
 
 
 class CachedViews:
@@ -47,6 +49,63 @@ class CachedViews:
             if whole or not self.drop_last:
                 teacher = None if view.teacher is None else view.teacher[chosen]
                 yield Batch(view.images[chosen], view.labels[chosen], chosen, teacher)
+
+
+class FixedViews:
+    """Augmented images of K fixed views, with the teacher's features of them; epoch e sees view
+    (e − 1) mod K, augmented as epoch 1 + (e − 1) mod K of an `ImageLoader` would.
+
+    So the first K epochs are what they would be without anything kept.
+
+    Args:
+        loader: of the images; its draws are functions of seed, view and image alone.
+        teacher: [K, N, D], as `keep_features` makes it of each view.
+    """
+
+    def __init__(self, loader: ImageLoader, teacher: Tensor) -> None:
+        self.loader = loader
+        self.teacher = teacher
+
+    def __len__(self) -> int:
+        """Batches an epoch."""
+        return len(self.loader)
+
+    def batches(self, epoch: int) -> Iterator[Batch]:
+        """Shuffled batches of one epoch, counted from 1."""
+        view = (epoch - 1) % len(self.teacher)
+        for batch in self.loader.batches(epoch, view + 1):
+            yield batch._replace(teacher=self.teacher[view, batch.indices])
+
+
+@torch.no_grad()
+def keep_features(
+    backbone: Backbone,
+    batches: Iterable[Batch],
+    images: int,
+    progress: Callable[[int], None] | None = None,
+) -> Tensor:
+    """The teacher's features of one view of N images, on the CPU, [N, D]; NaN where unreadable.
+
+    Args:
+        backbone: on the device to use.
+        batches: of images [B, 3, R, R].
+        images: N.
+        progress: called with the number of images after each batch.
+    """
+    features = torch.full((images, backbone.embed_dim), torch.nan)
+    for batch in batches:
+        found = backbone.encode_image(batch.images.to(backbone.device))
+        features[batch.indices] = found.float().cpu()
+        if progress is not None:
+            progress(len(batch.labels))
+    return features
+
+
+def kept_bytes(backbone: Backbone, images: int, views: int, *, tokens: bool) -> int:
+    """Bytes of what is kept of some views: the teacher's features, and perhaps patch tokens."""
+    tower = backbone.image_tower
+    numbers = backbone.embed_dim + (tower.patches * tower.width if tokens else 0)
+    return images * views * numbers * 4
 
 
 @torch.no_grad()

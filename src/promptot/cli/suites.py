@@ -1,0 +1,94 @@
+"""Tables about public data sets and about what a benchmark will cost."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from promptot.protocols.forecast import Forecast
+from promptot.reports.tables import format_value, printable
+from promptot.tasks.public import SetCheck
+from promptot.training.estimate import GIB
+
+_STYLES = {"ready": "green", "other counts": "yellow", "damaged": "red", "missing": "red"}
+
+
+def check_table(checks: Sequence[SetCheck]) -> Table:
+    """A line a data set: its state and its counts."""
+    table = _table("", "State", "Classes", "Train", "Val", "Test")
+    for check in checks:
+        task = None if check.found is None else check.found.task
+        counts = [""] * 4
+        if task is not None:
+            sizes = (len(task.class_names), len(task.train), len(task.validation), len(task.test))
+            counts = [f"{size:,}" for size in sizes]
+        state = Text(check.state, style=_STYLES[check.state])
+        table.add_row(Text(check.facts.name), state, *counts)
+    return table
+
+
+def missing_lines(checks: Sequence[SetCheck]) -> list[str]:
+    """What has to be fetched, where it belongs and where it comes from."""
+    lines = []
+    for check in checks:
+        for source in check.missing:
+            note = f" ({source.note})" if source.note else ""
+            lines.append(f"{check.facts.folder}/{source.place}")
+            lines.append(f"    from {source.url}{note}")
+    return lines
+
+
+def forecast_table(forecast: Forecast) -> Table:
+    """What the missing cells will cost, a line a method."""
+    table = _table("", "Cells", "Steps", "Training", "Testing")
+    for method in forecast.methods:
+        table.add_row(
+            Text(printable(method.label)),
+            f"{method.cells:,}",
+            f"{method.steps:,}",
+            format_value(method.training_seconds, "seconds"),
+            format_value(method.testing_seconds, "seconds"),
+        )
+    features = format_value(forecast.feature_seconds, "seconds")
+    table.add_row(Text("frozen features of the test images", style="dim"), "", "", "", features)
+    return table
+
+
+def show_forecast(console: Console, forecast: Forecast) -> None:
+    """Print what the missing cells will cost."""
+    if not forecast.methods:
+        console.print("Nothing is missing.")
+        return
+    console.print(forecast_table(forecast))
+    console.print(forecast_text(forecast), soft_wrap=True)
+
+
+def forecast_json(forecast: Forecast) -> dict[str, Any]:
+    """The same as plain values."""
+    return {**dataclasses.asdict(forecast), "seconds": forecast.seconds}
+
+
+def forecast_text(forecast: Forecast) -> str:
+    """One sentence with the sums."""
+    hours = format_value(forecast.seconds, "seconds")
+    share = ""
+    if forecast.jobs > 1:
+        least = format_value(forecast.seconds / forecast.jobs, "seconds")
+        share = f" ({least} at best with {forecast.jobs} jobs)"
+    return (
+        f"About {hours} of work{share}, {forecast.memory_bytes / GIB:.1f} GiB of memory a process, "
+        f"{forecast.disk_bytes / GIB:.1f} GiB of disk for what is kept of images."
+    )
+
+
+def _table(*labels: str) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for number, label in enumerate(labels):
+        table.add_column(label, justify="right" if number and label != "State" else "left")
+    return table

@@ -1,0 +1,54 @@
+"""Which process works on which cell, so that several may share a benchmark."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from promptot.errors import PromptotError
+
+
+class Claims:
+    """One lock file a cell, held while the cell runs.
+
+    The system frees a lock when the process that holds it ends, however it ends: a killed process
+    leaves no cell behind that nobody may run.
+
+    Args:
+        folder: where the lock files go; it may be removed when nothing runs.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    @contextlib.contextmanager
+    def claim(self, key: str) -> Iterator[bool]:
+        """Whether the cell is this process's, until the block ends; never waits.
+
+        The file goes with the claim. Who claims a cell must look afterwards whether it has a
+        result by now: another process may have finished it in between.
+
+        Raises:
+            PromptotError: the folder can't be written to.
+        """
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            lock = FileLock(self.folder / f"{key[:32]}.lock", timeout=0)
+            lock.acquire()
+        except Timeout:
+            yield False
+            return
+        except OSError as error:
+            raise PromptotError(
+                f"Can't write to '{self.folder}': {error.strerror or error}.",
+                fix="Choose another --out.",
+            ) from error
+        try:
+            yield True
+        finally:
+            with contextlib.suppress(OSError):  # Windows keeps a file that is open
+                Path(lock.lock_file).unlink()
+            lock.release()

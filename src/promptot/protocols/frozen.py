@@ -1,0 +1,121 @@
+"""The frozen model's features of test images, which no prompt changes: computed once and kept."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import torch
+from filelock import FileLock
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from promptot.backbones.backbone import Backbone
+from promptot.batches import evaluation_loader
+from promptot.files import atomic_write
+from promptot.tasks.dataset import Example
+from promptot.tasks.loader import Batch
+
+ROWS = 1024
+"""Images a batch: there is nothing in it but features."""
+
+
+class FrozenFeatures:
+    """Features of images by their files, in memory and in a folder that processes share.
+
+    An image is known by its path, size and time of change, so that hundreds of thousands need not
+    be read again to be recognised. D numbers an image: 2 KB for a ViT-B/16.
+
+    Args:
+        folder: where the files go; it may be removed when nothing runs.
+        backbone: on the device to use.
+        identity: what features depend on beside the image.
+        workers: processes that load images.
+    """
+
+    def __init__(self, folder: Path, backbone: Backbone, identity: str, workers: int) -> None:
+        self.folder = folder
+        self.backbone = backbone
+        self.identity = identity
+        self.workers = workers
+        self._keys: dict[str, str] = {}  # path -> key
+        self._rows: dict[str, Tensor | None] = {}  # key -> features [D], None: unreadable
+        self._files: set[Path] = set()  # that were read
+
+    def batches(
+        self, examples: Sequence[Example], count: Callable[[int], None] | None
+    ) -> Iterator[Batch]:
+        """The readable images among some; a batch has labels, places and features [B, D] only."""
+        if self._missing(examples):
+            self._fill(examples, count)
+        rows = [self._rows.get(self._key(example.path)) for example in examples]
+        places = [place for place, row in enumerate(rows) if row is not None]
+        for start in range(0, len(places), ROWS):
+            chosen = places[start : start + ROWS]
+            features = torch.stack([row for place in chosen if (row := rows[place]) is not None])
+            labels = torch.tensor([examples[place].label for place in chosen])
+            nothing = torch.empty(len(chosen), 0)
+            yield Batch(nothing, labels, torch.tensor(chosen), features)
+
+    def _key(self, path: str) -> str:
+        if path not in self._keys:
+            archive, separator, member = path.partition(".zip::")
+            file = Path(f"{archive}.zip" if separator else path)
+            try:
+                state = file.stat()
+                seen = f"{file.resolve()} {member} {state.st_size} {state.st_mtime_ns}"
+            except OSError:
+                seen = f"{file} {member} missing"
+            encoded = seen.encode("utf8", "surrogateescape")
+            self._keys[path] = hashlib.sha256(encoded).hexdigest()[:32]
+        return self._keys[path]
+
+    def _missing(self, examples: Sequence[Example]) -> list[Example]:
+        absent = {e.path: e for e in examples if self._key(e.path) not in self._rows}
+        return list(absent.values())
+
+    def _fill(self, examples: Sequence[Example], count: Callable[[int], None] | None) -> None:
+        """Read what others have computed by now, and compute the rest; one process at a time."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(self.folder / "frozen.lock"):
+            self._read()
+            missing = self._missing(examples)
+            if missing:
+                self._compute(missing, count)
+
+    @torch.no_grad()
+    def _compute(self, examples: list[Example], count: Callable[[int], None] | None) -> None:
+        keys, features = [], [torch.empty(0, self.backbone.embed_dim)]
+        for batch in evaluation_loader(self.backbone, tuple(examples), self.workers):
+            found = self.backbone.encode_image(batch.images.to(self.backbone.device))
+            features.append(found.float().cpu())
+            keys += [self._key(examples[index].path) for index in batch.indices.tolist()]
+            if count is not None:
+                count(len(batch.labels))
+        matrix = torch.cat(features)
+        for example in examples:  # those that could not be read stay None, in this process
+            self._rows[self._key(example.path)] = None
+        self._rows.update(zip(keys, matrix, strict=True))
+        digest = hashlib.sha256("\n".join([self.identity, *keys]).encode()).hexdigest()
+        path = self.folder / f"frozen-{digest[:16]}.safetensors"
+        self._files.add(path)
+        if keys:
+            metadata = {"backbone": self.identity, "images": json.dumps(keys)}
+            with atomic_write(path) as temporary:
+                save_file({"features": matrix}, temporary, metadata)
+
+    def _read(self) -> None:
+        for path in sorted(set(self.folder.glob("frozen-*.safetensors")) - self._files):
+            self._files.add(path)
+            try:
+                with safe_open(path, framework="pt") as file:
+                    metadata = file.metadata() or {}
+                    if metadata.get("backbone") != self.identity:
+                        continue
+                    keys, matrix = json.loads(metadata["images"]), file.get_tensor("features")
+                    self._rows.update(zip(keys, matrix, strict=True))
+            except (SafetensorError, OSError, ValueError, KeyError):
+                continue  # damaged: what it held is computed again

@@ -1,0 +1,93 @@
+"""Adapters that several protocols need: trained once, kept, tested wherever they are asked for."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from promptot.adapter import build_model, load_adapter, save_adapter
+from promptot.backbones.backbone import Backbone
+from promptot.errors import PromptotError
+from promptot.model import PromptedModel
+from promptot.protocols.cells import VERSION, Cell, image_name
+from promptot.recipes import describe
+from promptot.run import versions
+from promptot.tasks.dataset import ImageTask
+
+
+class Trained(NamedTuple):
+    """A model that was adapted, and what the training said of itself."""
+
+    model: PromptedModel
+    training: dict[str, float | None]
+    seconds: float
+
+
+class KeptAdapters:
+    """Trained adapters in a folder, each under a hash of all that decides it.
+
+    Cross-dataset, domain generalization and the few-shot cell of as many shots train the same
+    model; the first of them trains it. Base-to-novel shares with nobody, so nothing is kept.
+
+    Args:
+        folder: where they go; it may be removed at any time.
+        backbone: on the device to use.
+    """
+
+    def __init__(self, folder: Path, backbone: Backbone) -> None:
+        self.folder = folder
+        self.backbone = backbone
+
+    def load(self, cell: Cell, train: ImageTask) -> Trained | None:
+        """The model of a cell, if it was trained before; a damaged file counts as none."""
+        if not self._keeps(cell):
+            return None
+        try:
+            card, learned = load_adapter(self._place(cell, train))
+            said = card.recipe["trained"]
+            model = build_model(card, learned, self.backbone)
+            return Trained(model, dict(said["training"]), float(said["seconds"]))
+        except (PromptotError, KeyError, TypeError, ValueError):
+            return None
+
+    def save(self, cell: Cell, train: ImageTask, trained: Trained) -> None:
+        """Keep the model of a cell.
+
+        Raises:
+            PromptotError: the folder can't be written to.
+        """
+        if not self._keeps(cell):
+            return
+        said: dict[str, Any] = {"training": trained.training, "seconds": trained.seconds}
+        save_adapter(
+            self._place(cell, train),
+            trained.model.learned,
+            self.backbone,
+            trained.model.class_names,
+            trained.model.template,
+            recipe={**describe(cell.method.recipe), "trained": said},
+            versions=versions(),
+        )
+
+    def _keeps(self, cell: Cell) -> bool:
+        return cell.method.learns and cell.trial.classes == "all" and cell.trial.place is not None
+
+    def _place(self, cell: Cell, train: ImageTask) -> Path:
+        words = cell.method.words()
+        tested = {name for part in cell.trial.parts.values() for name in part.class_names}
+        decides = {
+            "version": VERSION,
+            "method": cell.method.values(),
+            "template": cell.method.template(train),
+            "seed": cell.seed,
+            "class names": train.class_names,
+            "images": [(image_name(e.path), e.label) for e in (*train.train, *train.validation)],
+            "words": words,
+            "left out of the words": sorted(tested) if words else [],
+            "backbone": self.backbone.weight_hash(),
+            "precision": self.backbone.precision,
+        }
+        digest = hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
+        return self.folder / digest[:32]

@@ -1,0 +1,149 @@
+"""The teacher's features of K fixed views: what they equal, what they save, what they take."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from promptot import run
+from promptot.backbones import Backbone
+from promptot.batches import training_loader, views_bytes, views_used
+from promptot.errors import PromptotError
+from promptot.model import PromptedModel
+from promptot.protocols.kept import KeptViews
+from promptot.recipes import Recipe, describe, load_recipe
+from promptot.run import adapt
+from promptot.tasks import ImageTask, load_folder
+from promptot.training.loop import Callbacks
+from promptot.training.records import Log
+
+EPOCHS = 4
+
+
+def recipe(*overrides: str, name: str = "prompt-ot") -> Recipe:
+    return load_recipe(name, [f"optim.epochs={EPOCHS}", "optim.lr=0.1", *overrides])
+
+
+def cached(views: int, *more: str) -> Recipe:
+    return recipe("data.teacher=cached-views", f"data.views={views}", *more)
+
+
+@pytest.fixture
+def task(photos: Path) -> ImageTask:
+    return load_folder(photos).few_shot(3, seed=1)
+
+
+def trained(backbone: Backbone, task: ImageTask, chosen: Recipe) -> tuple[PromptedModel, Log]:
+    log = Log()
+    return adapt(backbone, task, chosen, log, seed=1), log
+
+
+def test_as_many_views_as_epochs_are_the_online_teacher(
+    backbone: Backbone, task: ImageTask
+) -> None:
+    online, online_log = trained(backbone, task, recipe())
+    kept, log = trained(backbone, task, cached(EPOCHS))
+    for one, two in zip(online_log.steps, log.steps, strict=True):
+        assert one.total == pytest.approx(two.total, rel=1e-4)
+    assert online.prompts is not None
+    assert kept.prompts is not None
+    for one, two in zip(online.prompts.parameters(), kept.prompts.parameters(), strict=True):
+        torch.testing.assert_close(one, two, rtol=1e-3, atol=1e-4)
+    _, fewer_log = trained(backbone, task, cached(2))
+    half = len(log.steps) // 2
+    assert [s.total for s in fewer_log.steps[:half]] == [s.total for s in log.steps[:half]]
+    assert [s.total for s in fewer_log.steps[half:]] != [s.total for s in log.steps[half:]]
+
+
+def test_features_are_those_of_the_images_they_come_with(
+    backbone: Backbone, task: ImageTask
+) -> None:
+    loader = training_loader(backbone, task, cached(2), seed=1)
+    seen = []
+    for epoch in (1, 2, 3, 4):
+        for batch in loader.batches(epoch):
+            assert batch.teacher is not None
+            torch.testing.assert_close(batch.teacher, backbone.encode_image(batch.images))
+            seen.append((epoch, batch.images))
+    first, third = ([i for e, i in seen if e == epoch] for epoch in (1, 3))
+    assert not all(map(torch.equal, first, third))  # the same views in another order
+    sums = [sorted(float(image.sum()) for batch in b for image in batch) for b in (first, third)]
+    assert sums[0] == pytest.approx(sums[1])
+
+
+def test_the_teacher_reads_each_view_once(
+    backbone: Backbone, task: ImageTask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images = 0
+    encode = Backbone.encode_patches
+
+    def counted(self: Backbone, tokens: torch.Tensor, prompts: tuple = ()) -> torch.Tensor:
+        nonlocal images
+        images += 0 if prompts else len(tokens)
+        return encode(self, tokens, prompts)
+
+    monkeypatch.setattr(Backbone, "encode_patches", counted)
+    trained(backbone, task, cached(2))
+    assert images == 2 * len(task.train)
+    images = 0
+    trained(backbone, task, recipe())
+    assert images == EPOCHS * len(task.train)
+
+
+def test_unreadable_images_are_left_out(backbone: Backbone, photos: Path, task: ImageTask) -> None:
+    Path(task.train[0].path).write_bytes(b"no image")
+    _, log = trained(backbone, task, cached(2, "optim.drop_last=false"))
+    assert all(step.total == step.total for step in log.steps)
+
+
+def test_how_many_views_and_what_they_take(backbone: Backbone) -> None:
+    assert load_recipe("prompt-ot", ["data.teacher=cached-views"]).data.views == 8
+    assert load_recipe("prompt-ot").data.views is None
+    assert views_used(cached(3)) == 3
+    assert views_used(cached(9)) == EPOCHS  # more are never looked at
+    assert views_used(recipe("data.views=9")) == 9
+    assert views_bytes(backbone, 10, cached(3)) == 10 * 3 * 32 * 4
+    assert views_bytes(backbone, 10, recipe("data.views=3")) == 10 * 3 * (32 + 16 * 128) * 4
+    assert describe(cached(3))["data.teacher"] == "cached-views"
+    with pytest.raises(PromptotError, match=r"data\.teacher"):
+        recipe("data.teacher=cached")
+
+
+def test_the_cost_is_told_before(
+    backbone: Backbone, task: ImageTask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[tuple[int, int, int]] = []
+    callbacks = Callbacks(on_views=lambda *cost: told.append(cost))
+    adapt(backbone, task, cached(2), Log(), seed=1, callbacks=callbacks)
+    assert told == [(2, 12, 2 * 12 * 32 * 4)]
+    monkeypatch.setattr(run, "available_bytes", lambda device: 1000)
+    with pytest.raises(PromptotError, match="2 views of 12 images"):
+        adapt(backbone, task, cached(2), Log(), seed=1)
+
+
+def test_a_benchmark_keeps_them_on_the_disk(
+    backbone: Backbone, task: ImageTask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from promptot.protocols import kept
+
+    made: list[int] = []
+    original: Callable = kept.view_features
+    monkeypatch.setattr(
+        kept, "view_features", lambda *a, **m: made.append(a[3]) or original(*a, **m)
+    )
+    for _ in range(2):
+        views = KeptViews(tmp_path, backbone, task, 1)
+        for chosen in (cached(2), cached(2, "optim.batch_size=2")):
+            loader = views.loader(chosen)
+            assert loader is not None
+            batches = list(loader.batches(1))
+            assert len(batches[0].labels) == chosen.optim.batch_size
+            torch.testing.assert_close(batches[0].teacher, backbone.encode_image(batches[0].images))
+    assert made == [1]
+    (file,) = tmp_path.glob("teacher-*")
+    file.write_bytes(b"damaged")
+    assert KeptViews(tmp_path, backbone, task, 1).loader(cached(2)) is not None
+    assert made == [1, 1]
