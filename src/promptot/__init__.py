@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from promptot.api import evaluate, fit
     from promptot.backbones.load import load_backbone
     from promptot.classifier import load
+    from promptot.exporting.export import export
+    from promptot.hub import pull, push
+    from promptot.merging import merge
     from promptot.recipes.loading import load_recipe
 
 __version__ = "0.1.0"
@@ -25,18 +28,26 @@ __all__ = [
     "PromptotError",
     "__version__",
     "evaluate",
+    "export",
     "fit",
     "load",
     "load_backbone",
     "load_recipe",
+    "merge",
+    "pull",
+    "push",
 ]
 
 _LAZY = {
     "evaluate": "promptot.api",
+    "export": "promptot.exporting.export",
     "fit": "promptot.api",
     "load": "promptot.classifier",
     "load_backbone": "promptot.backbones.load",
     "load_recipe": "promptot.recipes.loading",
+    "merge": "promptot.merging",
+    "pull": "promptot.hub",
+    "push": "promptot.hub",
 }
 
 

@@ -191,7 +191,8 @@ def load(
     """Load a run's adapter, ready to predict.
 
     Args:
-        run: a run folder that `fit` wrote, or its adapter folder.
+        run: a run folder that `fit` wrote, or its adapter folder, or "hf-hub:user/name" for an
+            adapter on the Hugging Face Hub.
         backbone: where the adapter belongs; by default loaded by the name on its card.
         device, precision: see `load_backbone`; they do not touch a loaded backbone.
 
@@ -205,7 +206,14 @@ def load(
 
 
 def adapter_folder(run: str | os.PathLike[str]) -> Path:
-    """The adapter folder of a run folder, or the folder itself if it is an adapter."""
+    """The adapter folder of a run folder, or the folder itself if it is an adapter.
+
+    An adapter on the Hub ("hf-hub:user/name") is fetched first.
+    """
+    if os.fspath(run).startswith("hf-hub:"):
+        from promptot.hub import fetch
+
+        return fetch(os.fspath(run))
     folder = Path(run)
     inner = folder / ADAPTER
     return folder if (folder / CARD).is_file() or not inner.exists() else inner

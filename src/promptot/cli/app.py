@@ -21,6 +21,8 @@ from promptot.cli.console import (
     show_skipped,
     write_result,
 )
+from promptot.cli import production, serve
+from promptot.cli.options import AdapterBackbone, Json, by_commas, split_names
 from promptot.errors import PromptotError
 
 if TYPE_CHECKING:
@@ -76,29 +78,10 @@ class Precision(str, Enum):
     bf16 = "bf16"
 
 
-def _json_place(path: Path | None) -> Path | None:
-    if path is not None and path.is_dir():
-        raise typer.BadParameter(f"'{path}' is a folder; give a file, or '-'.")
-    return path
-
-
-Json = Annotated[
-    Path | None,
-    typer.Option(
-        "--json",
-        metavar="PATH",
-        callback=_json_place,
-        help="Also write the result as JSON ('-': to standard output, the rest to standard error).",
-    ),
-]
 Seed = Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Of shots, start and order.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:<index> or mps.")]
 PrecisionName = Annotated[
     Precision, typer.Option("--precision", help="Of the matrices in both towers.")
-]
-AdapterBackbone = Annotated[
-    str | None,
-    typer.Option("--backbone", "-b", help="Where the adapter belongs, unless its own name for it."),
 ]
 BackboneName = Annotated[str, typer.Option("--backbone", "-b", help="See `promptot backbones`.")]
 Workers = Annotated[int, typer.Option(min=0, help="Processes that load images.")]
@@ -290,7 +273,7 @@ def predict(
     """Classify images, among the trained class names or any others."""
     if format_ is not Format.table and str(json_path) == "-":
         raise typer.BadParameter("--json - and --format both want standard output; choose one.")
-    names = None if classes is None else _split_names(classes)
+    names = None if classes is None else split_names(classes)
 
     import promptot
     from promptot.cli.tables import prediction_table
@@ -379,8 +362,8 @@ def benchmark(
                 protocol.value,
                 out,
                 methods=methods,
-                tasks=_by_commas(tasks),
-                sources=_by_commas(sources),
+                tasks=by_commas(tasks),
+                sources=by_commas(sources),
                 seeds=_numbers("--seeds", seeds),
                 shots=None if shots is None else _numbers("--shots", shots),
                 overrides=set_ or (),
@@ -408,6 +391,10 @@ def benchmark(
         console.print(f"[yellow]Note:[/] {plain(text)}", soft_wrap=True)
     console.print(f"Report: [bold]{plain(result.files[-1])}[/]", soft_wrap=True)
     write_result(result.as_json(), json_path)
+
+
+production.register(app)
+serve.register(app)
 
 
 @app.command(epilog="Example: promptot backbones")
@@ -483,27 +470,13 @@ def info(
     write_result(card.model_dump(mode="json"), json_path)
 
 
-def _by_commas(text: str) -> list[str]:
-    return [part.strip() for part in text.split(",") if part.strip()]
-
-
 def _numbers(option: str, text: str) -> list[int]:
     try:
-        return [int(part) for part in _by_commas(text)]
+        return [int(part) for part in by_commas(text)]
     except ValueError:
         raise PromptotError(
             f"{option} '{text}' are not whole numbers.", fix=f"Write {option} 1,2,3."
         ) from None
-
-
-def _split_names(text: str) -> list[str]:
-    names = [name.strip() for name in text.split(",")]
-    if not all(names):
-        raise PromptotError(
-            f"--classes '{text}' holds an empty name.",
-            fix='Put one comma between two names, as in --classes "cat,red panda".',
-        )
-    return names
 
 
 def _prediction_json(prediction: Prediction) -> dict[str, Any]:
