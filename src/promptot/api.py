@@ -15,17 +15,19 @@ from promptot.classifier import load
 from promptot.devices import pick_device
 from promptot.errors import PromptotError
 from promptot.evaluation.scoring import NothingToScore, Scores, score
-from promptot.recipes import Recipe, load_recipe
+from promptot.recipes import Recipe, describe, load_recipe
 from promptot.run import (
     MANIFEST,
     Classes,
     Run,
     check_run_folder,
     evaluation_loader,
+    summarise_scores,
 )
 from promptot.run import fit as fit_task
 from promptot.tasks import Example, ImageTask, Skipped, load_folder, split_examples
 from promptot.tasks.images import UnreadableImage, image_hash
+from promptot.tracking.tracker import Tracking
 from promptot.training.loop import Callbacks
 
 PathLike = str | os.PathLike[str]
@@ -47,6 +49,7 @@ def fit(
     workers: int = 0,
     overwrite: bool = False,
     resume: bool = False,
+    log: Sequence[str] = (),
     callbacks: Callbacks | None = None,
 ) -> Run:
     """Learn prompts from images, test them beside the frozen model, and write a run folder.
@@ -66,6 +69,8 @@ def fit(
         precision: see `load_backbone`.
         workers: processes that load images.
         overwrite, resume: what to do if the folder holds a run.
+        log: trackers to tell beside the CSV files, which are always written: "tensorboard",
+            "wandb", "mlflow". One that fails is named in a warning and never ends the run.
         callbacks: who is told how it goes.
 
     Raises:
@@ -88,20 +93,29 @@ def fit(
         if test_share > 0:
             task = split_examples(task, seed=0, fractions=(1 - test_share, 0.0, test_share))
     check_run_folder(Path(out), overwrite, resume)
+    tracking = Tracking(log, Path(out))
     if not isinstance(backbone, Backbone):
         backbone = load_backbone(backbone, pick_device(device), precision)
-    return fit_task(
-        task,
-        Path(out),
-        backbone,
-        recipe,
-        seed=seed,
-        classes=classes,
-        workers=workers,
-        overwrite=overwrite,
-        resume=resume,
-        callbacks=callbacks,
-    )
+    settings = {**describe(recipe), "seed": seed, "classes": classes, "backbone": backbone.name}
+    tracking.start({**settings, "task": task.name, "precision": backbone.precision})
+    try:
+        run = fit_task(
+            task,
+            Path(out),
+            backbone,
+            recipe,
+            seed=seed,
+            classes=classes,
+            workers=workers,
+            overwrite=overwrite,
+            resume=resume,
+            callbacks=tracking.listening(callbacks),
+        )
+    except BaseException:
+        tracking.finish({}, failed=True)
+        raise
+    tracking.finish(summarise_scores(run.scores))
+    return run
 
 
 @dataclass(frozen=True, eq=False)

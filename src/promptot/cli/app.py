@@ -155,6 +155,9 @@ def fit(
     workers: Workers = 0,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a run in --out.")] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
+    log: Annotated[
+        str, typer.Option(help="tensorboard, wandb, mlflow, by commas; CSV is always written.")
+    ] = "",
     json_path: Json = None,
 ) -> None:
     """Learn prompts from a folder of images and test them beside the frozen model."""
@@ -181,6 +184,7 @@ def fit(
                 workers=workers,
                 overwrite=overwrite,
                 resume=resume,
+                log=by_commas(log),
                 callbacks=training_callbacks(bar, f"{recipe} on {backbone}", out),
             )
     except (KeyboardInterrupt, SystemExit):
