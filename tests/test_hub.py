@@ -106,7 +106,9 @@ def test_names_in_the_model_card_are_only_text() -> None:
     assert 'load("hf-hub:me/it")' in text
 
 
-@pytest.mark.parametrize("name", ["me", "me/it/that", "../it", "me/..", "", "https://x/y", "me/ it"])
+@pytest.mark.parametrize(
+    "name", ["me", "me/it/that", "../it", "me/..", "", "https://x/y", "me/ it"]
+)
 def test_names_of_no_repository(hub: Path, run: Path, tmp_path: Path, name: str) -> None:
     for call in (lambda: promptot.push(run, name), lambda: promptot.pull(name, tmp_path / "p")):
         with pytest.raises(PromptotError, match="names no repository"):

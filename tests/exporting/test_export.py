@@ -140,7 +140,9 @@ def test_a_linear_head_is_exported_with_its_bias(
     torch.manual_seed(0)
     head = LinearHead(torch.randn(3, backbone.embed_dim), torch.randn(3))
     save_adapter(tmp_path / "run", head, backbone, ("a", "b", "c"), "a photo of a {}.")
-    promptot.export(tmp_path / "run", tmp_path / "out", "torchscript", ["c", "a"], backbone=backbone)
+    promptot.export(
+        tmp_path / "run", tmp_path / "out", "torchscript", ["c", "a"], backbone=backbone
+    )
     images = random_images(backbone)
     with torch.no_grad():
         expected = head(backbone.encode_image(images))[:, [2, 0]]

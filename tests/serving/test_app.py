@@ -40,7 +40,9 @@ def client(classifier: Classifier, tmp_path: Path) -> Iterator[TestClient]:
 
 
 def ask(client: TestClient, image: bytes, names: object = None, filename: str = "a.png", **kwargs):
-    data = {} if names is None else {"names": names if isinstance(names, str) else json.dumps(names)}
+    data = (
+        {} if names is None else {"names": names if isinstance(names, str) else json.dumps(names)}
+    )
     return client.post("/compare", files={"image": (filename, image)}, data=data, **kwargs)
 
 
@@ -232,7 +234,9 @@ def test_only_so_many_may_wait(classifier: Classifier, make_image: Images, tmp_p
     assert sorted(codes) == [200, 200, 503, 503, 503]
 
 
-@pytest.mark.parametrize("host", ["evil.example", "evil.example:8765", "10.0.0.1", "", "127.0.0.1.nip.io"])
+@pytest.mark.parametrize(
+    "host", ["evil.example", "evil.example:8765", "10.0.0.1", "", "127.0.0.1.nip.io"]
+)
 def test_a_host_name_of_somebody_else_is_refused(client: TestClient, host: str) -> None:
     assert client.get("/", headers={"host": host}).status_code == 421
 
@@ -257,7 +261,11 @@ def test_another_site_can_not_flag(
 
 
 def test_the_page_may_load_nothing_from_elsewhere(client: TestClient) -> None:
-    for path, kind in (("/", "text/html"), ("/page.js", "text/javascript"), ("/page.css", "text/css")):
+    for path, kind in (
+        ("/", "text/html"),
+        ("/page.js", "text/javascript"),
+        ("/page.css", "text/css"),
+    ):
         answer = client.get(path)
         assert answer.headers["content-type"].startswith(kind)
         assert "http" not in answer.text.replace("http://www.w3.org", "")
@@ -356,9 +364,7 @@ def test_a_full_flag_file_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.mark.slow
-def test_memory_stays_flat_over_10000_predictions(
-    client: TestClient, make_image: Images
-) -> None:
+def test_memory_stays_flat_over_10000_predictions(client: TestClient, make_image: Images) -> None:
     psutil = pytest.importorskip("psutil")
     process = psutil.Process()
     images = [make_image(seed) for seed in range(20)]

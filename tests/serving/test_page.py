@@ -88,7 +88,9 @@ def test_upload_and_the_ends_of_the_slider(page: Any, make_image: Images) -> Non
     set_strength(page, "0.5")
     assert rows(page, "between") not in (frozen, adapted)
     shown = page.locator("#frozen .share").all_inner_texts()
-    assert sum(float(share.split()[0].strip("< ")) for share in shown) == pytest.approx(100, abs=0.3)
+    assert sum(float(share.split()[0].strip("< ")) for share in shown) == pytest.approx(
+        100, abs=0.3
+    )
     assert page.locator("#preview").is_visible()
     assert "Frozen: " in page.locator("#status").inner_text()
 
@@ -162,8 +164,19 @@ def test_wrong_files(
     assert len(rows(page, "adapted")) == 3
 
 
-def test_a_file_that_is_too_large_is_not_even_sent(page: Any) -> None:
-    page.set_input_files("#file", file(bytes(21 * 2**20), "huge.png"))
+def test_a_file_that_is_too_large_is_not_even_sent(
+    page: Any, live: str, make_image: Images
+) -> None:
+    def smaller(route: Any) -> None:
+        answer = route.fetch()
+        about = answer.json()
+        about["limits"]["upload_bytes"] = 65536 + 100
+        route.fulfill(response=answer, json=about)
+
+    page.route("**/about", smaller)
+    open_page(page, live)
+    page.on("request", lambda request: pytest.fail("sent") if "compare" in request.url else None)
+    page.set_input_files("#file", file(make_image(), "huge.png"))
     page.locator("#problem").wait_for()
     assert "too large" in page.locator("#problem").inner_text()
 
@@ -277,6 +290,7 @@ def test_it_fits_and_can_be_read(
     context.close()
 
 
+@pytest.mark.slow
 def test_twenty_people_at_once(browser: Any, live: str, make_image: Images) -> None:
     from test_server import compare
 

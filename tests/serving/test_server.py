@@ -17,10 +17,10 @@ from urllib.parse import urlsplit
 
 import pytest
 from PIL import Image
+from server_process import serving
 
 from promptot.errors import PromptotError
 from promptot.serving.server import listen
-from server_process import serving
 
 Images = Callable[..., bytes]
 
@@ -92,7 +92,9 @@ def test_half_a_request_does_not_hold_up_others(live: str, make_image: Images) -
 def test_no_path_leads_out(live: str, path: str) -> None:
     where = (urlsplit(live).hostname, urlsplit(live).port)
     with socket.create_connection(where, timeout=10) as client:  # no client tidies the path up
-        client.sendall(f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n".encode())
+        client.sendall(
+            f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n".encode()
+        )
         answer = b"".join(iter(lambda: client.recv(65536), b""))
     assert answer.split()[1] in (b"404", b"400"), answer[:200]
     assert b"root:" not in answer

@@ -131,16 +131,14 @@ def test_trackers_hear_every_step_and_values_that_exist(
     logged = [content for what, content in recorder.told if what == "log"]
     numbers = [number for steps, _, _ in logged for number, _ in steps]
     assert numbers == list(range(1, len(run.log.steps) + 1))
-    assert "vocabulary" not in logged[0][2]  # this recipe has no such term
+    assert "vocabulary_plan_entropy" not in logged[0][2]  # this recipe has no such term
     assert logged[0][2]["total"] == run.log.epochs[0].total
     results, failed = recorder.told[-1][1]
     assert failed is False
     assert results["test_accuracy"] == pytest.approx(run.scores["test"].student_accuracy, abs=1e-6)
 
 
-def test_an_interrupted_run_is_told_as_failed(
-    fit: Fit, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_interrupted_run_is_told_as_failed(fit: Fit, monkeypatch: pytest.MonkeyPatch) -> None:
     from promptot.training.loop import Callbacks
 
     recorder = Recorder()

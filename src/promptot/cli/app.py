@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from promptot.cli import production, serve
 from promptot.cli.console import (
     Stages,
     command,
@@ -21,7 +22,6 @@ from promptot.cli.console import (
     show_skipped,
     write_result,
 )
-from promptot.cli import production, serve
 from promptot.cli.options import AdapterBackbone, Json, by_commas, split_names
 from promptot.errors import PromptotError
 

@@ -52,9 +52,7 @@ def export(
     from promptot.exporting.export import export as export_run
 
     names = None if classes is None else split_names(classes)
-    result = export_run(
-        run, out, format_.value, names, backbone=backbone, overwrite=overwrite
-    )
+    result = export_run(run, out, format_.value, names, backbone=backbone, overwrite=overwrite)
     console = console_for(json_path)
     size = sum((result.folder / name).stat().st_size for name in result.files)
     difference = result.difference

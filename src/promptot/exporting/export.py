@@ -128,8 +128,10 @@ def export(
     classifier = load(run, backbone, "cpu")
     names = classifier.class_names if class_names is None else tuple(class_names)
     check_class_names(names)
-    model = classifier.model if names == classifier.class_names else (
-        classifier.model.for_classes(names)
+    model = (
+        classifier.model
+        if names == classifier.class_names
+        else (classifier.model.for_classes(names))
     )
     content = describe(model)
     about = _about(format, content, classifier.card.backbone.model_dump())

@@ -180,10 +180,7 @@ def _block(transformer: Transformer) -> Any:
 
 def _contiguous(weights: dict[str, Tensor]) -> dict[str, Tensor]:
     """Tensors of their own, as files need them."""
-    return {
-        key: value.detach().cpu().contiguous().clone()
-        for key, value in weights.items()
-    }
+    return {key: value.detach().cpu().contiguous().clone() for key, value in weights.items()}
 
 
 def _does_not_fit(library: str, what: str) -> PromptotError:

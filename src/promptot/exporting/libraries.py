@@ -21,7 +21,12 @@ from promptot.backbones.backbone import Backbone
 from promptot.backbones.tokenizer import ClipTokenizer
 from promptot.errors import PromptotError
 from promptot.exporting.formats import Content, Read, fill
-from promptot.exporting.layouts import clip_config, clip_weights, open_clip_config, open_clip_weights
+from promptot.exporting.layouts import (
+    clip_config,
+    clip_weights,
+    open_clip_config,
+    open_clip_weights,
+)
 from promptot.files import write_json
 
 STANDALONE = Path(__file__).parent / "standalone"

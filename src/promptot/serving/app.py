@@ -100,9 +100,7 @@ def create_app(
 class _Service:
     """What the routes do. The models run in one thread, one image at a time."""
 
-    def __init__(
-        self, comparer: Comparer, flags: FlagFile, title: str, limits: Limits
-    ) -> None:
+    def __init__(self, comparer: Comparer, flags: FlagFile, title: str, limits: Limits) -> None:
         self.comparer = comparer
         self.flags = flags
         self.title = title

@@ -218,6 +218,12 @@ function listen() {
     take(event.target.files[0]);
     event.target.value = ""; // so that the same file can be chosen again
   });
+  byId("file").addEventListener("keydown", (event) => {
+    if (event.key === "Enter") { // as on any other button; browsers heed the space bar only
+      event.preventDefault();
+      byId("file").click();
+    }
+  });
   byId("use").addEventListener("click", ask);
   byId("trained").addEventListener("click", () => {
     byId("names").value = state.about.class_names.join("\n");
