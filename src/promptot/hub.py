@@ -30,7 +30,7 @@ def push(
 ) -> str:
     """Upload a run's adapter and a model card; the repository is made if there is none.
 
-    Only `card.json`, `prompts.safetensors` and the model card are sent, no image and no path of one.
+    Only `card.json`, `prompts.safetensors` and the model card are sent: no image, no path of one.
 
     Args:
         run: a run folder that `fit` wrote, or its adapter folder.
@@ -124,7 +124,7 @@ def fetch(repository: str, *, revision: str | None = None, token: str | None = N
 
 
 def model_card(card: Card, repository: str) -> str:
-    """The README of a repository: what the adapter is, what it was measured to do, how to use it."""
+    """The README of a repository: what the adapter is, how well it did, how to use it."""
     name = card.backbone.name
     source, _, rest = name.partition(":")
     known = source in ("open_clip", "bundled") and not rest.startswith("local-dir:")
@@ -142,8 +142,8 @@ def model_card(card: Card, repository: str) -> str:
     where = (
         ""
         if known
-        else "\nThe backbone was a local file or folder; load it by its place on your machine, with\n"
-        "`backbone=`. Its weights must be the same: their hash is checked.\n"
+        else "\nThe backbone was a local file or folder; load it by its place on your machine,\n"
+        "with `backbone=`. Its weights must be the same: their hash is checked.\n"
     )
     recipe = card.recipe.get("name") or card.prompts.design
     return f"""---
@@ -157,7 +157,7 @@ tags:
 
 # {repository}
 
-Learned prompt tokens for a frozen CLIP ({_plain(name)}, weights `{card.backbone.weight_hash[:12]}`),
+Learned prompt tokens for a frozen CLIP ({_plain(name)}, weights {card.backbone.weight_hash[:12]}),
 made with the recipe {_plain(str(recipe))} of promptot. The CLIP itself is not in here.
 
 Trained on {len(card.class_names)} classes: {shown}{more}.

@@ -55,8 +55,8 @@ def merge(
 ) -> Merged:
     """Write the weighted mean of the parameters of several runs, as a run folder.
 
-    It is meant for runs that started alike: with the same seed, and other images or values (Wortsman
-    et al., 2022, "Model soups", arXiv:2203.05482). Tokens of runs with different seeds are far
+    It is meant for runs that started alike: with the same seed, and other images or values (Wortsman et
+    al., 2022, "Model soups", arXiv:2203.05482). Tokens of runs with different seeds are far
     apart, and nothing says that their mean is any good; `Merged.apart` tells.
 
     Args:
@@ -147,8 +147,8 @@ def _check_alike(card: Card, other: Card, which: str) -> None:
         keys = [key for key in {**one, **two} if one.get(key) != two.get(key)]
         raise differ("the prompt design", *({k: c.get(k) for k in keys} for c in (one, two)))
     if card.class_names != other.class_names:
-        only = [sorted(set(a) - set(b))[:3] for a, b in (
-            (card.class_names, other.class_names), (other.class_names, card.class_names))]  # fmt: skip
+        ours, theirs = set(card.class_names), set(other.class_names)
+        only = [sorted(names)[:3] for names in (ours - theirs, theirs - ours)]
         if not any(only):
             raise differ("the order of the class names", "one order", "another")
         raise differ("the class names", *(", ".join(names) or "no others" for names in only))

@@ -232,7 +232,8 @@ def test_transformers_loads_the_folder_by_its_own_means(
     images, others = random_images(backbone), ["bicycle", "Boeing 737-800"]
     torch.save(images, tmp_path / "out" / "images.pt")
     printed = outside(
-        "import os; os.environ['HF_MODULES_CACHE'] = 'modules'; os.environ['HF_HUB_OFFLINE'] = '1'\n"
+        "import os\n"
+        "os.environ |= {'HF_MODULES_CACHE': 'modules', 'HF_HUB_OFFLINE': '1'}\n"
         "import torch, PIL.Image\n"
         "from transformers import AutoModelForImageClassification, AutoTokenizer, pipeline\n"
         "model = AutoModelForImageClassification.from_pretrained('.', trust_remote_code=True)\n"

@@ -28,8 +28,8 @@ Images = Callable[..., bytes]
 SHA = "ab" * 32
 
 
-def client_of(comparer: Comparer, flags: Path, limits: Limits = Limits()) -> TestClient:
-    app = create_app(comparer, FlagFile(flags), title="photos", limits=limits)
+def client_of(comparer: Comparer, flags: Path, limits: Limits | None = None) -> TestClient:
+    app = create_app(comparer, FlagFile(flags), title="photos", limits=limits or Limits())
     return TestClient(app, base_url="http://127.0.0.1:8765", raise_server_exceptions=False)
 
 
@@ -326,7 +326,8 @@ def test_no_cell_is_a_formula(client: TestClient, tmp_path: Path, text: str) -> 
     "body",
     [
         b"", b"[]", b"{", b"[" * 100_000, json.dumps(flag_of("x" * 301)).encode(),
-        json.dumps(flag_of("x", strength=2)).encode(), json.dumps(flag_of("x", sha256="../a")).encode(),
+        json.dumps(flag_of("x", strength=2)).encode(),
+        json.dumps(flag_of("x", sha256="../a")).encode(),
         json.dumps(flag_of("x", more=1)).encode(),
         json.dumps(flag_of("x", strength=float("nan"))).encode(),
     ],

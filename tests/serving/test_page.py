@@ -251,8 +251,8 @@ def test_every_control_has_a_name_and_a_visible_focus(page: Any) -> None:
     for index in range(controls.count()):
         control = controls.nth(index)
         name = control.evaluate(
-            "e => e.getAttribute('aria-label') || [...(e.labels || [])].map(l => l.innerText).join('')"
-            " || e.innerText"
+            "e => e.getAttribute('aria-label') || e.innerText"
+            " || [...(e.labels || [])].map(l => l.innerText).join('')"
         )
         assert name.strip(), control.evaluate("e => e.outerHTML")
 
@@ -278,10 +278,12 @@ def test_it_fits_and_can_be_read(
             const c = getComputedStyle(e).backgroundColor;
             return c !== "rgba(0, 0, 0, 0)" || !e.parentElement ? c : ground(e.parentElement);
         };
-        return [...document.querySelectorAll("h1, h2, p, span, button:enabled, textarea, output, summary")]
+        const kinds = "h1, h2, p, span, button:enabled, textarea, output, summary";
+        return [...document.querySelectorAll(kinds)]
             .filter((e) => e.checkVisibility() && e.innerText?.trim())
             .map((e) => {
-                const [a, b] = [light(getComputedStyle(e).color), light(ground(e))].sort((x, y) => y - x);
+                const both = [light(getComputedStyle(e).color), light(ground(e))];
+                const [a, b] = both.sort((x, y) => y - x);
                 return [(a + 0.05) / (b + 0.05), e.outerHTML.slice(0, 80)];
             }).sort((x, y) => x[0] - y[0])[0];
     }"""

@@ -92,8 +92,8 @@ def merge(
     console.print(f"Merged {parts} into [bold]{plain(merged.folder)}[/].", soft_wrap=True)
     if merged.apart > merged.APART:
         console.print(
-            f"[yellow]Note:[/] the runs' tokens are {merged.apart:.1f} times as far from each other "
-            "as they are long, as from different starts; test the average before using it.",
+            f"[yellow]Note:[/] the runs' tokens are {merged.apart:.1f} times as far apart as they "
+            "are long, as from different starts; test the average before using it.",
             soft_wrap=True,
         )
     console.print(f"Next: {command('evaluate', merged.folder, 'DIR')}", soft_wrap=True)

@@ -35,8 +35,8 @@ def serve(
 
     if not is_loopback(host):
         errors.print(
-            f"[yellow]Warning:[/] at {plain(host)} everybody who can reach this machine can use the "
-            "page and add to the flags; there is no password.",
+            f"[yellow]Warning:[/] at {plain(host)} everybody who can reach this machine can use "
+            "the page and add to the flags; there is no password.",
             soft_wrap=True,
         )
 
