@@ -55,7 +55,7 @@ def merge(
 ) -> Merged:
     """Write the weighted mean of the parameters of several runs, as a run folder.
 
-    It is meant for runs that started alike: with the same seed, and other images or values (Wortsman et
+    It is meant for runs that started alike, with the same seed and other images (Wortsman et
     al., 2022, "Model soups", arXiv:2203.05482). Tokens of runs with different seeds are far
     apart, and nothing says that their mean is any good; `Merged.apart` tells.
 
