@@ -97,7 +97,9 @@ def fit(
     if not isinstance(backbone, Backbone):
         backbone = load_backbone(backbone, pick_device(device), precision)
     settings = {**describe(recipe), "seed": seed, "classes": classes, "backbone": backbone.name}
-    tracking.start({**settings, "task": task.name, "precision": backbone.precision})
+    tracking.start(
+        {**settings, "task": task.name, "precision": backbone.precision, "resumed": resume}
+    )
     try:
         run = fit_task(
             task,

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 pytest.importorskip("starlette")
-pytest.importorskip("multipart")
+pytest.importorskip("python_multipart")
 sys.path.insert(0, str(Path(__file__).parent))
 
 import promptot

@@ -51,7 +51,7 @@ class Limits:
     upload_bytes: int = 20 * 2**20
     upload_seconds: float = 60.0
     answer_seconds: float = 120.0
-    waiting: int = 256
+    waiting: int = 128
 
 
 def create_app(

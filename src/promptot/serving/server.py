@@ -134,7 +134,7 @@ def _stop_on_signal(server: Any) -> Iterator[None]:
 
 def _need_libraries() -> Any:
     try:
-        import multipart  # noqa: F401 - starlette reads forms with it
+        import python_multipart  # noqa: F401 - starlette reads forms with it
         import starlette  # noqa: F401
         import uvicorn
     except ImportError as error:

@@ -32,6 +32,9 @@ class TensorBoard:
         self.folder = folder / "tensorboard"
 
     def start(self, settings: Mapping[str, Any]) -> None:
+        if not settings.get("resumed"):  # a run that is replaced leaves no curves behind
+            for old in self.folder.glob("events.out.tfevents.*"):
+                old.unlink()
         self._writer = self._writers.SummaryWriter(str(self.folder))
         text = json.dumps(settings, indent=2, default=str, ensure_ascii=False)
         self._writer.add_text("settings", "\n".join(f"    {line}" for line in text.splitlines()))
