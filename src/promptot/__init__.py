@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from promptot.backbones.load import load_backbone
     from promptot.classifier import load
     from promptot.estimator import PromptClassifier
+    from promptot.exporting.export import export
+    from promptot.hub import pull, push
+    from promptot.merging import merge
     from promptot.recipes.loading import load_recipe
     from promptot.tasks import load_task
     from promptot.tuning.trials import tune
@@ -29,11 +32,15 @@ __all__ = [
     "PromptotError",
     "__version__",
     "evaluate",
+    "export",
     "fit",
     "load",
     "load_backbone",
     "load_recipe",
     "load_task",
+    "merge",
+    "pull",
+    "push",
     "report",
     "tune",
 ]
@@ -41,6 +48,7 @@ __all__ = [
 _LAZY = {
     "PromptClassifier": "promptot.estimator",
     "evaluate": "promptot.api",
+    "export": "promptot.exporting.export",
     "fit": "promptot.api",
     "load": "promptot.classifier",
     "load_backbone": "promptot.backbones.load",
@@ -48,6 +56,9 @@ _LAZY = {
     "load_task": "promptot.tasks",
     "report": "promptot.api",
     "tune": "promptot.tuning.trials",
+    "merge": "promptot.merging",
+    "pull": "promptot.hub",
+    "push": "promptot.hub",
 }
 
 

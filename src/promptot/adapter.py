@@ -88,7 +88,7 @@ class Card(_Part):
 def save_adapter(
     folder: str | os.PathLike[str],
     learned: Learned,
-    backbone: Backbone,
+    backbone: Backbone | BackboneIdentity,
     class_names: tuple[str, ...],
     template: str | tuple[str, ...],
     *,
@@ -110,9 +110,11 @@ def save_adapter(
         PromptotError: the disk is full or the place can't be written to.
     """
     state = {} if learned is None else learned.state_dict()
+    if isinstance(backbone, Backbone):
+        backbone = BackboneIdentity(name=backbone.name, weight_hash=backbone.weight_hash())
     tensors = save({key: value.detach().cpu().contiguous() for key, value in state.items()})
     card = Card(
-        backbone=BackboneIdentity(name=backbone.name, weight_hash=backbone.weight_hash()),
+        backbone=backbone,
         prompts=_describe(learned),
         class_names=class_names,
         template=template,

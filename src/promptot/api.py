@@ -18,15 +18,23 @@ from promptot.errors import PromptotError
 from promptot.evaluation.predictions import read_tested
 from promptot.evaluation.scoring import NothingToScore, Scores, score
 from promptot.pages.run_page import Tested, check_manifest, report_data
-from promptot.recipes import Recipe, load_recipe
+from promptot.recipes import Recipe, describe, load_recipe
 from promptot.reports import write_report
-from promptot.run import Classes, Run, check_apart, evaluation_loader, retention_of
+from promptot.run import (
+    Classes,
+    Run,
+    check_apart,
+    evaluation_loader,
+    retention_of,
+    summarise_scores,
+)
 from promptot.run import fit as fit_task
 from promptot.run_folder import MANIFEST, PREDICTIONS, REPORT, check_run_folder
 from promptot.tasks import Example, ImageTask, Skipped, load_task
 from promptot.tasks.images import UnreadableImage
 from promptot.tasks.loader import lost_workers_explained
 from promptot.tasks.splits import hold_out
+from promptot.tracking.tracker import Tracking
 from promptot.training.loop import Callbacks
 from promptot.training.records import Log
 
@@ -55,6 +63,7 @@ def fit(
     overwrite: bool = False,
     resume: bool = False,
     report: bool = True,
+    log: Sequence[str] = (),
     callbacks: Callbacks | None = None,
 ) -> Run:
     """Learn prompts from images, test them beside the frozen model, and write a run folder.
@@ -79,6 +88,8 @@ def fit(
         workers: processes that load images.
         overwrite, resume: what to do if the folder holds a run.
         report: write `report.html` into the run folder too.
+        log: trackers to tell beside the CSV files, which are always written: "tensorboard",
+            "wandb", "mlflow". One that fails is named in a warning and never ends the run.
         callbacks: who is told how it goes.
 
     Raises:
@@ -94,20 +105,30 @@ def fit(
             check_apart(Path(out), Path(data))
         task = hold_out(task, test_share)
     check_run_folder(Path(out), overwrite, resume)
+    tracking = Tracking(log, Path(out))
     if not isinstance(backbone, Backbone):
         backbone = load_backbone(backbone, pick_device(device), precision)
-    run = fit_task(
-        task,
-        Path(out),
-        backbone,
-        recipe,
-        seed=seed,
-        classes=classes,
-        workers=workers,
-        overwrite=overwrite,
-        resume=resume,
-        callbacks=callbacks,
+    settings = {**describe(recipe), "seed": seed, "classes": classes, "backbone": backbone.name}
+    tracking.start(
+        {**settings, "task": task.name, "precision": backbone.precision, "resumed": resume}
     )
+    try:
+        run = fit_task(
+            task,
+            Path(out),
+            backbone,
+            recipe,
+            seed=seed,
+            classes=classes,
+            workers=workers,
+            overwrite=overwrite,
+            resume=resume,
+            callbacks=tracking.listening(callbacks),
+        )
+    except BaseException:
+        tracking.finish({}, failed=True)
+        raise
+    tracking.finish(summarise_scores(run.scores))
     if report:
         manifest = _read_manifest(run.folder)
         found = Tested(

@@ -126,7 +126,7 @@ class Classifier:
         """
         rows: list[Tensor] = []
         skipped: list[Skipped] = []
-        names: tuple[str, ...] = self._model_for(self._listed(class_names)).class_names
+        names: tuple[str, ...] = self.model_for(class_names).class_names
         for read, _ in self._answers(images, class_names, workers):
             skipped += [image for image in read if isinstance(image, Skipped)]
             unknown = torch.full((len(names),), torch.nan)
@@ -160,6 +160,10 @@ class Classifier:
                     [next(found) if isinstance(image, Tensor) else image for image in opened],
                     model.class_names,
                 )
+
+    def model_for(self, class_names: Sequence[str | Sequence[str]] | None = None) -> PromptedModel:
+        """The model over other names; arguments and errors are those of `predict`."""
+        return self._model_for(self._listed(class_names))
 
     def _listed(self, class_names: Sequence[str | Sequence[str]] | None) -> Listed:
         return self.class_names if class_names is None else as_listed(class_names)
@@ -225,7 +229,8 @@ def load(
     """Load a run's adapter, ready to predict.
 
     Args:
-        run: a run folder that `fit` wrote, or its adapter folder.
+        run: a run folder that `fit` wrote, or its adapter folder, or "hf-hub:user/name" for an
+            adapter on the Hugging Face Hub.
         backbone: where the adapter belongs; by default loaded by the name on its card.
         device, precision: see `load_backbone`; they do not touch a loaded backbone.
 
@@ -239,7 +244,14 @@ def load(
 
 
 def adapter_folder(run: str | os.PathLike[str]) -> Path:
-    """The adapter folder of a run folder, or the folder itself if it is an adapter."""
+    """The adapter folder of a run folder, or the folder itself if it is an adapter.
+
+    An adapter on the Hub ("hf-hub:user/name") is fetched first.
+    """
+    if os.fspath(run).startswith("hf-hub:"):
+        from promptot.hub import fetch
+
+        return fetch(os.fspath(run))
     folder = Path(run)
     inner = folder / ADAPTER
     return folder if (folder / CARD).is_file() or not inner.exists() else inner

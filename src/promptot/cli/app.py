@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from promptot.cli import production, serve
 from promptot.cli import report as report_command
 from promptot.cli import tune as tune_command
 from promptot.cli.console import (
@@ -151,6 +152,9 @@ def fit(
     report: Annotated[
         bool, typer.Option("--report/--no-report", help="Write a page into --out too.")
     ] = True,
+    log: Annotated[
+        str, typer.Option(help="tensorboard, wandb, mlflow, by commas; CSV is always written.")
+    ] = "",
     json_path: Json = None,
 ) -> None:
     """Learn prompts from your images and test them beside the frozen model."""
@@ -181,6 +185,7 @@ def fit(
                 overwrite=overwrite,
                 resume=resume,
                 report=report,
+                log=by_commas(log),
                 callbacks=training_callbacks(bar, f"{recipe} on {backbone}", out),
             )
     except (KeyboardInterrupt, SystemExit):
@@ -432,6 +437,8 @@ def benchmark(
 
 report_command.register(app)
 tune_command.register(app)
+production.register(app)
+serve.register(app)
 
 
 @app.command(epilog="Example: promptot backbones")

@@ -1,0 +1,1 @@
+"""Exports: a run for onnxruntime, TorchScript, open_clip or transformers."""

@@ -1,0 +1,270 @@
+"""A run as a file or folder for another runtime, compared with the original before it is left."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from promptot.backbones.backbone import Backbone
+from promptot.classifier import load
+from promptot.errors import PromptotError, nearest
+from promptot.exporting import graphs, libraries
+from promptot.exporting.formats import ABOUT, Content, Read, describe
+from promptot.files import write_json
+from promptot.model import PromptedModel
+from promptot.run import MANIFEST, versions
+from promptot.tasks.bundled import list_groups, load_bundled
+from promptot.tasks.images import UnreadableImage, load_image
+
+TOLERANCE = 1e-4
+IMAGES = 12
+
+
+@dataclass(frozen=True)
+class Format:
+    """How a format is written and read back; `summary` is for a list of formats."""
+
+    write: Callable[[Path, Content], None]
+    read: Callable[[Path], Read]
+    summary: str
+
+
+FORMATS: dict[str, Format] = {
+    "onnx": Format(graphs.write_onnx, graphs.read_onnx, "one graph for onnxruntime"),
+    "torchscript": Format(
+        graphs.write_torchscript, graphs.read_torchscript, "one graph for torch.jit.load, C++ too"
+    ),
+    "open_clip": Format(
+        libraries.write_open_clip, libraries.read_open_clip, "open_clip's CLIP with the prompts"
+    ),
+    "transformers": Format(
+        libraries.write_transformers,
+        libraries.read_transformers,
+        "for AutoModelForImageClassification and pipelines",
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Difference:
+    """The largest differences between an export and the original on real images.
+
+    Attributes:
+        images: how many were compared, one by one and all together.
+        probabilities: of any class of any image.
+        cosines: of logits, as a share of the logit scale.
+        text: of any element of a text feature; None where the export has no text tower.
+    """
+
+    images: int
+    probabilities: float
+    cosines: float
+    text: float | None
+
+    @property
+    def largest(self) -> float:
+        values = [self.probabilities, self.cosines, self.text or 0.0]
+        return max(value if value == value else float("inf") for value in values)
+
+
+@dataclass(frozen=True)
+class Export:
+    """What was written: the folder, its files, and how far it is from the original."""
+
+    folder: Path
+    format: str
+    class_names: tuple[str, ...]
+    files: tuple[str, ...]
+    difference: Difference
+
+    def as_json(self) -> dict[str, Any]:
+        return {**asdict(self), "folder": str(self.folder)}
+
+
+def export(
+    run: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    format: str = "onnx",
+    class_names: Sequence[str | Sequence[str]] | None = None,
+    *,
+    backbone: Backbone | str | None = None,
+    overwrite: bool = False,
+) -> Export:
+    """Write a run as a classifier of fixed names for another runtime.
+
+    The folder gets the model and `classifier.json`: class names, how images are to be prepared, and
+    the differences that were measured. It appears only after the export, read back by its own
+    runtime, has given the original's answers on real images to within 1e-4 (probabilities, cosine
+    similarities and text features): on those that the run was trained on, as far as they are still
+    where they were, and drawings that ship with promptot.
+
+    Args:
+        run: a run folder that `fit` wrote, or its adapter folder.
+        out: the folder to write.
+        format: one of `FORMATS`.
+        class_names: the names to classify among, or lists of a name and its synonyms; by default
+            those of the training.
+        backbone: where the adapter belongs; by default loaded by the name on its card.
+        overwrite: replace an earlier export in `out`.
+
+    Raises:
+        PromptotError: the format or a name is unknown to what was learned, a library is missing,
+            `out` holds something, or the export differs from the original.
+    """
+    if format not in FORMATS:
+        raise PromptotError(f"Unknown export format '{format}'.", fix=nearest(format, FORMATS))
+    target = Path(out)
+    _check_free(target, overwrite)
+    classifier = load(run, backbone, "cpu")
+    model = classifier.model_for(class_names)
+    content = describe(model)
+    about = _about(format, content, classifier.card.backbone.model_dump())
+
+    target.parent.mkdir(parents=True, exist_ok=True)
+    staging = Path(tempfile.mkdtemp(dir=target.parent, prefix=".partial-"))
+    try:
+        write_json(staging / ABOUT, about)
+        FORMATS[format].write(staging, content)
+        difference = compare(FORMATS[format].read(staging), model, real_images(model, Path(run)))
+        if not difference.largest <= TOLERANCE:
+            raise PromptotError(
+                f"The {format} export differs from the original by {difference.largest:.1e} "
+                f"(allowed: {TOLERANCE:.0e}), so it was not kept.",
+                fix="Update the export's libraries, or export to another format.",
+            )
+        write_json(staging / ABOUT, {**about, "differences": asdict(difference)})
+        files = tuple(sorted(p.name for p in staging.iterdir() if p.is_file()))
+        staging.chmod(0o755)
+        _move(staging, target)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+    return Export(target, format, model.class_names, files, difference)
+
+
+@torch.no_grad()
+def compare(read: Read, model: PromptedModel, images: Tensor) -> Difference:
+    """How far an export is from the model that it was made of.
+
+    Args:
+        read: the export, read back.
+        model: the original.
+        images: preprocessed, [B, 3, R, R].
+    """
+    device = model.backbone.device
+    expected = model.logits(model.encode_images(images.to(device))).cpu()
+    singly = torch.cat([read.logits(image) for image in images.split(1)])
+    together = read.logits(images)
+    scale = 1.0 if model.head is not None else max(1.0, float(model.backbone.logit_scale))
+    probabilities = max(
+        _largest(found.softmax(dim=1), expected.softmax(dim=1)) for found in (singly, together)
+    )
+    cosines = max(_largest(found / scale, expected / scale) for found in (singly, together))
+    text = None
+    if read.text is not None:
+        single = model.for_classes(model.class_names, synonyms={})
+        text = _largest(read.text(model.class_names), single.encode_classes().cpu())
+    return Difference(len(images), probabilities, cosines, text)
+
+
+def real_images(model: PromptedModel, run: Path, count: int = IMAGES) -> Tensor:
+    """Images as the backbone wants them, [count, 3, R, R].
+
+    Half of them are the run's own, if it has a manifest and they can be read; the others are
+    bundled drawings, one of each group in turn.
+    """
+    preprocess = model.backbone.preprocess.test()
+    groups = [load_bundled(name).test for name in list_groups()]
+    drawings = [group[turn].path for turn in range(count) for group in groups if turn < len(group)]
+    found: list[Tensor] = []
+    for path in [*_trained_on(run)[: count // 2], *drawings]:
+        with contextlib.suppress(UnreadableImage):
+            found.append(preprocess(load_image(path)))
+        if len(found) == count:
+            break
+    return torch.stack(found)
+
+
+def _trained_on(run: Path) -> list[str]:
+    """Where the run's training images were, one of each class first; none without a manifest."""
+    try:
+        shots = json.loads((run / MANIFEST).read_text(encoding="utf-8"))["task"]["shots"]
+        by_class = {str(shot["class_name"]): str(shot["path"]) for shot in shots}
+        return [*by_class.values(), *(str(shot["path"]) for shot in shots)]
+    except (OSError, ValueError, KeyError, TypeError):
+        return []
+
+
+def _largest(found: Tensor, expected: Tensor) -> float:
+    if found.shape != expected.shape:
+        return float("inf")
+    return float((found - expected).abs().max())
+
+
+def _about(format: str, content: Content, backbone: dict[str, Any]) -> dict[str, Any]:
+    """`classifier.json`: everything that a program needs to feed the model and read its answer."""
+    model = content.model
+    preprocess = model.backbone.preprocess
+    side = preprocess.resolution
+    return {
+        "format": format,
+        "class_names": list(model.class_names),
+        "template": content.template,
+        "prompted_blocks": {"vision": len(content.vision), "text": len(content.text)},
+        "input": {
+            "name": "images",
+            "shape": ["batch", 3, side, side],
+            "dtype": "float32",
+            "channels": "RGB",
+            "resize": {"short_side": side, "interpolation": preprocess.interpolation,
+                       "antialias": True},
+            "centre_crop": [side, side],
+            "scale": 1 / 255,
+            "mean": list(preprocess.mean),
+            "std": list(preprocess.std),
+        },
+        "output": {
+            "name": "logits",
+            "shape": ["batch", len(model.class_names)],
+            "probabilities": "softmax over the last axis",
+        },
+        "backbone": backbone,
+        "versions": versions(),
+    }  # fmt: skip
+
+
+def _check_free(target: Path, overwrite: bool) -> None:
+    if target.exists() and not target.is_dir():
+        raise PromptotError(f"'{target}' is a file.", fix="Choose a folder for the export.")
+    if not target.is_dir() or not any(target.iterdir()):
+        return
+    if not (target / ABOUT).is_file():
+        raise PromptotError(
+            f"'{target}' holds other files than an export.", fix="Choose another folder."
+        )
+    if not overwrite:
+        raise PromptotError(
+            f"'{target}' already holds an export.",
+            fix="Replace it (--overwrite), or choose another folder.",
+        )
+
+
+def _move(staging: Path, target: Path) -> None:
+    """Put the finished folder in place of what was there."""
+    if target.exists():
+        old = target.with_name(f".old-{target.name}")
+        shutil.rmtree(old, ignore_errors=True)
+        target.replace(old)
+        staging.replace(target)
+        shutil.rmtree(old, ignore_errors=True)
+    else:
+        staging.replace(target)

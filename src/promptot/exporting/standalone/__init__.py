@@ -1,0 +1,1 @@
+"""Modules that are copied into an export: they need open_clip or transformers, and not promptot."""

@@ -1,0 +1,99 @@
+"""One image, any names: what the frozen and the adapted model say of it."""
+
+from __future__ import annotations
+
+import os
+from collections import OrderedDict
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from promptot.classifier import Classifier
+from promptot.errors import PromptotError
+from promptot.model import PromptedModel
+from promptot.objectives.features import Features
+from promptot.tasks.images import load_image
+from promptot.tasks.names import check_class_names
+
+KEPT_LISTS = 8
+LONGEST_NAME = 200
+MOST_NAMES = 1000
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Logits over the same names, [C] each, in their order."""
+
+    class_names: tuple[str, ...]
+    frozen: tuple[float, ...]
+    adapted: tuple[float, ...]
+
+
+class Comparer:
+    """Runs both models on one image at a time; not to be called from two threads at once.
+
+    Args:
+        classifier: the run.
+    """
+
+    def __init__(self, classifier: Classifier) -> None:
+        self.classifier = classifier
+        self._preprocess = classifier.model.backbone.preprocess.test()
+        self._lists: OrderedDict[tuple[str, ...], tuple[PromptedModel, Tensor | None]]
+        self._lists = OrderedDict()
+
+    @torch.no_grad()
+    def __call__(
+        self, image: str | os.PathLike[str], class_names: tuple[str, ...] | None = None
+    ) -> Comparison:
+        """Read an image file and compare both models on it.
+
+        Args:
+            image: the file.
+            class_names: to choose among; by default those of the training.
+
+        Raises:
+            PromptotError: the image can't be read, or the names can't be used.
+        """
+        names = class_names or self.classifier.class_names
+        model, text = self._model(names)
+        pixels = self._preprocess(load_image(image)).unsqueeze(0).to(model.backbone.device)
+        patches = model.patch_tokens(pixels)
+        frozen = model.encode_frozen(patches)
+        adapted = model.encode_images(patches) if model.prompt_tokens().vision else frozen
+        scale = model.backbone.logit_scale
+        return Comparison(
+            names,
+            tuple(Features(frozen, model.teacher_text).logits(scale)[0].tolist()),
+            tuple(model.logits(adapted, text)[0].tolist()),
+        )
+
+    def _model(self, names: tuple[str, ...]) -> tuple[PromptedModel, Tensor | None]:
+        """The model over these names and its text features; the last few lists are kept."""
+        if names in self._lists:
+            self._lists.move_to_end(names)
+            return self._lists[names]
+        own = self.classifier.model
+        if names != own.class_names:
+            _check_names(names)
+        model = own if names == own.class_names else own.for_classes(names)
+        self._lists[names] = (model, model.shared_text())
+        if len(self._lists) > KEPT_LISTS:
+            self._lists.popitem(last=False)
+        return self._lists[names]
+
+
+def _check_names(names: tuple[str, ...]) -> None:
+    if len(names) > MOST_NAMES:
+        raise PromptotError(
+            f"{len(names)} class names are more than the page takes.",
+            fix=f"Give {MOST_NAMES} at most.",
+        )
+    longest = max(names, key=len, default="")
+    if len(longest) > LONGEST_NAME:
+        raise PromptotError(
+            f"The class name '{longest[:40]}…' has {len(longest)} characters.",
+            fix=f"Shorten it to {LONGEST_NAME} at most.",
+        )
+    check_class_names(names)

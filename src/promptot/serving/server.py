@@ -1,0 +1,144 @@
+"""Listening: an address, a server, and a clean end."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from promptot.backbones.backbone import Backbone
+from promptot.classifier import load
+from promptot.devices import pick_device
+from promptot.errors import PromptotError
+from promptot.serving.hosts import is_loopback
+
+FLAGS = "flags.csv"
+GRACE = 10  # seconds that running requests get at the end
+
+
+def serve(
+    run: str | os.PathLike[str],
+    *,
+    host: str = "127.0.0.1",
+    port: int = 8765,
+    flags: str | os.PathLike[str] | None = None,
+    backbone: Backbone | str | None = None,
+    device: str = "auto",
+    on_ready: Callable[[str], None] = lambda address: None,
+) -> None:
+    """Serve the page of a run until SIGINT (Ctrl-C) or SIGTERM comes.
+
+    Args:
+        run: a run folder that `fit` wrote, its adapter folder, or "hf-hub:user/name".
+        host: the address to listen at; any but a loopback address lets other machines in.
+        port: 0 for any that is free.
+        flags: the CSV file for flagged mistakes; by default `flags.csv` in the run folder, or in
+            the working directory where the run is no folder.
+        backbone, device: see `promptot.load`.
+        on_ready: called with the page's address once it can be opened.
+
+    Raises:
+        PromptotError: a library is missing, there is no adapter, or the address can't be had.
+    """
+    uvicorn = _need_libraries()
+    from promptot.serving.app import create_app
+    from promptot.serving.comparing import Comparer
+    from promptot.serving.flags import FlagFile
+
+    comparer = Comparer(load(run, backbone, pick_device(device)))
+    place = Path(flags) if flags is not None else _flags_of(run)
+    if place.is_dir():
+        raise PromptotError(f"'{place}' is a folder.", fix="Give a file for the flags.")
+    title = Path(run).resolve().name if Path(run).exists() else os.fspath(run)
+    app = create_app(comparer, FlagFile(place), title=title, loopback_only=is_loopback(host))
+    listener = listen(host, port)
+    config = uvicorn.Config(
+        app,
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        timeout_keep_alive=15,
+        timeout_graceful_shutdown=GRACE,
+        lifespan="on",
+    )
+    server = uvicorn.Server(config)
+    server.capture_signals = lambda: _stop_on_signal(server)
+    with listener:
+        on_ready(_address(listener))
+        server.run(sockets=[listener])
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A socket that listens at an address.
+
+    Raises:
+        PromptotError: the name is unknown, or the port is taken or not allowed.
+    """
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+    except OSError as error:
+        raise PromptotError(
+            f"'{host}' is no address of this machine ({error.strerror}).",
+            fix="Leave --host out to serve this machine only.",
+        ) from error
+    listener = socket.socket(family, kind, protocol)
+    try:
+        if os.name == "posix":  # elsewhere this option would let two servers share a port
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen(512)
+    except OSError as error:
+        listener.close()
+        raise PromptotError(
+            f"Can't listen at {host}:{port} ({error.strerror}).",
+            fix="Choose another port (--port 0 takes any that is free).",
+        ) from error
+    return listener
+
+
+def _address(listener: socket.socket) -> str:
+    host, port = listener.getsockname()[:2]
+    if host in ("0.0.0.0", "::"):
+        host = socket.gethostname()
+    return f"http://[{host}]:{port}/" if ":" in host else f"http://{host}:{port}/"
+
+
+def _flags_of(run: str | os.PathLike[str]) -> Path:
+    folder = Path(run)
+    return folder / FLAGS if folder.is_dir() else Path(FLAGS)
+
+
+@contextlib.contextmanager
+def _stop_on_signal(server: Any) -> Iterator[None]:
+    """Let the signals end the server, and not whoever called it."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {
+        number: signal.signal(number, server.handle_exit)
+        for number in (signal.SIGINT, signal.SIGTERM)
+    }
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _need_libraries() -> Any:
+    try:
+        import python_multipart  # noqa: F401 - starlette reads forms with it
+        import starlette  # noqa: F401
+        import uvicorn
+    except ImportError as error:
+        raise PromptotError(
+            f"The page needs {error.name}.", fix="pip install 'promptot[serve]'"
+        ) from error
+    return uvicorn

@@ -1,0 +1,1 @@
+"""Telling TensorBoard, Weights & Biases and MLflow how a run goes."""
