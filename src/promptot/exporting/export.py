@@ -171,7 +171,7 @@ def compare(read: Read, model: PromptedModel, images: Tensor) -> Difference:
     cosines = max(_largest(found / scale, expected / scale) for found in (singly, together))
     text = None
     if read.text is not None:
-        single = model.for_classes(model.class_names, synonyms={})
+        single = model.for_classes(model.class_names, synonyms=dict.fromkeys(model.class_names, ()))
         text = _largest(read.text(model.class_names), single.encode_classes().cpu())
     return Difference(len(images), probabilities, cosines, text)
 

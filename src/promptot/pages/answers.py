@@ -19,7 +19,7 @@ from promptot.reports import (
     ExampleImage,
 )
 from promptot.tasks.dataset import ImageTask
-from promptot.tasks.images import UnreadableImage, load_image
+from promptot.tasks.images import UnreadableImage
 
 MOST_MISTAKES = 12
 MOST_CONFUSIONS = 12
@@ -64,7 +64,7 @@ def worst_mistakes(name: str, scores: Scores, task: ImageTask) -> list[ExampleIm
             break
         example = task.test[int(scores.indices[row])]
         try:
-            image = load_image(example.path)
+            image = example.load()
         except UnreadableImage:  # it could be read a moment ago; the page can do without
             continue
         file = Path(example.path.rpartition("::")[2]).name

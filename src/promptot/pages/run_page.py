@@ -73,7 +73,7 @@ def report_data(run: Tested) -> ReportData:
         plans=[]
         if main is None
         else draw_plan(
-            run.model.for_classes(run.tasks[main].class_names),
+            run.model.for_classes(run.tasks[main].class_names, synonyms=run.tasks[main].synonyms),
             objective_of(recipe),
             run.scores[main],
             "test images",

@@ -16,7 +16,7 @@ from promptot.protocols.cells import Cell
 from promptot.protocols.methods import Method
 from promptot.protocols.trials import Trial
 from promptot.run import trial_model, trial_step
-from promptot.tasks.images import UnreadableImage, load_image
+from promptot.tasks.images import UnreadableImage
 from promptot.training.estimate import memory_estimate
 
 IMAGES = 8  # in a trial batch of test images
@@ -186,7 +186,7 @@ def _rates(trials: Sequence[Trial], backbone: Backbone) -> _Rates:
     for example in examples:
         began = time.perf_counter()
         try:
-            transform(load_image(example.path))
+            transform(example.load())
         except (UnreadableImage, PromptotError):
             continue
         read.append(time.perf_counter() - began)

@@ -19,7 +19,6 @@ from promptot.recipes import Recipe
 from promptot.recipes.templates import teacher_templates
 from promptot.run import adapt
 from promptot.tasks import ImageTask
-from promptot.tasks.images import image_hash
 from promptot.training.loop import Callbacks
 from promptot.training.records import Log
 from promptot.tuning.points import Point
@@ -58,7 +57,7 @@ class Trials:
             if part is not None:
                 examples = part.train if part is self.train else part.test
                 decides.append(part.class_names)
-                decides += [(image_hash(e.path), e.label) for e in examples]
+                decides += [(e.hash(), e.label) for e in examples]
         return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
 
     def zero_shot(self) -> Point:
@@ -92,7 +91,10 @@ class Trials:
         scores = self._score(model, self.fit_part)
         right = "".join("1" if r else "0" for r in scores.student.argmax(1) == scores.labels)
         if self.novel_part is not None:
-            novel = self._score(model.for_classes(self.novel_part.class_names), self.novel_part)
+            novel = self._score(
+                model.for_classes(self.novel_part.class_names, synonyms=self.novel_part.synonyms),
+                self.novel_part,
+            )
             return Point(settings, right, novel.student_accuracy, len(novel.labels), seconds)
         names = {"validation": self.fit_part.class_names}
         anchors = measure_retention(model, {"validation": scores}, names).anchors
