@@ -187,6 +187,7 @@ def test_prompt_ot_is_as_published() -> None:
         "data.template": "a photo of a {}.",
         "data.templates": "one",
         "data.smallest_crop": 0.08,
+        "data.teacher": "online",
         "data.views": None,
         "evaluate_epoch": None,
     }

@@ -24,7 +24,7 @@ def one_column(values, **options):
         (9.94, "seconds", "9.9 s"),
         (59.4, "seconds", "59 s"),
         (59.6, "seconds", "1 min 0 s"),
-        (3725.0, "seconds", "62 min 5 s"),
+        (3725.0, "seconds", "1 h 2 min"),
         (61440, "number", "6.144e+04"),
         (0.25, "number", "0.25"),
     ],

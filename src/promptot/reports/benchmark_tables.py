@@ -349,8 +349,8 @@ def _published_table(summary: Summary) -> TextTable:
         ["", *header],
         rows,
         (),
-        "Published: averages over the same tasks as their papers give them, for CLIP ViT-B/16 and "
-        f"16 shots. Here: {summary.backbone}, K = {shots}, seeds "
+        "Published: averages over the same tasks, from their papers, for CLIP ViT-B/16 and 16 "
+        f"shots. Here: {summary.backbone}, K = {shots}, seeds "
         f"{', '.join(map(str, summary.seeds))}. Gap: percentage points, here less published.",
     )
 
