@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 from promptot.adapter import CARD, TENSORS, Card, load_adapter
 from promptot.classifier import adapter_folder
 from promptot.errors import PromptotError
-from promptot.files import write_text
+from promptot.files import write_bytes, write_text
 
 README = "README.md"
 FILES = (CARD, TENSORS, README)
@@ -99,10 +99,9 @@ def pull(
             )
     source = fetch(repository, revision=revision, token=token)
     load_adapter(source)
-    target.mkdir(parents=True, exist_ok=True)
-    for name in FILES:
+    for name in reversed(FILES):  # the card last: without it there is no adapter
         if (source / name).is_file():
-            shutil.copyfile(source / name, target / name)
+            write_bytes(target / name, (source / name).read_bytes())
     return target
 
 
