@@ -3,12 +3,13 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help demo test lint types
+.PHONY: help demo test lint types docs
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo   compare zero-shot, IVLP and Prompt-OT on the bundled model and drawings"
 	@echo "make test   lint, types and tests"
+	@echo "make docs   the documentation as a site, in site/"
 
 .venv/pip:
 	$(PYTHON) -c 'import sys; sys.exit("promptot needs Python 3.10 or newer" if sys.version_info < (3, 10) else 0)'
@@ -36,3 +37,6 @@ types: .venv/dev
 
 test: lint types
 	$(BIN)/python -m pytest
+
+docs: .venv/dev
+	$(BIN)/mkdocs build --strict
