@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -232,7 +231,7 @@ def report(
         found = _evaluate(classifier, folder, task, workers, progress, keep_features=True)
         manifest = {**manifest, "task": {**manifest["task"], "name": task.name}}
     log = Log(folder)
-    log.restore(sys.maxsize)
+    log.restore()
     retention = retention_of(classifier.model, found.tested, found.scores, workers)
     notes = _notes(found.skipped)
     if found.left_out:

@@ -27,10 +27,12 @@ ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 CLASSES = {"animals": ("bear", "cat"), "food": ("bagel", "banana")}
 BLOCK = re.compile(r"^([ ]*)```(sh|python)[^\n]*\n(.*?)^\1```", re.MULTILINE | re.DOTALL)
+HERE_DOCUMENT = re.compile(r"^cat > (\S+) <<'END'\n(.*?)^END\n", re.MULTILINE | re.DOTALL)
 LEFT_OUT = {
     "make ": "sets up an environment; `make test` runs this test itself",
     "promptot benchmark": "takes minutes; tests/protocols runs the same on less",
     "promptot demo": "takes half a minute; tests/cli runs it",
+    "promptot tune photos --out runs/tuning --budget 10m": "docs/choosing-lambda.md runs it on less",
     "promptot serve": "serves until it is stopped",
     "pip install": "changes the environment that the tests run in",
 }
@@ -106,7 +108,9 @@ def test_every_block_runs(
                 shutil.rmtree(out, ignore_errors=True)
             exec(compile(code, str(page), "exec"), names)
         else:
-            for line in commands(code):
+            for name, content in HERE_DOCUMENT.findall(code):
+                write_text(tmp_path / name, content)
+            for line in commands(HERE_DOCUMENT.sub("", code)):
                 run(line)
 
 

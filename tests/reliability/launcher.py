@@ -87,6 +87,7 @@ def work(order: dict[str, Any], backbone: Backbone) -> None:
                 workers=order.get("workers", 0),
                 overwrite=order.get("overwrite", False),
                 resume=order.get("resume", False),
+                report=False,  # written from a finished run, and again by `promptot report`
             )
             code = 0
         except promptot.PromptotError as error:

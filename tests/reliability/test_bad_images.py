@@ -118,6 +118,8 @@ def test_images_in_memory(small_file: Path, few_photos: Path, tmp_path: Path) ->
     (found,) = classifier.predict([Image.open(broken)])
     assert found.image == "image 0"
     assert found.problem is not None
-    for wrong in (None, b"bytes", 7, torch.zeros(3, 8, 8), ["a.png"]):
-        with pytest.raises(promptot.PromptotError, match="Image number 2 is of type"):
-            classifier.predict([deep, wrong])  # type: ignore[list-item]
+    for wrong in (None, b"bytes", 7, torch.full((3, 8, 8), torch.nan), ["a.png"]):
+        one, two = classifier.predict([deep, wrong])
+        assert one.problem is None
+        assert two.image == "image 1"
+        assert two.problem is not None

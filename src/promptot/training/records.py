@@ -124,8 +124,8 @@ class Log:
         total = math.fsum(value * steps for value, steps in present)
         return total / sum(steps for _, steps in present) if present else None
 
-    def restore(self, epochs: int) -> None:
-        """Read back the first `epochs` epochs of an interrupted run.
+    def restore(self, epochs: int | None = None) -> None:
+        """Read back the first `epochs` epochs of an interrupted run; all that are there if None.
 
         Raises:
             PromptotError: the files are damaged, or don't reach that far.
@@ -133,6 +133,7 @@ class Log:
         if self.folder is None:
             return
         rows = _read_csv(self.folder / "epochs.csv", EpochRecord)
+        epochs = len(rows) if epochs is None else epochs
         self.epochs = [row for row in rows if row.epoch <= epochs]
         if [row.epoch for row in self.epochs] != list(range(1, epochs + 1)):
             raise _damaged(self.folder / "epochs.csv")
@@ -176,6 +177,9 @@ def _read_csv(path: Path, kind: type[Record]) -> list[Record]:
         return []
     try:
         with path.open(encoding="utf-8", newline="") as file:
+            if file.readline().isspace():
+                raise ValueError("there is no header")
+            file.seek(0)
             rows: list[dict[str, Any]] = [
                 {
                     key: int(value) if key in integers else float(value or "nan")
