@@ -35,8 +35,9 @@ lint: .venv/dev
 types: .venv/dev
 	$(BIN)/mypy
 
+# One thread in each of two processes: threads of two processes on two cores wait for each other.
 test: lint types
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 docs: .venv/dev
 	$(BIN)/mkdocs build --strict

@@ -8,6 +8,7 @@ interruption, because each stage is a `promptot benchmark`, which runs only what
     python benchmarks/experiments.py tune        # choose settings on the validation styles
     python benchmarks/experiments.py compare     # all methods, all protocols, test styles
     python benchmarks/experiments.py strength    # the ablation over λ
+    python benchmarks/experiments.py tables      # what is finished, as Markdown with short names
 """
 
 from __future__ import annotations
@@ -184,12 +185,32 @@ def strength(out: Path, backbone: Backbone) -> None:
     print(result.files[-1], flush=True)
 
 
+def tables(out: Path) -> None:
+    """Print the tables of every finished stage, methods by their short names."""
+    chosen = load_chosen(out)
+    short = {found["method"]: name for name, found in chosen.items()}
+    found = sorted([*out.glob("compare/*/tables.md"), *out.glob("strength/*/tables.md")])
+    for path in found:
+        text = path.read_text(encoding="utf-8").replace("\\[", "[").replace("\\]", "]")
+        for label in sorted(short, key=len, reverse=True):
+            text = text.replace(label, short[label])
+        for name, value in chosen.items():  # the ablation: all but λ as it was chosen
+            recipe, _, rest = value["method"].partition("[")
+            kept = [v for v in rest[:-1].split(",") if not v.startswith("objective.strength=")]
+            stem = ",".join([*kept, "objective.strength="])
+            text = text.replace(f"{recipe}[{stem}", f"{name}, λ = ").replace("]", "]")
+        print(f"<!-- {path.parent.parent.name} -->\n{text}")
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("stage", choices=["tune", "compare", "strength"])
+    parser.add_argument("stage", choices=["tune", "compare", "strength", "tables"])
     parser.add_argument("names", nargs="*", help="methods to tune, or protocols to compare")
     parser.add_argument("--out", type=Path, default=Path("build/experiments"))
     options = parser.parse_args()
+    if options.stage == "tables":
+        tables(options.out)
+        return 0
     backbone = load_backbone("bundled:tiny")
     if options.stage == "tune":
         tune(options.out, options.names, backbone)

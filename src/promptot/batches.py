@@ -96,6 +96,7 @@ def _augmenting_loader(
         drop_last=optim.drop_last,
         workers=workers,
         device=backbone.device,
+        skip_unreadable=False,
     )
 
 
@@ -105,7 +106,12 @@ def _view_loader(
     """All images in order, to make views of."""
     transform = backbone.preprocess.train(scale=(recipe.data.smallest_crop, 1.0))
     return ImageLoader(
-        task.train, transform, batch_size=EVALUATION_BATCH, seed=seed, workers=workers
+        task.train,
+        transform,
+        batch_size=EVALUATION_BATCH,
+        seed=seed,
+        workers=workers,
+        skip_unreadable=False,
     )
 
 

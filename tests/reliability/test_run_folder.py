@@ -18,8 +18,8 @@ import pytest
 from killing import Launcher
 
 import promptot
+from promptot import batches, run_folder
 from promptot import run as run_module
-from promptot import run_folder
 from promptot.backbones import Backbone, load_backbone
 from promptot.errors import PromptotError
 from promptot.run_folder import FINISHED, NEXT, locked
@@ -385,9 +385,9 @@ def test_an_image_that_vanishes_while_training(
     data = tmp_path / "photos"
     shutil.copytree(few_photos, data)
     whole = listing_of(lambda out: fit(data=data, out=out), "whole")
-    loader = run_module.ImageLoader
+    loader = batches.ImageLoader
     monkeypatch.setattr(
-        run_module, "ImageLoader", lambda *a, **k: loader(*a, **({"cache_bytes": 0} | k))
+        batches, "ImageLoader", lambda *a, **k: loader(*a, **({"cache_bytes": 0} | k))
     )
 
     def vanish(record: EpochRecord) -> None:
