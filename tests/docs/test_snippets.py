@@ -32,7 +32,7 @@ LEFT_OUT = {
     "make ": "sets up an environment; `make test` runs this test itself",
     "promptot benchmark": "takes minutes; tests/protocols runs the same on less",
     "promptot demo": "takes half a minute; tests/cli runs it",
-    "promptot tune photos --out runs/tuning --budget 10m": "docs/choosing-lambda.md runs less of it",
+    "promptot tune photos --out runs/tuning --budget 10": "choosing-lambda.md runs less of it",
     "promptot serve": "serves until it is stopped",
     "pip install": "changes the environment that the tests run in",
 }
