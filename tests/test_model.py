@@ -55,7 +55,8 @@ def test_the_teachers_text_is_computed_when_it_is_read(
     monkeypatch.setattr(
         backbone, "tokenize", lambda *args: (calls.append("read"), tokenize(*args))[1]
     )
-    model = PromptedModel(backbone, DESIGNS["ivlp"](), NAMES)
+    template = "a {} that no other test asks for."  # the backbone remembers what was read
+    model = PromptedModel(backbone, DESIGNS["ivlp"](), NAMES, template)
     model.logits(model.encode_images(images()))
     assert not calls
     for _ in range(2):

@@ -52,15 +52,15 @@ def check_class_names(class_names: Iterable[str]) -> None:
     """
     seen: dict[str, str] = {}
     for name in class_names:
-        if not is_name(name):
-            problem = "is empty" if not name.strip() else f"({name!a:.80}) shows nothing"
-            raise PromptotError(f"A class name {problem}.", fix="Give every class a name.")
         try:
             name.encode()
         except UnicodeEncodeError:
             raise PromptotError(
                 f"The class name {name!a:.80} is not valid text.", fix="Rename the folder."
             ) from None
+        if not is_name(name):
+            problem = "is empty" if not name.strip() else f"({name!a:.80}) shows nothing"
+            raise PromptotError(f"A class name {problem}.", fix="Give every class a name.")
         key = same_name(name)
         if key in seen:
             other = "" if seen[key] == name else f", first as '{seen[key]:.60}'"
