@@ -204,6 +204,8 @@ def test_everything_by_keyboard(page: Any, make_image: Images, run_folder: Path)
 
     flags = run_folder / "flags.csv"
     flags.unlink(missing_ok=True)
+    page.bring_to_front()  # a window in the background gets the key, and opens nothing
+    page.wait_for_load_state("networkidle")
     page.keyboard.press("Tab")
     assert focused() == "file"
     with page.expect_file_chooser() as chooser:
