@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -198,7 +199,7 @@ def tables(out: Path) -> None:
             recipe, _, rest = value["method"].partition("[")
             kept = [v for v in rest[:-1].split(",") if not v.startswith("objective.strength=")]
             stem = ",".join([*kept, "objective.strength="])
-            text = text.replace(f"{recipe}[{stem}", f"{name}, λ = ").replace("]", "]")
+            text = re.sub(re.escape(f"{recipe}[{stem}") + r"([^\]]+)\]", rf"{name}, λ = \1", text)
         print(f"<!-- {path.parent.parent.name} -->\n{text}")
 
 

@@ -25,12 +25,13 @@ from torch import Tensor
 
 from promptot import load_backbone
 from promptot.backbones import Backbone
+from promptot.batches import training_loader
 from promptot.files import write_json
 from promptot.model import PromptedModel
 from promptot.objectives import Features, Pointwise, Transport
 from promptot.prompts import build_prompts
 from promptot.recipes import load_recipe
-from promptot.run import adapt, training_loader
+from promptot.run import adapt
 from promptot.tasks.bundled import load_bundled
 from promptot.tasks.dataset import ImageTask
 from promptot.training.records import Log

@@ -15,13 +15,14 @@ import time
 from pathlib import Path
 
 from promptot.backbones import Backbone, load_backbone
+from promptot.batches import evaluation_loader
 from promptot.demo import GROUP, METHODS, PARTS, SHOTS
 from promptot.evaluation.metrics import harmonic_mean
 from promptot.evaluation.scoring import score
 from promptot.files import write_json
 from promptot.model import PromptedModel
 from promptot.recipes import load_recipe
-from promptot.run import adapt, evaluation_loader
+from promptot.run import adapt
 from promptot.tasks.bundled import load_bundled, load_bundled_others
 from promptot.tasks.dataset import ImageTask
 from promptot.tasks.loader import Batch, ImageLoader

@@ -19,7 +19,7 @@ from safetensors.torch import load, save
 
 from promptot.backbones.backbone import Backbone
 from promptot.errors import PromptotError
-from promptot.files import write_bytes, write_json
+from promptot.files import replace_folder, write_bytes, write_json
 from promptot.model import PromptedModel
 from promptot.probe import LinearHead
 from promptot.prompts import DESIGNS, PromptDesign
@@ -132,14 +132,7 @@ def save_adapter(
         write_bytes(staging / TENSORS, tensors)
         write_json(staging / CARD, card.model_dump(mode="json"))
         staging.chmod(0o755)
-        if target.exists():
-            old = target.with_name(f".old-{target.name}")
-            shutil.rmtree(old, ignore_errors=True)
-            target.replace(old)
-            staging.replace(target)
-            shutil.rmtree(old, ignore_errors=True)
-        else:
-            staging.replace(target)
+        replace_folder(staging, target)
         staging = None
     except OSError as error:
         raise PromptotError(

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from promptot.backbones import Backbone, load_backbone
+from promptot.batches import evaluation_loader
 from promptot.classifier import Classifier, load
 from promptot.devices import pick_device
 from promptot.errors import PromptotError
@@ -23,7 +24,6 @@ from promptot.run import (
     Classes,
     Run,
     check_apart,
-    evaluation_loader,
     retention_of,
     summarise_scores,
 )

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from promptot.backbones import Backbone, load_backbone
+from promptot.batches import evaluation_loader, training_loader
 from promptot.evaluation.metrics import harmonic_mean
 from promptot.evaluation.scoring import Scores, score
 from promptot.files import write_json
@@ -26,7 +27,7 @@ from promptot.reports import (
     Row,
     write_report,
 )
-from promptot.run import adapt, evaluation_loader, training_loader, versions
+from promptot.run import adapt, versions
 from promptot.tasks.bundled import load_bundled, load_bundled_others
 from promptot.tasks.dataset import ImageTask
 from promptot.tasks.loader import Batch

@@ -6,6 +6,7 @@ import contextlib
 import errno
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -83,3 +84,19 @@ def explain(error: OSError, target: Path) -> PromptotError:
         f"Can't write '{target}': {error.strerror or error}.",
         fix="Choose a folder you may write to.",
     )
+
+
+def replace_folder(staging: Path, target: Path) -> None:
+    """Put a finished folder in the place of what was there, which goes only when it has its place.
+
+    Raises:
+        OSError: as the system says.
+    """
+    if not target.exists():
+        staging.replace(target)
+        return
+    old = target.with_name(f".old-{target.name}")
+    shutil.rmtree(old, ignore_errors=True)
+    target.replace(old)
+    staging.replace(target)
+    shutil.rmtree(old, ignore_errors=True)

@@ -18,16 +18,7 @@ from torch import Tensor
 
 from promptot.adapter import save_adapter
 from promptot.backbones.backbone import Backbone
-from promptot.batches import (
-    EVALUATION_BATCH as EVALUATION_BATCH,
-)
-from promptot.batches import (
-    evaluation_loader as evaluation_loader,
-)
-from promptot.batches import (
-    training_loader as training_loader,
-)
-from promptot.batches import views_bytes, views_used
+from promptot.batches import evaluation_loader, training_loader, views_bytes, views_used
 from promptot.errors import PromptotError
 from promptot.evaluation.predictions import write_predictions
 from promptot.evaluation.retention import Retention, measure_retention
@@ -68,7 +59,6 @@ from promptot.training.records import Log
 __all__ = [
     "ADAPTER",
     "CHECKPOINT",
-    "EVALUATION_BATCH",
     "MANIFEST",
     "PLAN_FIGURES",
     "Classes",
@@ -76,11 +66,9 @@ __all__ = [
     "adapt",
     "build_objective",
     "check_run_folder",
-    "evaluation_loader",
     "fit",
     "select_classes",
     "summarise_scores",
-    "training_loader",
     "versions",
 ]
 

@@ -13,10 +13,10 @@ from typing import Any
 import torch
 
 from promptot.backbones import Backbone, load_backbone
+from promptot.batches import evaluation_loader
 from promptot.devices import pick_device
 from promptot.evaluation.scoring import NothingToScore, Scores, score
 from promptot.model import PromptedModel
-from promptot.run import evaluation_loader
 from promptot.survey_result import SPLITS, ClassSummary, Duplicates, Survey, advise
 from promptot.tasks import Example, ImageTask, Skipped, UnreadableImage, load_task
 from promptot.tasks.duplicates import Print, find_pairs, group, print_of

@@ -9,12 +9,12 @@ import pytest
 import torch
 
 from promptot.backbones import Backbone
+from promptot.batches import evaluation_loader
 from promptot.evaluation.retention import Share, measure_retention, paired_change
 from promptot.evaluation.scoring import Scores, score
 from promptot.model import PromptedModel
 from promptot.prompts import build_prompts
 from promptot.recipes import load_recipe
-from promptot.run import evaluation_loader
 from promptot.tasks import load_folder
 
 WORDS = ("red", "boat", "cloud", "ladder", "spoon", "tiger")

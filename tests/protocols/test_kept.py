@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from promptot.backbones import Backbone
+from promptot.batches import evaluation_loader
 from promptot.protocols import kept as module
 from promptot.protocols.kept import KeptImages, KeptViews
 from promptot.recipes import load_recipe
-from promptot.run import evaluation_loader
 from promptot.tasks import Example, load_folder
 
 RECIPE = load_recipe("ivlp", ["data.views=2", "optim.batch_size=3"])

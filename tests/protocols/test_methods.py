@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
 from promptot.errors import PromptotError
 from promptot.protocols import parse_methods
+
+ROOT = Path(__file__).parents[2]
 
 
 def test_brackets_go_before_set_and_make_methods_of_their_own() -> None:
@@ -55,3 +58,14 @@ def test_shots_change_nothing_else() -> None:
 def test_what_can_not_be_read(text: str, complaint: str) -> None:
     with pytest.raises(PromptotError, match=complaint):
         parse_methods(text)
+
+
+def test_finished_cells_of_older_versions_are_those_of_today() -> None:
+    """A new field at its default must not change what a method is known by, or cells run again."""
+    lines = ROOT / "benchmarks/results/experiments/compare/base-to-novel/results.jsonl"
+    records = [json.loads(line) for line in lines.read_text(encoding="utf-8").splitlines()]
+    budget = ["data.views=4", "optim.batch_size=32", "optim.epochs=8", "optim.drop_last=false"]
+    assert len(records) == 132
+    for record in records:
+        (method,) = parse_methods(record["method"], budget)
+        assert method.with_shots(record["shots"]).values() == record["recipe"]

@@ -20,7 +20,7 @@ from promptot.classifier import load
 from promptot.errors import PromptotError, nearest
 from promptot.exporting import graphs, libraries
 from promptot.exporting.formats import ABOUT, Content, Read, describe
-from promptot.files import write_json
+from promptot.files import replace_folder, write_json
 from promptot.model import PromptedModel
 from promptot.run import MANIFEST, versions
 from promptot.tasks.bundled import list_groups, load_bundled
@@ -145,7 +145,7 @@ def export(
         write_json(staging / ABOUT, {**about, "differences": asdict(difference)})
         files = tuple(sorted(p.name for p in staging.iterdir() if p.is_file()))
         staging.chmod(0o755)
-        _move(staging, target)
+        replace_folder(staging, target)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
     return Export(target, format, model.class_names, files, difference)
@@ -256,15 +256,3 @@ def _check_free(target: Path, overwrite: bool) -> None:
             f"'{target}' already holds an export.",
             fix="Replace it (--overwrite), or choose another folder.",
         )
-
-
-def _move(staging: Path, target: Path) -> None:
-    """Put the finished folder in place of what was there."""
-    if target.exists():
-        old = target.with_name(f".old-{target.name}")
-        shutil.rmtree(old, ignore_errors=True)
-        target.replace(old)
-        staging.replace(target)
-        shutil.rmtree(old, ignore_errors=True)
-    else:
-        staging.replace(target)

@@ -31,8 +31,11 @@ class Method:
     def values(self) -> dict[str, Any]:
         """All that decides what the method does: the recipe without its name and its reasons."""
         values = self.recipe.model_dump(mode="json", exclude={"name", "summary", "paper"})
-        if self.recipe.data.teacher == "online":  # younger than the others: older cells lack it
+        # Younger than the others: cells that were run before they existed keep their keys.
+        if self.recipe.data.teacher == "online":
             del values["data"]["teacher"]
+        if self.recipe.optim.on_nonfinite == "stop":
+            del values["optim"]["on_nonfinite"]
         return values | ({"own_template": True} if self.own_template else {})
 
     def template(self, task: ImageTask) -> str:
