@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import shutil
+import stat
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -210,6 +211,10 @@ def _wait_for(path: Path) -> FileLock:
     while True:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
+        except FileExistsError as error:
+            if _no_folder(path.parent):
+                raise explain(error, path) from error
+            continue
         except OSError as error:
             raise explain(error, path) from error
         try:
@@ -222,8 +227,22 @@ def _wait_for(path: Path) -> FileLock:
                 fix="Wait until it has finished, or choose another folder.",
             ) from None
         except OSError as error:
+            if isinstance(error, FileExistsError) and not _no_folder(path.parent):
+                continue
             raise explain(error, path) from error
         return lock
+
+
+def _no_folder(path: Path) -> bool:
+    """Whether something other than a folder lies there.
+
+    ``mkdir(exist_ok=True)`` also says that a file exists where a folder stood that another run took
+    away before ``mkdir`` could see what it was: then nothing, or a new folder, is there.
+    """
+    try:
+        return not stat.S_ISDIR(path.lstat().st_mode)
+    except FileNotFoundError:
+        return False
 
 
 def _interrupted(folder: Path) -> Path | None:

@@ -128,6 +128,42 @@ def test_many_at_once_take_turns(tmp_path: Path) -> None:
     assert (most, done) == (1, 8)
 
 
+def test_many_that_leave_nothing_do_not_hinder_one_another(tmp_path: Path) -> None:
+    """Each takes the empty folder away as it goes: another's ``mkdir`` may stumble over that."""
+    failed: list[PromptotError] = []
+
+    def enter(folder: Path) -> None:
+        try:
+            with locked(folder):
+                pass
+        except PromptotError as error:
+            failed.append(error)
+
+    for number in range(40):
+        folder = tmp_path / f"{number}"
+        threads = [threading.Thread(target=enter, args=[folder]) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert not failed, failed[0]
+
+
+@pytest.mark.parametrize("what", ["a file", "a link to nothing", "below a file"])
+def test_where_no_folder_can_be(what: str, tmp_path: Path) -> None:
+    place = tmp_path / "run"
+    if what == "a link to nothing":
+        place.symlink_to(tmp_path / "nothing")
+    else:
+        place.write_text("kept")
+    with (
+        pytest.raises(PromptotError, match="may write to"),
+        locked(place / "deeper" if what == "below a file" else place),
+    ):
+        pass
+    assert what == "a link to nothing" or place.read_text() == "kept"
+
+
 def test_an_old_run_stays_until_the_new_one_has_finished(
     fit: Callable[..., promptot.Run], tmp_path: Path
 ) -> None:
