@@ -8,12 +8,12 @@ import pytest
 import torch
 
 from promptot.errors import PromptotError
-from promptot.transport import TransportPlan
+from promptot.transport import TransportPlan, TransportProblem
 
 
 def result(plan: torch.Tensor) -> TransportPlan:
     zero = torch.zeros(())
-    return TransportPlan(plan, torch.zeros_like(plan), zero, zero, zero)
+    return TransportPlan(TransportProblem(torch.zeros_like(plan)), plan, zero)
 
 
 @pytest.mark.parametrize("size", [1, 2, 5, 64])

@@ -60,19 +60,14 @@ def solve_exact(problem: TransportProblem) -> TransportPlan:
     potentials, converged = None, True
     if problem.is_assignment:
         columns = _best_permutation(cost) if enumerate_on_device else _assignment(cost)
-        columns = _prefer_identity(cost, columns)
-        plan = torch.zeros_like(cost).scatter(1, columns[:, None], 1 / size)
-        error = cost.new_zeros(())  # one entry of 1/N in each row and column
+        plan = torch.zeros_like(cost).scatter_(1, columns[:, None], 1 / size)
     else:
         plan, potentials, converged = _network_simplex(problem)
-        error = problem.marginal_error(plan)
     value = (plan * problem.cost).sum()
     return TransportPlan(
+        problem=problem,
         plan=plan,
-        cost=problem.cost,
         value=value,
-        regularised_value=value,
-        marginal_error=error,
         potentials=potentials,
         converged=converged,
     )
@@ -85,27 +80,34 @@ def _permutations(size: int, device: torch.device) -> Tensor:
 
 
 def _best_permutation(cost: Tensor) -> Tensor:
-    """Columns [N] of the cheapest permutation of `cost` [N, N], without a synchronisation."""
+    """Columns [N] of the cheapest permutation of `cost` [N, N], without a synchronisation.
+
+    The identity where it costs the same to within rounding.
+    """
     table = _permutations(len(cost), cost.device)  # [N!, N]
     totals = cost.gather(1, table.T).sum(dim=0)  # [N!]
+    stay = totals[:1]
+    stay.sub_(stay.abs(), alpha=_rounding(cost))
     # index_select, as indexing with a 0-d tensor would fetch it to the host.
     return table.index_select(0, totals.argmin().reshape(1))[0]
 
 
 def _assignment(cost: Tensor) -> Tensor:
-    """Columns [N] of the cheapest permutation of `cost` [N, N], on the host."""
+    """Columns [N] of the cheapest permutation of `cost` [N, N], on the host.
+
+    The identity where it costs the same to within rounding.
+    """
     from scipy.optimize import linear_sum_assignment
 
     _, columns = linear_sum_assignment(cost.cpu().numpy())
-    return torch.as_tensor(columns, device=cost.device)
+    best = torch.as_tensor(columns, device=cost.device)
+    stay, move = cost.diagonal().sum(), cost.gather(1, best[:, None]).sum()
+    same = stay - move <= _rounding(cost) * stay.abs()
+    return torch.where(same, torch.arange(len(best), device=best.device), best)
 
 
-def _prefer_identity(cost: Tensor, columns: Tensor) -> Tensor:
-    """The identity if it costs the same as `columns` [N] to within rounding, else `columns`."""
-    stay = cost.diagonal().sum()
-    move = cost.gather(1, columns[:, None]).sum()
-    same = stay - move <= 4 * torch.finfo(cost.dtype).eps * stay.abs()
-    return torch.where(same, torch.arange(len(columns), device=columns.device), columns)
+def _rounding(cost: Tensor) -> float:
+    return 4 * torch.finfo(cost.dtype).eps
 
 
 def _network_simplex(

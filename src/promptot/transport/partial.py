@@ -64,11 +64,9 @@ def solve_partial(problem: TransportProblem, mass: float = 0.9) -> TransportPlan
     value = (plan * problem.cost).sum()
     return dataclasses.replace(
         result,
+        problem=problem,
         plan=plan,
-        cost=problem.cost,
         value=value,
-        regularised_value=value,
-        marginal_error=problem.marginal_error(plan),
         potentials=None,
     )
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
 from promptot.errors import PromptotError
+from promptot.transport.problem import TransportProblem
 
 
 class ConvergenceWarning(UserWarning):
@@ -26,15 +29,35 @@ class TransportPlan:
     plans are optimal it is a subgradient.
     """
 
+    problem: TransportProblem
     plan: Tensor  # [N, M], detached
-    cost: Tensor  # [N, M]
     value: Tensor  # 0-d: Σ π_ij C_ij
-    regularised_value: Tensor  # 0-d: Σ π_ij C_ij + ε KL(π ‖ a ⊗ b); equals `value` without ε
-    marginal_error: Tensor  # 0-d: L1 violation of the worse marginal
     potentials: tuple[Tensor, Tensor] | None = None  # dual optimum [N], [M], in units of the cost
     epsilon: Tensor | None = None  # 0-d: the absolute ε of an entropic plan
     converged: bool = True
     iterations: int = 0
+    dual_value: Callable[[], Tensor] | None = None  # 0-d, of a plan with ε; worked out when called
+
+    @property
+    def cost(self) -> Tensor:
+        """What the plan was solved for, [N, M]."""
+        return self.problem.cost
+
+    @cached_property
+    def regularised_value(self) -> Tensor:
+        """Σ π_ij C_ij + ε KL(π ‖ a ⊗ b) and what else the solver minimises, 0-d; `value` without ε.
+
+        It is the dual value, which errs by the square of the marginal error, where the primal one
+        errs by its first power.
+        """
+        if self.dual_value is None:
+            return self.value
+        return self.value + (self.dual_value() - self.value).detach()
+
+    @cached_property
+    def marginal_error(self) -> Tensor:
+        """L1 violation of the worse marginal, 0-d."""
+        return self.problem.marginal_error(self.plan)
 
     @property
     def off_diagonal_mass(self) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -79,7 +80,10 @@ class TransportProblem:
         Raises:
             NotFinite: names the rows (or columns) of the cost that are not finite.
         """
-        finite = self.cost.detach().isfinite()  # [N, M]
+        cost = self.cost.detach()  # [N, M]
+        if math.isfinite(float(cost.sum())):  # one pass; finite costs can add up to infinity
+            return
+        finite = cost.isfinite()
         if bool(finite.all()):
             return
         bad = ~finite

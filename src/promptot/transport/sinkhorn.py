@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import warnings
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -16,6 +17,10 @@ from promptot.transport.problem import TransportProblem
 EARLY_LOOKS = (1, 2, 4, 7)  # iterations: a large epsilon is solved by a few
 LOOK_EVERY = 10  # iterations between two looks at the error later on: each waits for the device
 MAX_RELAXATION = 1.95  # 2 would not converge
+SMALL = 96 * 96  # entries of a cost: up to here PyTorch's calls cost more than their arithmetic
+
+Array = Any
+"""A torch tensor, or a NumPy array for small problems on a CPU."""
 
 
 def solve_sinkhorn(
@@ -119,42 +124,63 @@ def alternate(
     potentials (Schmitzer, 2019, "Stabilized sparse scaling algorithms"), and are repeated in the
     log domain where those would not be finite.
     """
+    given = (log_kernel, source, target, start)
+    if log_kernel.device.type == "cpu" and log_kernel.numel() <= SMALL:
+        with np.errstate(all="ignore"):  # as PyTorch: what is not finite is looked for
+            u, v, iterations, converged = _relax(
+                _Updates(np, *(tensor.numpy() for tensor in given)), max_iterations, tolerance
+            )
+        u, v = torch.from_numpy(u), torch.from_numpy(v)
+    else:
+        with torch.autocast(log_kernel.device.type, enabled=False):  # or products are in 16 bits
+            u, v, iterations, converged = _relax(_Updates(torch, *given), max_iterations, tolerance)
+    if not converged:
+        _warn(max_iterations, tolerance)
+    return ScaledPotentials(u, v, iterations, converged)
+
+
+def _relax(
+    state: _Updates, max_iterations: int, tolerance: float
+) -> tuple[Array, Array, int, bool]:
+    """Update until the error is small enough; u [N] and v [M], how many updates, whether it is."""
     relaxation, last_error = 1.0, math.inf
     iteration = 0
-    with torch.autocast(log_kernel.device.type, enabled=False):  # or products would be in 16 bits
-        state = _Updates(log_kernel, source, target, start)
-        while True:
-            look = _next_look(iteration, max_iterations)
-            error = state.advance(look - iteration, relaxation)
-            iteration = look
-            if error <= tolerance:
-                return ScaledPotentials(*state.potentials, iteration, True)
-            if iteration == max_iterations:
-                break
-            state.follow()
-            if iteration % LOOK_EVERY == 0:
-                relaxation = best_relaxation(relaxation, (error / last_error) ** (1 / LOOK_EVERY))
-                last_error = error
-                state.absorb()
-    _warn(max_iterations, tolerance)
-    return ScaledPotentials(*state.potentials, max_iterations, False)
+    while True:
+        look = _next_look(iteration, max_iterations)
+        error = state.advance(look - iteration, relaxation)
+        iteration = look
+        if error <= tolerance or iteration == max_iterations:
+            return *state.potentials, iteration, error <= tolerance
+        state.follow()
+        if iteration % LOOK_EVERY == 0:
+            relaxation = best_relaxation(relaxation, (error / last_error) ** (1 / LOOK_EVERY))
+            last_error = error
+            state.absorb()
 
 
 class _Updates:
-    """Updates of u [N] and v [M], held as absorbed potentials and factors on top of them."""
+    """Updates of u [N] and v [M], held as absorbed potentials and factors on top of them.
 
-    left: Tensor  # factor exp(u) on top of `u`
-    right: Tensor  # and of `v`
+    `library` is torch or NumPy, whose arrays the others are; only what both have is used.
+    """
 
-    def __init__(self, log_kernel: Tensor, source: Tensor, target: Tensor, v: Tensor) -> None:
+    left: Array  # factor exp(u) on top of `u`
+    right: Array  # and of `v`
+
+    def __init__(
+        self, library: Any, log_kernel: Array, source: Array, target: Array, v: Array
+    ) -> None:
         self.log_kernel, self.source, self.target = log_kernel, source, target
-        self.u, self.v = -(log_kernel + (target.log() + v)).amax(dim=1), v
+        self._library = library
+        self.u = -library.amax(log_kernel + (library.log(target) + v), 1)
+        self.v = v
         self._set_kernel()
         self.left = 1 / (self.rows @ target)  # each row sums to one or more: u starts with u(v)
 
     @property
-    def potentials(self) -> tuple[Tensor, Tensor]:
-        return self.u + self.left.log(), self.v + self.right.log()
+    def potentials(self) -> tuple[Array, Array]:
+        log = self._library.log
+        return self.u + log(self.left), self.v + log(self.right)
 
     def absorb(self) -> None:
         """Move the factors into the potentials, which keeps the kernel's sums near one."""
@@ -174,7 +200,7 @@ class _Updates:
             sums = self.rows @ (self.target * right)
             if step < steps:
                 left = _relaxed(left, sums, power)
-        error = float((self.source * (left * sums - 1).abs()).sum())
+        error = float(self.source @ abs(left * sums - 1))
         if math.isfinite(error):
             self.left, self.right, self._sums = left, right, sums
             return error
@@ -185,27 +211,33 @@ class _Updates:
         self.left = _relaxed(self.left, self._sums, 1.0)
 
     def _advance_in_log(self, steps: int, relaxation: float) -> float:
-        u, v = self.potentials
-        rows = self.log_kernel + self.target.log()
-        columns = self.log_kernel + self.source.log()[:, None]
+        tensor = torch.as_tensor  # NumPy has no logsumexp; this is rare
+        u, v = map(tensor, self.potentials)
+        log_kernel, source = tensor(self.log_kernel), tensor(self.source)
+        rows = log_kernel + tensor(self.target).log()
+        columns = log_kernel + source.log()[:, None]
         for step in range(1, steps + 1):
             power = 1.0 if step == steps else relaxation
             v = torch.lerp(v, -torch.logsumexp(columns + u[:, None], dim=0), power)
             next_u = -torch.logsumexp(rows + v, dim=1)
             if step < steps:
                 u = torch.lerp(u, next_u, power)
-        self.u, self.v = u, v
+        back = self._library.asarray
+        self.u, self.v = back(u), back(v)
         self._set_kernel()
-        self._sums = torch.exp(u - next_u)
-        return _row_error(self.source, u, next_u)
+        self._sums = back(torch.exp(u - next_u))
+        return _row_error(source, u, next_u)
 
     def _set_kernel(self) -> None:
-        self.rows = (self.log_kernel + self.u[:, None]).add_(self.v).exp_()
+        self.rows = self.log_kernel + self.u[:, None]
+        self.rows += self.v
+        self._library.exp(self.rows, out=self.rows)
         self.columns = self.rows.T
-        self.left, self.right = torch.ones_like(self.u), torch.ones_like(self.v)
+        self.left = self._library.ones_like(self.u)
+        self.right = self._library.ones_like(self.v)
 
 
-def _relaxed(factor: Tensor, sums: Tensor, power: float) -> Tensor:
+def _relaxed(factor: Array, sums: Array, power: float) -> Array:
     """The factor that makes `sums` one, over-relaxed."""
     return 1 / sums if power == 1 else factor ** (1 - power) * sums**-power
 
@@ -239,21 +271,20 @@ def entropic_plan(
     source, target = problem.marginals
     plan = log_kernel + (scaled.source + source.log())[:, None]
     plan.add_(scaled.target + target.log()).exp_()
-    value = (plan * problem.cost).sum()
-    # The dual value errs by the square of the marginal error, the primal one by its first power.
-    dual = epsilon * (
-        (source * scaled.source).sum() + (target * scaled.target).sum() - plan.sum() + 1
-    )
+
+    def dual_value() -> Tensor:
+        of_source, of_target = (source * scaled.source).sum(), (target * scaled.target).sum()
+        return epsilon * (of_source + of_target - plan.sum() + 1)
+
     return TransportPlan(
+        problem=problem,
         plan=plan,
-        cost=problem.cost,
-        value=value,
-        regularised_value=value + (dual - value).detach(),
-        marginal_error=problem.marginal_error(plan),
+        value=(plan * problem.cost).sum(),
         potentials=(epsilon * scaled.source, epsilon * scaled.target),
         epsilon=epsilon,
         converged=scaled.converged,
         iterations=scaled.iterations,
+        dual_value=dual_value,
     )
 
 

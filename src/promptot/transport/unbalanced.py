@@ -242,24 +242,24 @@ def _plan(
     u, v, iterations, converged = scaled
     cost = problem.cost.detach()
     plan = source[:, None] * target * torch.exp(u[:, None] + v - cost / epsilon)  # [N, M]
-    value = (plan * problem.cost).sum()
-    # The dual value, which errs by the square of what the potentials err by.
-    dual = epsilon * (
-        1
-        - plan.sum()
-        - stiffness * (source * torch.expm1(-u / stiffness)).sum()
-        - stiffness * (target * torch.expm1(-v / stiffness)).sum()
-    )
+
+    def dual_value() -> Tensor:
+        return epsilon * (
+            1
+            - plan.sum()
+            - stiffness * (source * torch.expm1(-u / stiffness)).sum()
+            - stiffness * (target * torch.expm1(-v / stiffness)).sum()
+        )
+
     return TransportPlan(
+        problem=problem,
         plan=plan,
-        cost=problem.cost,
-        value=value,
-        regularised_value=value + (dual - value).detach(),
-        marginal_error=problem.marginal_error(plan),
+        value=(plan * problem.cost).sum(),
         potentials=(epsilon * u, epsilon * v),
         epsilon=epsilon,
         converged=converged,
         iterations=iterations,
+        dual_value=dual_value,
     )
 
 
