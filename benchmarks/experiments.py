@@ -8,6 +8,7 @@ interruption, because each stage is a `promptot benchmark`, which runs only what
     python benchmarks/experiments.py tune        # choose settings on the validation styles
     python benchmarks/experiments.py compare     # all methods, all protocols, test styles
     python benchmarks/experiments.py strength    # the ablation over λ
+    python benchmarks/experiments.py elsewhere   # the best transports on groups nothing was chosen on
     python benchmarks/experiments.py tables      # what is finished, as Markdown with short names
 """
 
@@ -32,6 +33,7 @@ BUDGET = ("data.views=4", "optim.batch_size=32", "optim.epochs=8", "optim.drop_l
 SHOTS = 4
 SEEDS = (1, 2, 3)
 TUNED_ON = ("bundled:animals", "bundled:food")
+ELSEWHERE = ("bundled:activities", "bundled:travel", "bundled:objects")
 FREE = [f"optim.lr={lr}" for lr in (0.006, 0.02, 0.06, 0.2)]
 """The settings of a method that preserves nothing: four learning rates."""
 
@@ -93,6 +95,7 @@ TRANSPORTS: Mapping[str, tuple[str, list[str]]] = {
         ],
     ),
 }
+STAGES = ("tune", "compare", "strength", "elsewhere")
 PROTOCOLS: Mapping[str, Mapping[str, Any]] = {
     "base-to-novel": {"tasks": TUNED_ON},
     "cross-dataset": {"sources": TUNED_ON[:1]},
@@ -186,11 +189,20 @@ def strength(out: Path, backbone: Backbone) -> None:
     print(result.files[-1], flush=True)
 
 
+def elsewhere(out: Path, backbone: Backbone) -> None:
+    """The transports with the best means against the control, on groups that chose no setting."""
+    chosen = load_chosen(out)
+    methods = [chosen[name]["method"] for name in ("pointwise", "ot-partial", "ot-queue")]
+    result = run("base-to-novel", out / "elsewhere", ["zero-shot", *methods], backbone,
+                 tasks=ELSEWHERE, control=methods[0])  # fmt: skip
+    print(result.files[-1], flush=True)
+
+
 def tables(out: Path) -> None:
     """Print the tables of every finished stage, methods by their short names."""
     chosen = load_chosen(out)
     short = {found["method"]: name for name, found in chosen.items()}
-    found = sorted([*out.glob("compare/*/tables.md"), *out.glob("strength/*/tables.md")])
+    found = sorted(out.glob("*/*/tables.md"))
     for path in found:
         text = path.read_text(encoding="utf-8").replace("\\[", "[").replace("\\]", "]")
         for label in sorted(short, key=len, reverse=True):
@@ -205,7 +217,7 @@ def tables(out: Path) -> None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("stage", choices=["tune", "compare", "strength", "tables"])
+    parser.add_argument("stage", choices=[*STAGES, "tables"])
     parser.add_argument("names", nargs="*", help="methods to tune, or protocols to compare")
     parser.add_argument("--out", type=Path, default=Path("build/experiments"))
     options = parser.parse_args()
@@ -217,8 +229,10 @@ def main() -> int:
         tune(options.out, options.names, backbone)
     elif options.stage == "compare":
         compare(options.out, options.names, backbone)
-    else:
+    elif options.stage == "strength":
         strength(options.out, backbone)
+    else:
+        elsewhere(options.out, backbone)
     return 0
 
 
