@@ -8,7 +8,7 @@ interruption, because each stage is a `promptot benchmark`, which runs only what
     python benchmarks/experiments.py tune        # choose settings on the validation styles
     python benchmarks/experiments.py compare     # all methods, all protocols, test styles
     python benchmarks/experiments.py strength    # the ablation over λ
-    python benchmarks/experiments.py elsewhere   # the best transports on groups nothing was chosen on
+    python benchmarks/experiments.py elsewhere   # the best transports on other groups
     python benchmarks/experiments.py tables      # what is finished, as Markdown with short names
 """
 
