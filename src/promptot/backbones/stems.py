@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+IMAGES_PER_THREAD = 4  # of a trunk on a CPU: with more, feature maps no longer fit in the cache
+
 
 class ConvStem(nn.Module):
     """CLIP's own patch embedding: one strided convolution."""
@@ -42,7 +44,11 @@ class TrunkStem(nn.Module):
         """
         self.trunk.eval()
         images = images.contiguous(memory_format=torch.channels_last)  # 1.5 times as fast on CPU
-        return self.trunk.forward_features(images).flatten(2).transpose(1, 2)
+        parts = (images,)
+        if images.device.type == "cpu":
+            parts = images.split(IMAGES_PER_THREAD * torch.get_num_threads())
+        maps = [self.trunk.forward_features(part) for part in parts]
+        return torch.cat(maps).flatten(2).transpose(1, 2)
 
     def fuse_norms(self) -> None:
         """Fold every batch norm into the convolution before it: the same function, in less time."""
