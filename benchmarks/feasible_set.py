@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -124,11 +125,12 @@ def reached(
     student, teacher, loss = rows(model, views)
     generator = torch.Generator().manual_seed(0)
     moved, paired, mass = costs(student, teacher, 256, generator)
+    in_training = log.epochs[-1].off_diagonal_mass
     return {
         "form": form, "budget": budget, "cross_entropy": loss, "pointwise": paired,
         "transport": moved, "off_diagonal_mass": mass, "strength": log.epochs[-1].strength,
         "term_last_epoch": log.epochs[-1].preservation,
-        "plan_off_diagonal_last_epoch": log.epochs[-1].off_diagonal_mass,
+        "plan_off_diagonal_last_epoch": None if math.isnan(in_training) else in_training,
         "seconds": time.perf_counter() - began,
     }  # fmt: skip
 
