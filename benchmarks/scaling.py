@@ -17,6 +17,7 @@ from typing import Any
 
 import matplotlib.pyplot as plt
 import torch
+from matplotlib.ticker import MaxNLocator
 
 from _common import (
     GIB,
@@ -128,7 +129,8 @@ def draw(path: Path, rows: Sequence[dict[str, Any]], axes: Sequence[Axis]) -> No
             )
         panels[1, column].set_xlabel(axis.label)
         for panel in panels[:, column]:
-            panel.set_xlim(left=0)
+            panel.set_xlim(0, 1.06 * max(axis.values))
+            panel.xaxis.set_major_locator(MaxNLocator(4, integer=True))
             panel.grid(alpha=0.25, linewidth=0.6)
     for row_of_panels, key in zip(panels, ("max", "peak"), strict=True):
         unit = 1 if key == "max" else GIB
