@@ -9,6 +9,7 @@ interruption, because each stage is a `promptot benchmark`, which runs only what
     python benchmarks/experiments.py compare     # all methods, all protocols, test styles
     python benchmarks/experiments.py strength    # the ablation over λ
     python benchmarks/experiments.py elsewhere   # the best transports on other groups
+    python benchmarks/experiments.py styles      # across styles, the control held less tightly
     python benchmarks/experiments.py tables      # what is finished, as Markdown with short names
 """
 
@@ -95,7 +96,7 @@ TRANSPORTS: Mapping[str, tuple[str, list[str]]] = {
         ],
     ),
 }
-STAGES = ("tune", "compare", "strength", "elsewhere")
+STAGES = ("tune", "compare", "strength", "elsewhere", "styles")
 PROTOCOLS: Mapping[str, Mapping[str, Any]] = {
     "base-to-novel": {"tasks": TUNED_ON},
     "cross-dataset": {"sources": TUNED_ON[:1]},
@@ -198,6 +199,17 @@ def elsewhere(out: Path, backbone: Backbone) -> None:
     print(result.files[-1], flush=True)
 
 
+def styles(out: Path, backbone: Backbone) -> None:
+    """Across styles, is it the transport of `ot-unbalanced` that gains, or its smaller λ?"""
+    chosen = load_chosen(out)
+    control, protocol = chosen["pointwise"]["method"], "domain-generalization"
+    freer = [f"pointwise[{held}]" for held in ("optim.lr=0.06,objective.strength=5",
+                                               "optim.lr=0.02,objective.strength=3")]  # fmt: skip
+    result = run(protocol, out / "styles", [control, *freer, chosen["ot-unbalanced"]["method"]],
+                 backbone, control=control, **PROTOCOLS[protocol])  # fmt: skip
+    print(result.files[-1], flush=True)
+
+
 def tables(out: Path) -> None:
     """Print the tables of every finished stage, methods by their short names."""
     chosen = load_chosen(out)
@@ -231,8 +243,10 @@ def main() -> int:
         compare(options.out, options.names, backbone)
     elif options.stage == "strength":
         strength(options.out, backbone)
-    else:
+    elif options.stage == "elsewhere":
         elsewhere(options.out, backbone)
+    else:
+        styles(options.out, backbone)
     return 0
 
 
