@@ -45,7 +45,9 @@ class TrunkStem(nn.Module):
         self.trunk.eval()
         images = images.contiguous(memory_format=torch.channels_last)  # 1.5 times as fast on CPU
         parts = (images,)
-        if images.device.type == "cpu":
+        tracing: bool = torch.jit.is_tracing()  # type: ignore[attr-defined]
+        whole = tracing or torch.compiler.is_compiling()  # an export is for any batch size
+        if images.device.type == "cpu" and not whole:
             parts = images.split(IMAGES_PER_THREAD * torch.get_num_threads())
         maps = [self.trunk.forward_features(part) for part in parts]
         return torch.cat(maps).flatten(2).transpose(1, 2)
