@@ -96,7 +96,6 @@ TRANSPORTS: Mapping[str, tuple[str, list[str]]] = {
         ],
     ),
 }
-STAGES = ("tune", "compare", "strength", "elsewhere", "styles")
 PROTOCOLS: Mapping[str, Mapping[str, Any]] = {
     "base-to-novel": {"tasks": TUNED_ON},
     "cross-dataset": {"sources": TUNED_ON[:1]},
@@ -229,7 +228,8 @@ def tables(out: Path) -> None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("stage", choices=[*STAGES, "tables"])
+    unnamed = {"strength": strength, "elsewhere": elsewhere, "styles": styles}
+    parser.add_argument("stage", choices=["tune", "compare", *unnamed, "tables"])
     parser.add_argument("names", nargs="*", help="methods to tune, or protocols to compare")
     parser.add_argument("--out", type=Path, default=Path("build/experiments"))
     options = parser.parse_args()
@@ -241,12 +241,8 @@ def main() -> int:
         tune(options.out, options.names, backbone)
     elif options.stage == "compare":
         compare(options.out, options.names, backbone)
-    elif options.stage == "strength":
-        strength(options.out, backbone)
-    elif options.stage == "elsewhere":
-        elsewhere(options.out, backbone)
     else:
-        styles(options.out, backbone)
+        unnamed[options.stage](options.out, backbone)
     return 0
 
 
