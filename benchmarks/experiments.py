@@ -9,24 +9,24 @@ interruption, because each stage is a `promptot benchmark`, which runs only what
     python benchmarks/experiments.py compare     # all methods, all protocols, test styles
     python benchmarks/experiments.py strength    # the ablation over λ
     python benchmarks/experiments.py elsewhere   # the best transports on other groups
-    python benchmarks/experiments.py styles      # across styles, the control held less tightly
-    python benchmarks/experiments.py tables      # what is finished, as Markdown with short names
+    python benchmarks/experiments.py same        # transports beside the control at their settings
+    python benchmarks/experiments.py tables      # what is finished, as Markdown
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import re
+import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from promptot.backbones import Backbone, load_backbone
 from promptot.files import write_json
 from promptot.protocols import run_benchmark
-from promptot.protocols.benchmark import Benchmark
+from promptot.protocols.benchmark import RESULTS, Benchmark
 from promptot.protocols.runner import Observer
 
 BUDGET = ("data.views=4", "optim.batch_size=32", "optim.epochs=8", "optim.drop_last=false")
@@ -98,6 +98,15 @@ TRANSPORTS: Mapping[str, tuple[str, list[str]]] = {
         ],
     ),
 }
+SAME: Mapping[str, tuple[str, Sequence[str]]] = {  # name: settings, transports that have them
+    "pointwise-20": (
+        "optim.lr=0.06,objective.strength=20",
+        ("ot-debiased", "ot-queue", "ot-entropic", "ot-partial"),
+    ),
+    "pointwise-5": ("optim.lr=0.06,objective.strength=5", ("ot-unbalanced",)),
+}
+"""Settings that transports were given by validation, and the control was not: it is tested at them
+as well, so that a difference is one of the form alone."""
 PROTOCOLS: Mapping[str, Mapping[str, Any]] = {
     "base-to-novel": {"tasks": TUNED_ON},
     "cross-dataset": {"sources": TUNED_ON[:1]},
@@ -160,15 +169,20 @@ def load_chosen(out: Path) -> dict[str, dict[str, Any]]:
     return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
 
 
+def named(chosen: Mapping[str, Mapping[str, Any]], names: Iterable[str]) -> list[str]:
+    """Methods at their chosen settings, to be called by their short names."""
+    return [f"{name}={chosen[name]['method']}" for name in names]
+
+
 def compare(out: Path, protocols: Sequence[str], backbone: Backbone) -> None:
     """All methods with their chosen settings, on the test styles."""
     chosen = load_chosen(out)
-    methods = [*UNTUNED, *(chosen[name]["method"] for name in chosen)]
+    methods = [*UNTUNED, *named(chosen, chosen)]
+    methods += [f"{name}=pointwise[{setting}]" for name, (setting, _) in SAME.items()]
     for protocol in protocols or PROTOCOLS:
         fitting = [m for m in methods if protocol != "cross-dataset" or "class-specific" not in m]
-        control = chosen["pointwise"]["method"]
         result = run(
-            protocol, out / "compare", fitting, backbone, control=control, **PROTOCOLS[protocol]
+            protocol, out / "compare", fitting, backbone, control="pointwise", **PROTOCOLS[protocol]
         )
         print(f"{protocol}: {result.files[-1]}", flush=True)
 
@@ -193,44 +207,40 @@ def strength(out: Path, backbone: Backbone) -> None:
 
 def elsewhere(out: Path, backbone: Backbone) -> None:
     """The transports with the best means against the control, on groups that chose no setting."""
-    chosen = load_chosen(out)
-    methods = [chosen[name]["method"] for name in ("pointwise", "ot-partial", "ot-queue")]
-    result = run("base-to-novel", out / "elsewhere", ["zero-shot", *methods], backbone,
-                 tasks=ELSEWHERE, control=methods[0])  # fmt: skip
+    methods = named(load_chosen(out), ("pointwise", "ot-partial", "ot-queue", "ot-debiased"))
+    same = f"pointwise-20=pointwise[{SAME['pointwise-20'][0]}]"
+    result = run("base-to-novel", out / "elsewhere", ["zero-shot", *methods, same], backbone,
+                 tasks=ELSEWHERE, control="pointwise")  # fmt: skip
     print(result.files[-1], flush=True)
 
 
-def styles(out: Path, backbone: Backbone) -> None:
-    """Across styles, is it the transport of `ot-unbalanced` that gains, or its smaller λ?"""
+def same(out: Path, backbone: Backbone) -> None:
+    """Is it the transport, or its λ and learning rate? Beside the point-wise term at the same.
+
+    Every cell is one of `compare`; nothing is trained here.
+    """
     chosen = load_chosen(out)
-    control, protocol = chosen["pointwise"]["method"], "domain-generalization"
-    freer = [f"pointwise[{held}]" for held in ("optim.lr=0.06,objective.strength=5",
-                                               "optim.lr=0.02,objective.strength=3")]  # fmt: skip
-    result = run(protocol, out / "styles", [control, *freer, chosen["ot-unbalanced"]["method"]],
-                 backbone, control=control, **PROTOCOLS[protocol])  # fmt: skip
-    print(result.files[-1], flush=True)
+    for control, (setting, names) in SAME.items():
+        methods = [f"{control}=pointwise[{setting}]", *named(chosen, names)]
+        for protocol in PROTOCOLS:
+            folder = out / f"same-{names[0]}"
+            (folder / protocol).mkdir(parents=True, exist_ok=True)
+            shutil.copy(out / "compare" / protocol / RESULTS, folder / protocol / RESULTS)
+            result = run(
+                protocol, folder, methods, backbone, control=control, **PROTOCOLS[protocol]
+            )
+            print(f"{protocol}: {result.files[-1]}", flush=True)
 
 
 def tables(out: Path) -> None:
-    """Print the tables of every finished stage, methods by their short names."""
-    chosen = load_chosen(out)
-    short = {found["method"]: name for name, found in chosen.items()}
-    found = sorted(out.glob("*/*/tables.md"))
-    for path in found:
-        text = path.read_text(encoding="utf-8").replace("\\[", "[").replace("\\]", "]")
-        for label in sorted(short, key=len, reverse=True):
-            text = text.replace(label, short[label])
-        for name, value in chosen.items():  # the ablation: all but λ as it was chosen
-            recipe, _, rest = value["method"].partition("[")
-            kept = [v for v in rest[:-1].split(",") if not v.startswith("objective.strength=")]
-            stem = ",".join([*kept, "objective.strength="])
-            text = re.sub(re.escape(f"{recipe}[{stem}") + r"([^\]]+)\]", rf"{name}, λ = \1", text)
-        print(f"<!-- {path.parent.parent.name} -->\n{text}")
+    """Print the tables of every finished stage."""
+    for path in sorted(out.glob("*/*/tables.md")):
+        print(f"<!-- {path.parent.parent.name} -->\n{path.read_text(encoding='utf-8')}")
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    unnamed = {"strength": strength, "elsewhere": elsewhere, "styles": styles}
+    unnamed = {"strength": strength, "elsewhere": elsewhere, "same": same}
     parser.add_argument("stage", choices=["tune", "compare", *unnamed, "tables"])
     parser.add_argument("names", nargs="*", help="methods to tune, or protocols to compare")
     parser.add_argument("--out", type=Path, default=Path("build/experiments"))

@@ -24,6 +24,22 @@ def test_brackets_go_before_set_and_make_methods_of_their_own() -> None:
     assert len({str(method.values()) for method in (first, second, third)}) == 3
 
 
+def test_a_name_of_its_own_changes_what_it_is_called_and_nothing_else() -> None:
+    own = "prompt-ot[objective.strength=3]"
+    named, unnamed = parse_methods(f"λ is 3 = {own},{own}")
+    assert (named.label, named.written) == ("λ is 3", own)
+    assert (unnamed.label, unnamed.written) == (own, own)
+    assert named.values() == unnamed.values()
+    assert parse_methods("λ=3=prompt-ot")[0].label == "λ=3"
+
+
+def test_a_path_with_an_equals_sign_is_a_path(tmp_path: Path) -> None:
+    path = tmp_path / "lr=1.yaml"
+    path.write_text("summary: mine\n")
+    plain, named = parse_methods(f"{path},a={path}")
+    assert (plain.label, named.label, named.written) == ("lr=1", "a", "lr=1")
+
+
 def test_a_recipe_file_goes_by_its_name(tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
     path.write_text("summary: mine\n")
@@ -50,6 +66,9 @@ def test_shots_change_nothing_else() -> None:
         ("ivlp[optim.lr=1", "do not match"),
         ("ivlp]optim.lr=1[", "do not match"),
         ("ivlp, ivlp", "given twice"),
+        ("a=ivlp,a=prompt-ot", "'a' is given twice"),
+        ("=ivlp", "can't be read"),
+        ("a=", "can't be read"),
         ("promt-ot", "Did you mean 'prompt-ot'"),
         ("ivlp[data.shots=2]", "Use --shots"),
         ("ivlp[optim.lr=much]", "optim.lr"),

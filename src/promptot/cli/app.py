@@ -320,7 +320,8 @@ def benchmark(
         typer.Option(
             "--methods",
             "-m",
-            help="Recipes by commas; own values in brackets: prompt-ot[objective.strength=3].",
+            help="Recipes by commas, each with values and a name of its own if it needs them: "
+            "prompt-ot,weak=prompt-ot[objective.strength=3].",
         ),
     ] = "zero-shot,ivlp,prompt-ot",
     tasks: Annotated[

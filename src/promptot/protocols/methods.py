@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 from promptot.errors import PromptotError
-from promptot.recipes import Recipe, load_recipe
+from promptot.recipes import Recipe, list_recipes, load_recipe
 from promptot.tasks.dataset import ImageTask
 from promptot.tasks.vocabulary import load_vocabulary
 
@@ -22,11 +23,17 @@ class Method:
         recipe: what it does.
         own_template: whether its frozen text reads the sentence that a task has, where it has one,
             and not the recipe's.
+        written: the recipe's name and its overrides; by default the label.
     """
 
     label: str
     recipe: Recipe
     own_template: bool = False
+    written: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.written:
+            object.__setattr__(self, "written", self.label)
 
     def values(self) -> dict[str, Any]:
         """All that decides what the method does: the recipe without its name and its reasons."""
@@ -68,7 +75,7 @@ def parse_methods(
 
     Args:
         text: recipes (names or YAML files) between commas, each with overrides of its own in
-            square brackets, or none.
+            square brackets, or none. "name=" before a recipe is what tables call it by.
         overrides: values for all methods; those in brackets go before them.
         settings: recipe -> values that any override goes before.
         own_template: recipes whose frozen text reads a task's own sentence.
@@ -81,16 +88,18 @@ def parse_methods(
         >>> zero, ot = parse_methods("zero-shot, prompt-ot[objective.strength=3]")
         >>> ot.label, ot.recipe.objective.strength
         ('prompt-ot[objective.strength=3]', 3.0)
+        >>> [m.label for m in parse_methods("weak=prompt-ot[objective.strength=1],prompt-ot")]
+        ['weak', 'prompt-ot']
     """
     methods: list[Method] = []
     for written in split_outside_brackets(text):
-        name, bracket, rest = written.partition("[")
-        name = name.strip()
-        if not name or (bracket and not rest.endswith("]")):
+        before, bracket, rest = written.partition("[")
+        named, name = _split_name(before)
+        if not name or named == "" or (bracket and not rest.endswith("]")):
             raise PromptotError(
                 f"The methods '{text}' can't be read at '{written}'.",
                 fix="Put one comma between two, as in --methods "
-                "'ivlp,prompt-ot[objective.strength=3]'.",
+                "'ivlp,prompt-ot[objective.strength=3]', or 'ivlp,weak=prompt-ot[…]'.",
             )
         own = split_outside_brackets(rest[:-1]) if bracket else []
         if any(override.partition("=")[0].strip() == "data.shots" for override in own):
@@ -98,11 +107,27 @@ def parse_methods(
                 f"'{written}' sets its own shots.", fix="Use --shots, the same for all methods."
             )
         recipe = load_recipe(name, [*settings.get(name, ()), *overrides, *own])
-        label = f"{recipe.name}{bracket}{rest}"
+        call = f"{recipe.name}{bracket}{rest}"
+        label = named or call
         if label in {method.label for method in methods}:
             raise PromptotError(f"The method '{label}' is given twice.", fix="Name it once.")
-        methods.append(Method(label, recipe, name in own_template))
+        methods.append(Method(label, recipe, name in own_template, call))
     return methods
+
+
+def _split_name(text: str) -> tuple[str | None, str]:
+    """What a method is called by (None: as it is written), and its recipe.
+
+    Names and paths may contain equals signs: what follows the first that leads to a recipe counts.
+    """
+    parts = text.split("=")
+    for place in range(len(parts)):
+        recipe = "=".join(parts[place:]).strip()
+        if recipe in list_recipes() or Path(recipe).is_file():
+            break
+    else:
+        place, recipe = len(parts) - 1, parts[-1].strip()
+    return ("=".join(parts[:place]).strip() if place else None), recipe
 
 
 def split_outside_brackets(text: str) -> list[str]:

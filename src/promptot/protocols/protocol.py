@@ -211,14 +211,18 @@ def _domain_generalization(trials: Sequence[Trial]) -> list[Metric]:
 def _few_shot(trials: Sequence[Trial]) -> list[Metric]:
     shots = sorted({trial.shots for trial in trials})
     if len(shots) == 1:
-        accuracy = Metric("test", "Accuracy", f"{shots[0]} shots.", mean_of("test"))
+        accuracy = Metric("test", "Accuracy", f"{_with_shots(shots[0])}.", mean_of("test"))
         return [accuracy, *_retention(trials)]
     return [
         Metric("test", "Mean", "Accuracy, mean over all numbers of shots.", mean_of("test")),
-        *(Metric(f"test@{k}", f"K = {k}", f"Accuracy with {k} shots.", mean_at(k, "test"))
+        *(Metric(f"test@{k}", f"K = {k}", f"Accuracy with {_with_shots(k)}.", mean_at(k, "test"))
           for k in shots),
         *_retention(trials),
     ]  # fmt: skip
+
+
+def _with_shots(count: int) -> str:
+    return "1 shot" if count == 1 else f"{count} shots"
 
 
 PROTOCOLS: Mapping[str, Protocol] = {

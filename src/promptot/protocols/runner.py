@@ -187,7 +187,7 @@ def _describe(cell: Cell, backbone: Backbone, drawn: _Drawn) -> dict[str, Any]:
         "shots": cell.trial.shots,
         "seed": cell.seed,
         "split": cell.split,
-        "method": cell.method.label,
+        "method": cell.method.written,
         "recipe": cell.method.values(),
         "backbone": backbone.weight_hash(),
         "train_images": len(train.train),
