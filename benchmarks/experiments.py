@@ -107,6 +107,7 @@ SAME: Mapping[str, tuple[str, Sequence[str]]] = {  # name: settings, transports 
 }
 """Settings that transports were given by validation, and the control was not: it is tested at them
 as well, so that a difference is one of the form alone."""
+TESTED_ELSEWHERE = ("ot-partial", "ot-queue", "ot-debiased")
 PROTOCOLS: Mapping[str, Mapping[str, Any]] = {
     "base-to-novel": {"tasks": TUNED_ON},
     "cross-dataset": {"sources": TUNED_ON[:1]},
@@ -207,7 +208,7 @@ def strength(out: Path, backbone: Backbone) -> None:
 
 def elsewhere(out: Path, backbone: Backbone) -> None:
     """The transports with the best means against the control, on groups that chose no setting."""
-    methods = named(load_chosen(out), ("pointwise", "ot-partial", "ot-queue", "ot-debiased"))
+    methods = named(load_chosen(out), ("pointwise", *TESTED_ELSEWHERE))
     same = f"pointwise-20=pointwise[{SAME['pointwise-20'][0]}]"
     result = run("base-to-novel", out / "elsewhere", ["zero-shot", *methods, same], backbone,
                  tasks=ELSEWHERE, control="pointwise")  # fmt: skip
@@ -217,19 +218,22 @@ def elsewhere(out: Path, backbone: Backbone) -> None:
 def same(out: Path, backbone: Backbone) -> None:
     """Is it the transport, or its λ and learning rate? Beside the point-wise term at the same.
 
-    Every cell is one of `compare`; nothing is trained here.
+    Every cell is one of `compare` or `elsewhere`; nothing is trained here.
     """
     chosen = load_chosen(out)
+    places = [("compare", protocol, options) for protocol, options in PROTOCOLS.items()]
+    places.append(("elsewhere", "base-to-novel", {"tasks": ELSEWHERE}))
     for control, (setting, names) in SAME.items():
-        methods = [f"{control}=pointwise[{setting}]", *named(chosen, names)]
-        for protocol in PROTOCOLS:
-            folder = out / f"same-{names[0]}"
+        for stage, protocol, options in places:
+            tested = names if stage == "compare" else [n for n in names if n in TESTED_ELSEWHERE]
+            if not tested:
+                continue
+            folder = out / f"{stage}-beside-{control}"
             (folder / protocol).mkdir(parents=True, exist_ok=True)
-            shutil.copy(out / "compare" / protocol / RESULTS, folder / protocol / RESULTS)
-            result = run(
-                protocol, folder, methods, backbone, control=control, **PROTOCOLS[protocol]
-            )
-            print(f"{protocol}: {result.files[-1]}", flush=True)
+            shutil.copy(out / stage / protocol / RESULTS, folder / protocol / RESULTS)
+            methods = [f"{control}=pointwise[{setting}]", *named(chosen, tested)]
+            result = run(protocol, folder, methods, backbone, control=control, **options)
+            print(result.files[-1], flush=True)
 
 
 def tables(out: Path) -> None:

@@ -19,6 +19,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import statistics
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -205,27 +206,38 @@ def draw(results: dict[str, Any], path: Path) -> None:
             *zip(*points, strict=True), "o-", ms=3, lw=1, color=colour,
             label=f"random prompts, N = {size}",
         )  # fmt: skip
-    points = sorted((r["pointwise"], r["transport"] / r["pointwise"]) for r in results["searched"])
+    found = [[r for r in results["searched"] if r["budget"] == budget] for budget in SEARCHED]
+    drift, moved, right_answers = (
+        [statistics.fmean(r[key] for r in own) for own in found if own]
+        for key in ("pointwise", "transport", "accuracy")
+    )
+    share = [t / p for t, p in zip(moved, drift, strict=True)]
     left.plot(
-        *zip(*points, strict=True), "s-", ms=4, lw=1.2, color="#e45756",
+        drift, share, "s-", ms=4, lw=1.2, color="#e45756",
         label=f"prompts that look for it, N = {results['searched'][0]['rows']}",
     )  # fmt: skip
+    for x, y, accuracy in zip(drift, share, right_answers, strict=True):
+        left.annotate(
+            f"{100 * accuracy:.0f} %", (x, y), (-6, -12), textcoords="offset points", ha="right",
+            color="#e45756", fontsize=8,
+        )  # fmt: skip
     left.set(
-        xscale="log", ylim=(0, 1.05), xlabel="point-wise cost of the drift",
+        xscale="log", ylim=(0.8, 1.02), xlabel="point-wise cost of the drift (red: accuracy there)",
         ylabel="exact transport / point-wise",
         title="Where transport is cheaper than point-wise",
     )  # fmt: skip
-    for form, colour in zip(FORMS, colours, strict=True):
+    for form, colour, size in zip(FORMS, colours, (9, 5, 4, 4), strict=True):
         chosen = sorted(
             (r for r in results["reached"] if r["form"] == form), key=lambda r: r["pointwise"]
         )
-        right.plot(
-            [r["pointwise"] for r in chosen], [r["cross_entropy"] for r in chosen],
-            "o-", ms=4, lw=1.2, color=colour, label=form,
-        )  # fmt: skip
+        drift, loss = ([r[key] for r in chosen] for key in ("pointwise", "cross_entropy"))
+        binding = [place for place, r in enumerate(chosen) if r["strength"] > 0]
+        right.plot(drift, loss, "o-", ms=size, lw=1.2, color=colour, label=form, markevery=binding)
+        slack = [place for place in range(len(chosen)) if place not in binding]
+        right.plot(drift, loss, "o", ms=size, color=colour, mfc="white", markevery=slack)
     right.set(
         xscale="log", xlabel="point-wise drift of all training rows", ylabel="cross-entropy",
-        title="Trained within a budget: what is reached",
+        title="Trained within a budget (hollow: it does not bind)",
     )  # fmt: skip
     for axes in (left, right):
         axes.spines[["top", "right"]].set_visible(False)
