@@ -50,6 +50,7 @@ def method(label: str, shares: tuple[float, ...], gap: float, values: dict) -> M
     figures = dict(zip(KEYS, (Figure(share, 0.01) for share in shares), strict=False))
     return MethodSummary(
         label,
+        written=label,
         figures=figures,
         by_task={"animals": figures, "food": figures},
         rank=1.5,
@@ -66,7 +67,15 @@ def summary() -> Summary:
     trials = protocol.trials(load_sources(["bundled:animals", "bundled:food"]), [], [4], "test")
     zero = method("zero-shot", (0.7, 0.7, 0.7, 0.7, 0.65), 0.0, recipe("none", design="none"))
     probe = MethodSummary(
-        "linear-probe", {"base": Figure(0.9, NAN)}, {}, None, {}, {}, recipe("x"), {"optim.lr": 0.1}
+        "linear-probe",
+        "linear-probe",
+        {"base": Figure(0.9, NAN)},
+        {},
+        None,
+        {},
+        {},
+        recipe("x"),
+        {"optim.lr": 0.1},
     )
     return Summary(
         protocol="base-to-novel",
@@ -155,6 +164,15 @@ def test_the_terminal_table_fits_80_columns(summary: Summary) -> None:
         assert max(map(len, shown.splitlines())) <= 80
         for number in re.findall(r"\d+\.\d", " ".join(table.rows[1])):
             assert number in shown
+
+
+def test_a_curve_over_strengths_is_called_by_its_recipe(summary: Summary, tmp_path: Path) -> None:
+    names = {"ot": "strong", "ot[objective.strength=3]": "weak"}
+    renamed = [replace(m, label=names.get(m.label, m.label)) for m in summary.methods]
+    write_benchmark_page(replace(summary, methods=renamed), tmp_path / "report.html")
+    text = "".join(Page((tmp_path / "report.html").read_text()).texts)
+    assert "HM against λ: ot; dashed: zero-shot." in text
+    assert "strong has the best HM" in text
 
 
 def test_the_page(summary: Summary, tmp_path: Path) -> None:

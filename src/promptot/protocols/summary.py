@@ -42,7 +42,8 @@ class MethodSummary:
     """One method's figures, by the keys of the metrics; what can't be measured is missing.
 
     Attributes:
-        label: the method.
+        label: what the method is called.
+        written: its recipe and overrides.
         figures: over all tasks.
         by_task: task -> figures.
         rank: 1 the best, averaged over tasks; None where a task is missing.
@@ -53,6 +54,7 @@ class MethodSummary:
     """
 
     label: str
+    written: str
     figures: Mapping[str, Figure]
     by_task: Mapping[str, Mapping[str, Figure]]
     rank: float | None
@@ -147,6 +149,7 @@ def summarise(
     methods = [
         MethodSummary(
             label,
+            first[label].written,
             figures=_figures(found[label], metrics) if label in found else {},
             by_task={
                 task: _figures(_of_task(found[label], task), metrics)

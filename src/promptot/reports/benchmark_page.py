@@ -118,8 +118,8 @@ def _figures(summary: Summary) -> list[tuple[str, str]]:
 def _strengths(
     summary: Summary, places: Mapping[str, int], section: str, sign: str
 ) -> list[tuple[str, str]]:
-    methods = {method.label: method for method in summary.methods}
-    families = strength_families({label: m.recipe for label, m in methods.items()}, section)
+    methods = {method.written: method for method in summary.methods}
+    families = strength_families({name: m.recipe for name, m in methods.items()}, section)
     untrained = next((m for m in summary.methods if m.recipe["prompts"]["design"] == "none"), None)
     found = []
     for metric in summary.metrics:
@@ -128,14 +128,14 @@ def _strengths(
         lines = []
         for name, members in families.items():
             kept = [
-                (strength, methods[label].figures[metric.key])
-                for strength, label in members
-                if metric.key in methods[label].figures
+                (strength, methods[written].figures[metric.key])
+                for strength, written in members
+                if metric.key in methods[written].figures
             ]
             if len(kept) > 1:
                 xs, figures = zip(*kept, strict=True)
                 means, sds = [f.mean for f in figures], [f.sd for f in figures]
-                lines.append(Line(places[members[-1][1]], name, xs, means, sds))
+                lines.append(Line(places[methods[members[-1][1]].label], name, xs, means, sds))
         if lines:
             level = untrained.figures.get(metric.key) if untrained else None
             svg = lines_figure(metric.label, sign, lines, level.mean if level else None)
