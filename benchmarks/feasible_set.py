@@ -221,6 +221,7 @@ def draw(results: dict[str, Any], path: Path) -> None:
             f"{100 * accuracy:.0f} %", (x, y), (-6, -12), textcoords="offset points", ha="right",
             color="#e45756", fontsize=8,
         )  # fmt: skip
+    left.margins(x=0.12)
     left.set(
         xscale="log", ylim=(0.8, 1.02), xlabel="point-wise cost of the drift (red: accuracy there)",
         ylabel="exact transport / point-wise",

@@ -70,6 +70,8 @@ def test_shots_change_nothing_else() -> None:
         ("=ivlp", "can't be read"),
         ("a=", "can't be read"),
         ("promt-ot", "Did you mean 'prompt-ot'"),
+        ("a=promt-ot", "Did you mean 'prompt-ot'"),
+        ("i" * 5000, "No recipe"),
         ("ivlp[data.shots=2]", "Use --shots"),
         ("ivlp[optim.lr=much]", "optim.lr"),
     ],
@@ -84,7 +86,7 @@ def test_finished_cells_of_older_versions_are_those_of_today() -> None:
     lines = ROOT / "benchmarks/results/experiments/compare/base-to-novel/results.jsonl"
     records = [json.loads(line) for line in lines.read_text(encoding="utf-8").splitlines()]
     budget = ["data.views=4", "optim.batch_size=32", "optim.epochs=8", "optim.drop_last=false"]
-    assert len(records) == 132
+    assert len(records) == 250
     for record in records:
         (method,) = parse_methods(record["method"], budget)
         assert method.with_shots(record["shots"]).values() == record["recipe"]

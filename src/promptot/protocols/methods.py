@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 from promptot.errors import PromptotError
-from promptot.recipes import Recipe, list_recipes, load_recipe
+from promptot.recipes import Recipe, is_recipe, load_recipe
 from promptot.tasks.dataset import ImageTask
 from promptot.tasks.vocabulary import load_vocabulary
 
@@ -123,7 +122,7 @@ def _split_name(text: str) -> tuple[str | None, str]:
     parts = text.split("=")
     for place in range(len(parts)):
         recipe = "=".join(parts[place:]).strip()
-        if recipe in list_recipes() or Path(recipe).is_file():
+        if is_recipe(recipe):
             break
     else:
         place, recipe = len(parts) - 1, parts[-1].strip()

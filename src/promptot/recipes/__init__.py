@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from promptot.recipes.loading import describe, list_recipes, load_recipe, recipe_keys
+from promptot.recipes.loading import describe, is_recipe, list_recipes, load_recipe, recipe_keys
 from promptot.recipes.schema import (
     DataConfig,
     EnsemblingConfig,
@@ -22,6 +22,7 @@ __all__ = [
     "Recipe",
     "VocabularyConfig",
     "describe",
+    "is_recipe",
     "list_recipes",
     "load_recipe",
     "recipe_keys",

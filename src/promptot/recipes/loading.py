@@ -100,6 +100,14 @@ def describe(recipe: Recipe) -> dict[str, Any]:
     return shown
 
 
+def is_recipe(name: str) -> bool:
+    """Whether a shipped recipe has this name, or a file lies at this path."""
+    try:
+        return name in list_recipes() or Path(name).is_file()
+    except (OSError, ValueError):  # too long for a path, for one
+        return False
+
+
 def recipe_keys() -> list[str]:
     """Every key that an override may set, in the order of the schema."""
     return list(_keys(Recipe, ""))
@@ -119,7 +127,7 @@ def _read(name_or_path: str | Path) -> dict[str, Any]:
     if name in list_recipes():
         return _parse((_SHIPPED / f"{name}.yaml").read_text(encoding="utf-8"), name)
     path = Path(name_or_path)
-    if path.suffix.lower() not in {".yaml", ".yml"} and not path.is_file():
+    if path.suffix.lower() not in {".yaml", ".yml"} and not is_recipe(name):
         raise PromptotError(f"No recipe '{name}'.", fix=nearest(name, list_recipes()))
     try:
         text = path.read_text(encoding="utf-8")
