@@ -122,7 +122,11 @@ def searched(
     """Second measurement: prompts that are trained to make exchanging rows pay; one view."""
     config = load_recipe("prompt-ot").prompts
     view = views.views[0]
-    assert view.teacher is not None
+
+    def look(model: PromptedModel) -> tuple[Features, Tensor, Tensor]:
+        student, teacher = model(view.images, view.teacher)
+        return student, student.joint_rows(view.labels), teacher.joint_rows(view.labels)
+
     found = []
     for seed in seeds:
         generator = torch.Generator().manual_seed(seed)
@@ -131,16 +135,14 @@ def searched(
         for budget in SEARCHED:
             optimizer = torch.optim.Adam(prompts.parameters(), lr=0.05)
             for _ in range(steps):
-                student, teacher = model(view.images, view.teacher)
-                moved, frozen = student.joint_rows(view.labels), teacher.joint_rows(view.labels)
+                _, moved, frozen = look(model)
                 worst = exchange(moved, frozen).min(dim=1).values.mean()
                 excess = Pointwise()(moved, frozen).value / budget - 1
                 optimizer.zero_grad()
                 (worst + 10 * excess.clamp_min(0)).backward()
                 optimizer.step()
             with torch.no_grad():
-                student, teacher = model(view.images, view.teacher)
-                moved, frozen = student.joint_rows(view.labels), teacher.joint_rows(view.labels)
+                student, moved, frozen = look(model)
                 result = Transport()(moved, frozen)
                 assert result.off_diagonal_mass is not None
                 found.append(
