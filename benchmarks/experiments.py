@@ -98,15 +98,17 @@ TRANSPORTS: Mapping[str, tuple[str, list[str]]] = {
         ],
     ),
 }
-SAME: Mapping[str, tuple[str, Sequence[str]]] = {  # name: settings, transports that have them
-    "pointwise-20": (
-        "optim.lr=0.06,objective.strength=20",
-        ("ot-debiased", "ot-queue", "ot-entropic", "ot-partial"),
-    ),
-    "pointwise-5": ("optim.lr=0.06,objective.strength=5", ("ot-unbalanced",)),
+POINTWISE_20 = "pointwise-20=pointwise[optim.lr=0.06,objective.strength=20]"
+SAME: Mapping[str, Sequence[str]] = {  # the control: transports that have its settings
+    POINTWISE_20: (*("ot-debiased", "ot-queue", "ot-entropic", "ot-partial"),),
+    "pointwise-5=pointwise[optim.lr=0.06,objective.strength=5]": ("ot-unbalanced",),
 }
-"""Settings that transports were given by validation, and the control was not: it is tested at them
-as well, so that a difference is one of the form alone."""
+"""Validation gave transports settings that it did not give the control: that is tested at them as
+well, so that a difference is one of the form alone."""
+ABLATED = (
+    *("pointwise", "prompt-ot", "ot-separate", "ot-entropic", "ot-debiased", "ot-unbalanced"),
+    *("ot-partial", "ot-queue", "words-pointwise", "words-ot"),
+)
 TESTED_ELSEWHERE = ("ot-partial", "ot-queue", "ot-debiased")
 PROTOCOLS: Mapping[str, Mapping[str, Any]] = {
     "base-to-novel": {"tasks": TUNED_ON},
@@ -178,8 +180,7 @@ def named(chosen: Mapping[str, Mapping[str, Any]], names: Iterable[str]) -> list
 def compare(out: Path, protocols: Sequence[str], backbone: Backbone) -> None:
     """All methods with their chosen settings, on the test styles."""
     chosen = load_chosen(out)
-    methods = [*UNTUNED, *named(chosen, chosen)]
-    methods += [f"{name}=pointwise[{setting}]" for name, (setting, _) in SAME.items()]
+    methods = [*UNTUNED, *named(chosen, chosen), *SAME]
     for protocol in protocols or PROTOCOLS:
         fitting = [m for m in methods if protocol != "cross-dataset" or "class-specific" not in m]
         result = run(
@@ -189,28 +190,26 @@ def compare(out: Path, protocols: Sequence[str], backbone: Backbone) -> None:
 
 
 def strength(out: Path, backbone: Backbone) -> None:
-    """λ from 1 to 100 for the point-wise term and the forms of transport, one group."""
+    """λ from 1 to 100 for the point-wise term and every form of transport, one group."""
     chosen = load_chosen(out)
-    names = ("pointwise", "prompt-ot", "ot-debiased", "ot-queue", "words-pointwise", "words-ot")
     methods = []
-    for name in names:
-        label = chosen[name]["method"]
-        recipe, _, rest = label.partition("[")
+    for name in ABLATED:
+        recipe, _, rest = chosen[name]["method"].partition("[")
         kept = [v for v in rest[:-1].split(",") if not v.startswith("objective.strength=")]
         methods += [
-            f"{recipe}[{','.join([*kept, f'objective.strength={value}'])}]"
+            f"{name} λ={value}={recipe}[{','.join([*kept, f'objective.strength={value}'])}]"
             for value in (1, 3, 10, 30, 100)
         ]
     result = run("base-to-novel", out / "strength", methods, backbone, tasks=TUNED_ON[:1],
-                 seeds=FEW_SEEDS, control=methods[0])  # fmt: skip
+                 seeds=FEW_SEEDS, control="pointwise λ=1")  # fmt: skip
     print(result.files[-1], flush=True)
 
 
 def elsewhere(out: Path, backbone: Backbone) -> None:
     """The transports with the best means against the control, on groups that chose no setting."""
     methods = named(load_chosen(out), ("pointwise", *TESTED_ELSEWHERE))
-    same = f"pointwise-20=pointwise[{SAME['pointwise-20'][0]}]"
-    result = run("base-to-novel", out / "elsewhere", ["zero-shot", *methods, same], backbone,
+    methods = ["zero-shot", *methods, POINTWISE_20]
+    result = run("base-to-novel", out / "elsewhere", methods, backbone,
                  tasks=ELSEWHERE, control="pointwise")  # fmt: skip
     print(result.files[-1], flush=True)
 
@@ -223,7 +222,8 @@ def same(out: Path, backbone: Backbone) -> None:
     chosen = load_chosen(out)
     places = [("compare", protocol, options) for protocol, options in PROTOCOLS.items()]
     places.append(("elsewhere", "base-to-novel", {"tasks": ELSEWHERE}))
-    for control, (setting, names) in SAME.items():
+    for method, names in SAME.items():
+        control = method.partition("=")[0]
         for stage, protocol, options in places:
             tested = names if stage == "compare" else [n for n in names if n in TESTED_ELSEWHERE]
             if not tested:
@@ -231,8 +231,15 @@ def same(out: Path, backbone: Backbone) -> None:
             folder = out / f"{stage}-beside-{control}"
             (folder / protocol).mkdir(parents=True, exist_ok=True)
             shutil.copy(out / stage / protocol / RESULTS, folder / protocol / RESULTS)
-            methods = [f"{control}=pointwise[{setting}]", *named(chosen, tested)]
-            result = run(protocol, folder, methods, backbone, control=control, **options)
+            result = run(
+                protocol,
+                folder,
+                [method, *named(chosen, tested)],
+                backbone,
+                control=control,
+                report_only=True,
+                **options,
+            )
             print(result.files[-1], flush=True)
 
 

@@ -72,7 +72,7 @@ def rows(model: PromptedModel, views: CachedViews) -> tuple[Tensor, Tensor, floa
             assert view.teacher is not None
             student, teacher = model(view.images[chosen], view.teacher[chosen])
             students.append(student.joint_rows(labels))
-            teachers.append(Features(teacher.image, teacher.text).joint_rows(labels))
+            teachers.append(teacher.joint_rows(labels))
             logits = student.logits(model.backbone.logit_scale)
             losses.append(torch.nn.functional.cross_entropy(logits, labels, reduction="none"))
     return torch.cat(students), torch.cat(teachers), float(torch.cat(losses).mean())

@@ -49,7 +49,8 @@ def test_the_key_changes_with_what_decides(trial: Trial, backbone: Backbone) -> 
 def test_a_method_s_name_does_not(trial: Trial, backbone: Backbone) -> None:
     (method,) = parse_methods("ivlp")
     (plain,) = parse_methods("prompt-ot")
-    renamed = Method("mine", method.recipe.model_copy(update={"name": "mine", "summary": "own"}))
+    recipe = method.recipe.model_copy(update={"name": "mine", "summary": "own"})
+    renamed = Method("mine", "mine", recipe)
     keys = [
         make_cells("few-shot", [trial], [m], [1], "test", backbone)[0].key
         for m in (method, renamed, plain)

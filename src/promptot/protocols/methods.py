@@ -19,20 +19,16 @@ class Method:
 
     Attributes:
         label: the name.
+        written: the recipe's name and its overrides.
         recipe: what it does.
         own_template: whether its frozen text reads the sentence that a task has, where it has one,
             and not the recipe's.
-        written: the recipe's name and its overrides; by default the label.
     """
 
     label: str
+    written: str
     recipe: Recipe
     own_template: bool = False
-    written: str = ""
-
-    def __post_init__(self) -> None:
-        if not self.written:
-            object.__setattr__(self, "written", self.label)
 
     def values(self) -> dict[str, Any]:
         """All that decides what the method does: the recipe without its name and its reasons."""
@@ -110,7 +106,7 @@ def parse_methods(
         label = named or call
         if label in {method.label for method in methods}:
             raise PromptotError(f"The method '{label}' is given twice.", fix="Name it once.")
-        methods.append(Method(label, recipe, name in own_template, call))
+        methods.append(Method(label, call, recipe, name in own_template))
     return methods
 
 

@@ -125,7 +125,7 @@ def summarise(
     if not trials:
         raise PromptotError(
             "No task is finished by every method with every seed.",
-            fix="Run the same command without --report-only.",
+            fix="Run the same command without --report-only, or wait for those that are at work.",
         )
     used = [cell for cell in cells if cell.trial.task not in unfinished]
     failed = {
