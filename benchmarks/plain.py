@@ -6,11 +6,12 @@ Written for this comparison, after what published implementations of prompt lear
   feature at the end token is picked afterwards;
 - the teacher is a second full copy of the frozen model; its text features are constants, computed
   once (nothing is computed and thrown away here);
-- the plan comes from POT on NumPy arrays.
+- the plan comes from POT on NumPy arrays (from SciPy's assignment solver where POT is not installed;
+  the plan of a batch is a permutation, and both find the best one).
 
 It is not slowed down on purpose: frozen weights need no gradient, attention is torch's fused
 kernel, token embeddings of the names are looked up once, and the teacher keeps nothing for
-backward.
+backward. `PlainStep.to(device)` moves all of it.
 """
 
 from __future__ import annotations
@@ -18,7 +19,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-import ot
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -43,6 +43,7 @@ class Attention(nn.Module):
     def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:  # [B, L, W] → [B, L, W]
         qkv = F.linear(x, self.in_proj_weight, self.in_proj_bias)
         q, k, v = qkv.unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)  # [B, H, L, d]
+        mask = None if mask is None else mask.to(q.dtype)
         out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
         return self.out_proj(out.transpose(1, 2).flatten(2))
 
@@ -111,7 +112,8 @@ class TextTower(nn.Module):
         self.transformer = Transformer(width, shape.text_layers)
         self.ln_final = nn.LayerNorm(width)
         self.text_projection = nn.Parameter(torch.empty(width, shape.embed_dim))
-        self.mask = torch.full((CONTEXT_LENGTH,) * 2, float("-inf"), device="cpu").triu(1)
+        mask = torch.full((CONTEXT_LENGTH,) * 2, float("-inf"), device="cpu").triu(1)
+        self.register_buffer("mask", mask, persistent=False)
 
     def forward(self, embedded: Tensor, ends: Tensor, context: Sequence[Tensor] = ()) -> Tensor:
         """Features [C, D] of embedded texts [C, 77, W] whose end tokens are at `ends` [C]."""
@@ -124,7 +126,8 @@ class TextTower(nn.Module):
                 x = x + self.positional_embedding.to(x.dtype)
             x = block(x, self.mask)
         x = self.ln_final(x)
-        return F.normalize(x[torch.arange(len(x)), ends] @ self.text_projection, dim=-1)
+        rows = torch.arange(len(x), device=x.device)
+        return F.normalize(x[rows, ends] @ self.text_projection, dim=-1)
 
 
 class PlainCLIP(nn.Module):
@@ -171,18 +174,21 @@ class PlainStep(nn.Module):
         # The context's places hold any token: they are overwritten in `TextTower.forward`.
         filler = " ".join(["x"] * len(text[0]))
         with torch.no_grad():
-            self.embedded, self.ends = _embed(self.student, [f"{filler} {n}." for n in names])
+            embedded, ends = _embed(self.student, [f"{filler} {n}." for n in names])
             teacher_texts = _embed(self.teacher, [f"a photo of a {name}." for name in names])
-            self.teacher_text = torch.cat(
+            teacher_text = torch.cat(
                 [
                     self.teacher.text_tower(texts, ends)
                     for texts, ends in zip(*(t.split(64) for t in teacher_texts), strict=True)
                 ]
             )
+        self.register_buffer("embedded", embedded)
+        self.register_buffer("ends", ends)
+        self.register_buffer("teacher_text", teacher_text)
 
     def loss(self, images: Tensor, labels: Tensor, autocast: torch.dtype | None = None) -> Tensor:
         """The loss of one batch, 0-d."""
-        with torch.autocast("cpu", autocast, enabled=autocast is not None):
+        with torch.autocast(images.device.type, autocast, enabled=autocast is not None):
             image = self.student.image_tower(images, list(self.vision))
             text = self.student.text_tower(self.embedded, self.ends, list(self.text))
             with torch.no_grad():
@@ -192,10 +198,24 @@ class PlainStep(nn.Module):
         ours = torch.cat([image, text[labels]], dim=1)
         theirs = torch.cat([teacher_image.float(), self.teacher_text[labels]], dim=1)
         cost = self.eta * (ours[:, None] - theirs).square().sum(dim=-1)  # [B, B]
-        uniform = np.full(len(images), 1 / len(images))
-        plan = ot.emd(uniform, uniform, cost.detach().cpu().double().numpy())
-        transport = (torch.as_tensor(plan, dtype=cost.dtype) * cost).sum()
+        plan = _plan(cost.detach().cpu().double().numpy())
+        transport = (torch.as_tensor(plan, dtype=cost.dtype, device=cost.device) * cost).sum()
         return cross_entropy + self.strength * transport
+
+
+def _plan(cost: np.ndarray) -> np.ndarray:
+    """The cheapest coupling of two uniform populations, [B, B]."""
+    size = len(cost)
+    try:
+        import ot
+    except ImportError:
+        from scipy.optimize import linear_sum_assignment
+
+        plan = np.zeros_like(cost)
+        plan[linear_sum_assignment(cost)] = 1 / size
+        return plan
+    uniform = np.full(size, 1 / size)
+    return ot.emd(uniform, uniform, cost)
 
 
 def _embed(model: PlainCLIP, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
@@ -207,4 +227,5 @@ def _embed(model: PlainCLIP, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
         tokens = tokenizer.encode(text)
         row[: len(tokens)] = torch.tensor(tokens)
         ends.append(len(tokens) - 1)
-    return model.text_tower.token_embedding(ids), torch.tensor(ends)
+    device = model.text_tower.token_embedding.weight.device
+    return model.text_tower.token_embedding(ids.to(device)), torch.tensor(ends, device=device)

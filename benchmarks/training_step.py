@@ -36,6 +36,7 @@ from _common import (
     table,
 )
 from flops import NeededFlops, needed_flops
+from promptot.backbones.backbone import Backbone
 from promptot.model import PromptedModel
 from promptot.objectives import Objective, build_preservation
 from promptot.prompts import IVLPPrompts
@@ -88,10 +89,16 @@ def prompts(shape: Shape) -> IVLPPrompts:
     )
 
 
-def ours(shape: Shape, names: Sequence[str], precision: str) -> tuple[Side, PromptedModel]:
-    """This library's step, through its public interface."""
-    images, labels = inputs(shape, len(names))
-    model = PromptedModel(build_backbone(shape, precision), prompts(shape), names)
+def ours(
+    shape: Shape, names: Sequence[str], precision: str, backbone: Backbone | None = None
+) -> tuple[Side, PromptedModel]:
+    """This library's step, through its public interface, on the device of the backbone.
+
+    `backbone` is that of `build_backbone(shape, precision)` where it is there already.
+    """
+    backbone = backbone or build_backbone(shape, precision)
+    images, labels = (tensor.to(backbone.device) for tensor in inputs(shape, len(names)))
+    model = PromptedModel(backbone, prompts(shape).to(backbone.device), names)
     objective = Objective(build_preservation("ot"), strength=10.0)
 
     def loss() -> Tensor:
@@ -102,14 +109,18 @@ def ours(shape: Shape, names: Sequence[str], precision: str) -> tuple[Side, Prom
     return Side(loss, list(model.prompts.parameters())), model
 
 
-def plain(shape: Shape, names: Sequence[str], precision: str) -> Side:
-    """The plain way; bf16 is autocast there."""
+def plain(
+    shape: Shape, names: Sequence[str], precision: str, backbone: Backbone | None = None
+) -> Side:
+    """The plain way on the device of the backbone, whose fp32 weights it uses; bf16 is autocast."""
     from plain import PlainStep  # brings POT, which our side has no use for at four images
 
-    images, labels = inputs(shape, len(names))
-    initial = prompts(shape)
-    weights = build_backbone(shape).state_dict()
+    backbone = backbone or build_backbone(shape)
+    images, labels = (tensor.to(backbone.device) for tensor in inputs(shape, len(names)))
+    initial = prompts(shape).to(backbone.device)
+    weights = backbone.state_dict()
     module = PlainStep(shape, weights, names, list(initial.text), list(initial.vision))
+    module.to(backbone.device)
     autocast = None if precision == "fp32" else DTYPES[precision]
     return Side(lambda: module.loss(images, labels, autocast), [*module.text, *module.vision])
 

@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 HERE = Path(__file__).parent
 for helpers in (
     "backbones",
+    "behaviour",
     "golden",
     "public",
 ):  # helper modules stand beside the tests that use them

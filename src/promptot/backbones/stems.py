@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import pairwise
 
 import torch
@@ -9,6 +11,33 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 IMAGES_PER_THREAD = 4  # of a trunk on a CPU: with more, feature maps no longer fit in the cache
+
+
+@contextmanager
+def full_fp32(device: torch.device) -> Iterator[None]:
+    """Convolutions in fp32 as the CPU computes them.
+
+    On CUDA, PyTorch by default lets cuDNN round the inputs of fp32 convolutions to TF32's 10 bits
+    (it does not for matrix products): features then differ from the CPU's in the third digit.
+    """
+    if device.type != "cuda":
+        yield
+        return
+    convolutions = getattr(torch.backends.cudnn, "conv", None)  # from PyTorch 2.9 on
+    if convolutions is not None:
+        before = convolutions.fp32_precision
+        convolutions.fp32_precision = "ieee"
+        try:
+            yield
+        finally:
+            convolutions.fp32_precision = before
+    else:
+        allowed = torch.backends.cudnn.allow_tf32
+        torch.backends.cudnn.allow_tf32 = False
+        try:
+            yield
+        finally:
+            torch.backends.cudnn.allow_tf32 = allowed
 
 
 class ConvStem(nn.Module):
@@ -19,7 +48,8 @@ class ConvStem(nn.Module):
         self.conv1 = nn.Conv2d(3, width, kernel_size=patch, stride=patch, bias=bias)
 
     def forward(self, images: Tensor) -> Tensor:  # [B, 3, R, R] → [B, N, W]
-        return self.conv1(images).flatten(2).transpose(1, 2)
+        with full_fp32(images.device):
+            return self.conv1(images).flatten(2).transpose(1, 2)
 
 
 class TrunkStem(nn.Module):
@@ -49,7 +79,8 @@ class TrunkStem(nn.Module):
         whole = tracing or torch.compiler.is_compiling()  # an export is for any batch size
         if images.device.type == "cpu" and not whole:
             parts = images.split(IMAGES_PER_THREAD * torch.get_num_threads())
-        maps = [self.trunk.forward_features(part) for part in parts]
+        with full_fp32(images.device):
+            maps = [self.trunk.forward_features(part) for part in parts]
         return torch.cat(maps).flatten(2).transpose(1, 2)
 
     def fuse_norms(self) -> None:
