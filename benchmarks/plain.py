@@ -6,8 +6,8 @@ Written for this comparison, after what published implementations of prompt lear
   feature at the end token is picked afterwards;
 - the teacher is a second full copy of the frozen model; its text features are constants, computed
   once (nothing is computed and thrown away here);
-- the plan comes from POT on NumPy arrays (from SciPy's assignment solver where POT is not installed;
-  the plan of a batch is a permutation, and both find the best one).
+- the plan comes from POT on NumPy arrays (where POT is not installed, from SciPy's assignment
+  solver: the plan of a batch is a permutation, and both find the best one).
 
 It is not slowed down on purpose: frozen weights need no gradient, attention is torch's fused
 kernel, token embeddings of the names are looked up once, and the teacher keeps nothing for

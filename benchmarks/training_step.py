@@ -63,9 +63,14 @@ class Side:
         loss.backward()
         return loss.detach()
 
-    def step(self) -> None:
-        self.backpropagate()
+    def step(self) -> Tensor:
+        loss = self.backpropagate()
         self._optimizer.step()
+        return loss
+
+    def clear(self) -> None:
+        """Forget the gradients."""
+        self._optimizer.zero_grad()
 
 
 def inputs(shape: Shape, classes: int) -> tuple[Tensor, Tensor]:
@@ -143,12 +148,20 @@ def compare(first: Side, second: Side) -> dict[str, float]:
 
 
 def differences(
-    shape: Shape, names: Sequence[str], precision: str, our_side: Side, plain_side: Side | None
+    shape: Shape,
+    names: Sequence[str],
+    precision: str,
+    our_side: Side,
+    plain_side: Side | None,
+    backbone: Backbone | None = None,
 ) -> dict[str, dict[str, float]]:
-    """Ours against the plain way in fp32; in bf16, each of them against ours in fp32."""
+    """Ours against the plain way in fp32; in bf16, each of them against ours in fp32.
+
+    `backbone` is the one in fp32 where it is there already.
+    """
     if precision == "fp32":
         return {"ours_plain": compare(our_side, plain_side)} if plain_side else {}
-    exact, _ = ours(shape, names, "fp32")
+    exact, _ = ours(shape, names, "fp32", backbone)
     sides = {"ours_fp32": our_side, "plain_fp32": plain_side}
     return {name: compare(side, exact) for name, side in sides.items() if side}
 

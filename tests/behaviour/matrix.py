@@ -98,13 +98,14 @@ def start_model(
 ) -> PromptedModel:
     """The model that `adapt` starts from."""
     generator = torch.Generator().manual_seed(1)
-    prompts = build_prompts(recipe.prompts, backbone, len(names), generator)
+    prompts = build_prompts(recipe.prompts, backbone, len(names), generator).to(backbone.device)
     vocabulary = WORDS if recipe.vocabulary.comparison != "none" else ()
     return PromptedModel(backbone, prompts, names, vocabulary=vocabulary)
 
 
 def step(model: PromptedModel, recipe: Recipe, batch: Batch) -> ObjectiveResult:
     """One step of a fresh objective, with all anchor words if it compares any."""
+    batch = batch.to(model.backbone.device)
     anchors = torch.arange(len(WORDS)) if model.vocabulary else None
     student, teacher = model(batch.images, words=anchors)
     objective = build_objective(recipe, steps=8)

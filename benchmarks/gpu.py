@@ -1,0 +1,584 @@
+"""First light on a GPU: the tests marked `cuda`, then a training step beside the plain way.
+
+    python benchmarks/gpu.py --out gpu-results                  # all parts, about five minutes
+    python benchmarks/gpu.py --out gpu-results --only step --classes 50
+
+Parts, in this order; each writes OUT/<part>.json when it ends, and a part that fails does not stop
+the next:
+
+tests    `pytest -m cuda`: numbers of the CPU, same bits twice, fit, resume, evaluate, predict.
+step     a Prompt-OT step of a ViT-B/16 at random weights, batch 4, ours beside the plain way (the
+         training step of `training_step.py`) in turns in this process: seconds, kernels, launches,
+         peak memory, differences of loss and gradients, whether two steps give the same bits.
+graph    how fast our step would be as one CUDA graph (the trainer takes it eagerly today), and
+         whether a replay gives the eager step's bits.
+images   features of a ViT-B/16 for images that are decoded already, ours beside the plain way.
+fit      the trainer itself on made JPEG files of ImageNet's sizes, loading included.
+profile  the kernels that take most of a step.
+
+Without a GPU it runs on the CPU (use --smoke), where kernels and GPU memory are not counted.
+What an image for PyTorch may lack stands in `gpu-wheels.txt`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import os
+import platform
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import traceback
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from _common import (
+    GIB,
+    SMOKE,
+    VIT_B_16,
+    Shape,
+    build_backbone,
+    class_names,
+    duration,
+    parser,
+    save,
+    table,
+)
+from promptot.backbones.backbone import Backbone
+from promptot.devices import pick_device
+from training_step import BATCH, DTYPES, Side, count, differences, ours, plain
+
+ROOT = Path(__file__).resolve().parents[1]
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What every part is told."""
+
+    shape: Shape
+    device: torch.device
+    classes: tuple[int, ...]
+    precisions: tuple[str, ...]
+    seconds: float  # to spend on the turns of one row
+    out: Path
+    smoke: bool
+
+    @property
+    def cuda(self) -> bool:
+        return self.device.type == "cuda"
+
+    def wait(self) -> None:
+        if self.cuda:
+            torch.cuda.synchronize(self.device)
+
+    def backbone(self, precision: str) -> Backbone:
+        return build_backbone(self.shape, precision).to(self.device)
+
+
+# --- measuring ---------------------------------------------------------------
+
+
+def turns(setup: Setup, runs: Mapping[str, Callable[[], object]], least: int = 5) -> dict[str, Any]:
+    """Seconds of each, A B A B, each waited for: medians and all values."""
+    for run in runs.values():
+        for _ in range(2):
+            run()
+    setup.wait()
+    seconds: dict[str, list[float]] = {name: [] for name in runs}
+    began = time.perf_counter()
+    while time.perf_counter() - began < setup.seconds or len(min(seconds.values())) < least:
+        for name, run in runs.items():
+            start = time.perf_counter()
+            run()
+            setup.wait()
+            seconds[name].append(time.perf_counter() - start)
+    return {name: {"median": statistics.median(s), "seconds": s} for name, s in seconds.items()}
+
+
+def kernels(setup: Setup, run: Callable[[], object]) -> dict[str, Any]:
+    """What one call launches: kernels that ran, launches from the host, waits for the device."""
+    if not setup.cuda:
+        return {}
+    run()
+    setup.wait()
+    activities = [torch.profiler.ProfilerActivity.CPU, torch.profiler.ProfilerActivity.CUDA]
+    with torch.profiler.profile(activities=activities) as profile:
+        run()
+        setup.wait()
+    on_device = [e for e in profile.events() or [] if e.device_type.name == "CUDA"]
+    ran = [e for e in on_device if not e.name.startswith(("Memcpy", "Memset"))]
+    host = Counter(e.name for e in profile.events() or [] if e.device_type.name == "CPU")
+    by_name: Counter[str] = Counter()
+    for event in ran:
+        by_name[event.name] += event.device_time_total
+    return {
+        "kernels": len(ran),
+        "copies_and_fills": len(on_device) - len(ran),
+        "kernel_seconds": sum(e.device_time_total for e in on_device) / 1e6,
+        "launches": sum(n for name, n in host.items() if re.match(r"cu(da)?\w*Launch", name)),
+        # the profiler's own wait at the end is one of the device, not of a stream
+        "waits": sum(n for name, n in host.items() if name == "cudaStreamSynchronize"),
+        "most_time": [
+            {"kernel": name[:120], "seconds": micro / 1e6, "calls": _calls(ran, name)}
+            for name, micro in by_name.most_common(25)
+        ],
+    }
+
+
+def _calls(events: Sequence[Any], name: str) -> int:
+    return sum(event.name == name for event in events)
+
+
+def peak(setup: Setup, run: Callable[[], object]) -> int | None:
+    """Bytes that a call allocates on the GPU beyond what was there."""
+    if not setup.cuda:
+        return None
+    setup.wait()
+    gc.collect()
+    torch.cuda.empty_cache()
+    before = torch.cuda.memory_allocated(setup.device)
+    torch.cuda.reset_peak_memory_stats(setup.device)
+    run()
+    setup.wait()
+    return torch.cuda.max_memory_allocated(setup.device) - before
+
+
+def weight_bytes(backbone: Backbone) -> int:
+    return sum(tensor.numel() * tensor.element_size() for tensor in backbone.state_dict().values())
+
+
+def rate(setup: Setup, precision: str) -> float:
+    """FLOP/s of one large matrix product on this device, TF32 off."""
+    size = 256 if setup.smoke or not setup.cuda else 8192
+    a, b = (torch.randn(size, size, device=setup.device).to(DTYPES[precision]) for _ in range(2))
+    found = turns(setup, {"product": lambda: a @ b})["product"]["median"]
+    return 2.0 * size**3 / found
+
+
+@contextmanager
+def deterministic(on: bool) -> Any:
+    """PyTorch's own deterministic kernels; those without one only warn."""
+    before = torch.are_deterministic_algorithms_enabled()
+    filled = torch.utils.deterministic.fill_uninitialized_memory
+    torch.use_deterministic_algorithms(on, warn_only=True)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # a pass over all new memory
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before)
+        torch.utils.deterministic.fill_uninitialized_memory = filled
+
+
+def same_bits(side: Side, times: int = 5) -> bool:
+    """Whether several backward passes from one point give one result."""
+    seen: list[list[Tensor]] = []
+    for _ in range(times):
+        loss = side.backpropagate()
+        seen.append([loss, *(p.grad.clone() for p in side.parameters if p.grad is not None)])
+    return all(torch.equal(a, b) for one in seen[1:] for a, b in zip(seen[0], one, strict=True))
+
+
+# --- parts -------------------------------------------------------------------
+
+
+def tests(setup: Setup) -> list[Row]:
+    """`pytest -m cuda` in a process of its own; on a CPU, one design only."""
+    log = setup.out / "tests.log"
+    command = [sys.executable, "-m", "pytest", "-m", "cuda", "--tb=short", "--maxfail=40"]
+    command += ["-p", "no:cacheprovider", "tests/behaviour/test_accelerator.py"]
+    if setup.smoke:
+        command += ["-k", "ivlp-ot-queue or features_have"]
+    environ = os.environ | {"PROMPTOT_TEST_DEVICE": str(setup.device)}
+    environ["PYTHONPATH"] = os.pathsep.join([str(ROOT / "src"), environ.get("PYTHONPATH", "")])
+    began = time.perf_counter()
+    with log.open("w", encoding="utf-8") as file:
+        done = subprocess.run(
+            command, cwd=ROOT, env=environ, stdout=file, stderr=subprocess.STDOUT, check=False
+        )
+    text = log.read_text(encoding="utf-8", errors="replace")
+    found = {word: int(n) for n, word in re.findall(r"(\d+) (passed|failed|skipped|error)", text)}
+    failed = re.findall(r"^(?:FAILED|ERROR) (.+)$", text, re.MULTILINE)
+    row = {"exit": done.returncode, "seconds": time.perf_counter() - began, **found}
+    print("\n".join(["tests:", *failed[:60]]) if failed else f"tests: {row}", flush=True)
+    return [{**row, "failures": failed}]
+
+
+def step(setup: Setup) -> list[Row]:
+    """A step of ours beside one of the plain way."""
+    exact = setup.backbone("fp32")
+    rows: list[Row] = []
+    for precision in setup.precisions:
+        backbone = exact if precision == "fp32" else setup.backbone(precision)
+        products = rate(setup, precision)
+        for classes in setup.classes:
+            names = class_names(classes)
+            our_side, model = ours(setup.shape, names, precision, backbone)
+            plain_side = plain(setup.shape, names, precision, exact)
+            row: Row = {"classes": classes, "precision": precision}
+            row["differences"] = differences(
+                setup.shape, names, precision, our_side, plain_side, exact
+            )
+            row |= turns(setup, {"ours": our_side.step, "plain": plain_side.step})
+            row["products_per_second"] = products
+            row["floor_seconds"] = count(setup.shape, model).total / products
+            for name, side in (("ours", our_side), ("plain", plain_side)):
+                row[f"{name}_kernels"] = kernels(setup, side.step)
+                row[f"{name}_activation_bytes"] = peak(setup, side.step)
+                row[f"{name}_same_bits"] = same_bits(side)
+                with deterministic(True):
+                    row[f"{name}_same_bits_deterministic"] = same_bits(side)
+            with deterministic(True):
+                found = turns(setup, {"ours": our_side.step}, 3)["ours"]
+                row["ours_deterministic"] = {"median": found["median"]}
+            row["ours_weight_bytes"] = weight_bytes(backbone)
+            row["plain_weight_bytes"] = 2 * weight_bytes(exact)
+            rows.append(row)
+            save(setup.out / "step.json", "gpu step", rows, **about(setup))
+            print(_line("step", row), flush=True)
+            del our_side, plain_side, model
+    return rows
+
+
+class GraphedStep:
+    """Our step, forward, backward and optimiser, captured as one CUDA graph."""
+
+    def __init__(self, side: Side, warm_up: int = 3) -> None:
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            for _ in range(warm_up):
+                side.step()
+        torch.cuda.current_stream().wait_stream(stream)
+        side.clear()
+        self.graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(self.graph):
+            self.loss = side.step()
+
+    def step(self) -> None:
+        self.graph.replay()
+
+
+def graph(setup: Setup) -> list[Row]:
+    """Our step eager and as a graph, from the same start, by turns."""
+    if not setup.cuda:
+        return []
+    rows: list[Row] = []
+    for precision in setup.precisions:
+        backbone = setup.backbone(precision)
+        for classes in setup.classes:
+            names = class_names(classes)
+            eager, _ = ours(setup.shape, names, precision, backbone)
+            side, model = ours(setup.shape, names, precision, backbone)
+            for _ in range(3):
+                eager.step()
+            graphed = GraphedStep(side)
+            equal = []
+            for _ in range(5):
+                eager.step()
+                graphed.step()
+                pairs = zip(eager.parameters, side.parameters, strict=True)
+                equal.append(all(torch.equal(a, b) for a, b in pairs))
+            row: Row = {"classes": classes, "precision": precision, "same_bits": equal}
+            row |= turns(setup, {"eager": eager.step, "graph": graphed.step})
+            row["graph_kernels"] = kernels(setup, graphed.step)
+            row["floor_seconds"] = count(setup.shape, model).total / rate(setup, precision)
+            rows.append(row)
+            save(setup.out / "graph.json", "gpu graph", rows, **about(setup))
+            print(_line("graph", row), flush=True)
+            del graphed, side, eager
+    return rows
+
+
+def images(setup: Setup) -> list[Row]:
+    """Image features per second."""
+    from plain import PlainCLIP
+
+    exact = setup.backbone("fp32")
+    towers = PlainCLIP(setup.shape, exact.state_dict()).to(setup.device)
+    rows = []
+    for precision in setup.precisions:
+        backbone = exact if precision == "fp32" else setup.backbone(precision)
+        for batch in (4,) if setup.smoke else (1, 32, 256):
+            side = setup.shape.resolution
+            pictures = torch.randn(batch, 3, side, side, device=setup.device)
+
+            @torch.no_grad()
+            def own(backbone: Backbone = backbone, pictures: Tensor = pictures) -> Tensor:
+                return backbone.encode_image(pictures)
+
+            @torch.no_grad()
+            def other(pictures: Tensor = pictures, precision: str = precision) -> Tensor:
+                on = precision != "fp32"
+                with torch.autocast(setup.device.type, DTYPES[precision], enabled=on):
+                    return towers.image_tower(pictures)
+
+            row: Row = {"batch": batch, "precision": precision}
+            row["difference"] = float((own() - other().float()).abs().max())
+            row |= turns(setup, {"ours": own, "plain": other})
+            row |= {f"{name}_images_per_second": batch / row[name]["median"] for name in RIVALS}
+            rows.append(row)
+    return rows
+
+
+RIVALS = ("ours", "plain")
+
+
+def fit(setup: Setup) -> list[Row]:
+    """Steps a second of the trainer itself, on JPEG files, with workers."""
+    from promptot.recipes import load_recipe
+    from promptot.run import adapt
+    from promptot.tasks import load_task
+    from promptot.training.loop import Callbacks
+    from promptot.training.records import Log
+
+    rows = []
+    workers = 0 if setup.smoke else min(16, os.cpu_count() or 1)
+    classes, each, epochs = (2, 4, 2) if setup.smoke else (50, 16, 3)
+    with tempfile.TemporaryDirectory() as folder:
+        _draw_photographs(Path(folder), class_names(classes), each)
+        task = load_task(Path(folder))
+        for precision in setup.precisions:
+            backbone = setup.backbone(precision)
+            ends: list[float] = []
+            recipe = load_recipe(
+                "prompt-ot",
+                [
+                    f"optim.epochs={epochs}",
+                    f"prompts.text_depth={setup.shape.text_layers}",
+                    f"prompts.vision_depth={setup.shape.image_layers}",
+                ],
+            )
+            callbacks = Callbacks(on_epoch=lambda record, ends=ends: ends.append(time.time()))
+            adapt(backbone, task, recipe, Log(None), workers=workers, callbacks=callbacks)
+            steps = classes * each // recipe.optim.batch_size
+            row = {"precision": precision, "classes": classes, "workers": workers, "steps": steps}
+            row["step_seconds"] = (ends[-1] - ends[0]) / ((len(ends) - 1) * steps)
+            rows.append(row)
+            print(f"fit, {precision}: {duration(row['step_seconds'])} a step", flush=True)
+    return rows
+
+
+def _draw_photographs(folder: Path, names: Sequence[str], each: int) -> None:
+    """JPEG files of 500 x 375 pixels whose detail costs a decoder what a photograph's does."""
+    import numpy as np
+    from PIL import Image
+
+    generator = np.random.default_rng(0)
+    for number, name in enumerate(names):
+        place = folder / f"{number:03d} {name.replace('/', ' ')}"
+        place.mkdir()
+        for index in range(each):
+            coarse = generator.integers(0, 255, (24, 32, 3), dtype=np.uint8)
+            picture = np.asarray(Image.fromarray(coarse).resize((500, 375)), dtype=np.int16)
+            noise = generator.integers(-12, 12, picture.shape, dtype=np.int16)
+            pixels = np.clip(picture + noise, 0, 255).astype(np.uint8)
+            Image.fromarray(pixels).save(place / f"{index}.jpg", quality=90)
+
+
+def profile(setup: Setup) -> list[Row]:
+    """The kernels of one step at the smallest and the largest number of classes."""
+    rows = []
+    for precision in setup.precisions:
+        backbone = setup.backbone(precision)
+        for classes in sorted({min(setup.classes), max(setup.classes)}):
+            side, _ = ours(setup.shape, class_names(classes), precision, backbone)
+            rows.append({"classes": classes, "precision": precision, **kernels(setup, side.step)})
+    return rows
+
+
+PARTS: dict[str, Callable[[Setup], list[Row]]] = {
+    "tests": tests,
+    "step": step,
+    "graph": graph,
+    "images": images,
+    "fit": fit,
+    "profile": profile,
+}
+
+
+# --- report ------------------------------------------------------------------
+
+
+def about(setup: Setup) -> dict[str, Any]:
+    """Card, versions and commit."""
+    found: dict[str, Any] = {
+        "device": str(setup.device),
+        "cores": os.cpu_count(),
+        "batch": BATCH,
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "smoke": setup.smoke,
+        "commit": _commit(),
+    }
+    if setup.cuda:
+        properties = torch.cuda.get_device_properties(setup.device)
+        found |= {
+            "card": properties.name,
+            "memory": properties.total_memory,
+            "cuda": torch.version.cuda,
+        }
+    return found
+
+
+def _commit() -> str:
+    asked = ["git", "-C", str(ROOT), "rev-parse", "--short", "HEAD"]
+    done = subprocess.run(asked, capture_output=True, text=True, check=False)
+    return done.stdout.strip() if done.returncode == 0 else os.environ.get("PROMPTOT_COMMIT", "")
+
+
+def _line(part: str, row: Row) -> str:
+    names = [name for name in ("plain", "ours", "eager", "graph") if name in row]
+    times = ", ".join(f"{name} {duration(row[name]['median'])}" for name in names)
+    return f"{part}: {row['precision']}, {row['classes']} classes: {times}"
+
+
+def step_table(rows: Sequence[Row]) -> str:
+    """One line a number of classes and precision."""
+
+    def gib(row: Row, name: str) -> str:
+        kept = row[f"{name}_activation_bytes"]
+        return "–" if kept is None else f"{(kept + row[f'{name}_weight_bytes']) / GIB:.2f}"
+
+    def launched(row: Row, name: str) -> str:
+        return str(row[f"{name}_kernels"].get("kernels", "–"))
+
+    header = ["classes", "", "plain way", "ours", "ratio", "floor", "kernels, plain", "ours"]
+    header += ["peak GiB, plain", "ours", "loss, gradient", "same bits"]
+    lines = []
+    for row in rows:
+        pair = row["differences"].get("ours_plain") or row["differences"].get("ours_fp32")
+        bits = ["no", "yes"]
+        lines.append(
+            [
+                str(row["classes"]),
+                row["precision"],
+                *(duration(row[name]["median"]) for name in ("plain", "ours")),
+                f"{row['plain']['median'] / row['ours']['median']:.2f}x",
+                duration(row["floor_seconds"]),
+                *(launched(row, name) for name in ("plain", "ours")),
+                *(gib(row, name) for name in ("plain", "ours")),
+                f"{pair['loss']:.0e}, {pair['gradient']:.0e}",
+                f"{bits[row['ours_same_bits']]} ({bits[row['ours_same_bits_deterministic']]})",
+            ]
+        )
+    return (
+        f"{table(header, lines)}\n\nDifferences: in fp32 from the plain way, in bf16 from ours in "
+        "fp32. Peak: weights and one step. Floor: needed FLOPs at the rate of one large product. "
+        "Same bits: of five backward passes (with PyTorch's deterministic kernels)."
+    )
+
+
+def graph_table(rows: Sequence[Row]) -> str:
+    header = ["classes", "", "eager", "one CUDA graph", "floor", "kernels", "eager's bits"]
+    return table(
+        header,
+        [
+            [
+                str(row["classes"]),
+                row["precision"],
+                *(duration(row[name]["median"]) for name in ("eager", "graph")),
+                duration(row["floor_seconds"]),
+                str(row["graph_kernels"].get("kernels", "–")),
+                f"{sum(row['same_bits'])} of {len(row['same_bits'])} steps",
+            ]
+            for row in rows
+        ],
+    )
+
+
+def images_table(rows: Sequence[Row]) -> str:
+    header = ["batch", "", "plain, images/s", "ours, images/s", "largest difference"]
+    return table(
+        header,
+        [
+            [
+                str(row["batch"]),
+                row["precision"],
+                f"{row['plain_images_per_second']:.0f}",
+                f"{row['ours_images_per_second']:.0f}",
+                f"{row['difference']:.0e}",
+            ]
+            for row in rows
+        ],
+    )
+
+
+def fit_table(rows: Sequence[Row]) -> str:
+    header = ["classes", "", "workers", "a step, loading included"]
+    return table(
+        header,
+        [
+            [
+                str(row["classes"]),
+                row["precision"],
+                str(row["workers"]),
+                duration(row["step_seconds"]),
+            ]
+            for row in rows
+        ],
+    )
+
+
+TABLES = {"step": step_table, "graph": graph_table, "images": images_table, "fit": fit_table}
+
+
+def main() -> int:
+    options_parser: argparse.ArgumentParser = parser(__doc__.splitlines()[0])
+    options_parser.add_argument("--out", type=Path, default=Path("gpu-results"), help="folder")
+    options_parser.add_argument("--only", help=f"some of {','.join(PARTS)}")
+    options_parser.add_argument("--device", default="auto")
+    options_parser.add_argument("--classes", type=int, nargs="+", default=[50, 500, 1000])
+    options_parser.add_argument("--precisions", nargs="+", choices=DTYPES, default=list(DTYPES))
+    options_parser.add_argument("--seconds", type=float, default=2.0, help="of turns a row")
+    options = options_parser.parse_args()
+    chosen = (options.only or ",".join(PARTS)).split(",")
+    unknown = [name for name in chosen if name not in PARTS]
+    if unknown:
+        options_parser.error(f"no part '{unknown[0]}'; there are {', '.join(PARTS)}")
+    options.out.mkdir(parents=True, exist_ok=True)
+    setup = Setup(
+        SMOKE if options.smoke else VIT_B_16,
+        pick_device(options.device),
+        (3, 5) if options.smoke else tuple(options.classes),
+        tuple(options.precisions),
+        0.0 if options.smoke else options.seconds,
+        options.out,
+        options.smoke,
+    )
+    results: dict[str, list[Row]] = {}
+    failed = False
+    for name in chosen:
+        began = time.perf_counter()
+        try:
+            results[name] = PARTS[name](setup)
+            failed |= any(row.get("exit", 0) for row in results[name])
+            save(setup.out / f"{name}.json", f"gpu {name}", results[name], **about(setup))
+        except Exception:  # the next part may well work, and the machine is there now
+            failed = True
+            traceback.print_exc()
+        if setup.cuda:
+            torch.cuda.empty_cache()
+        print(f"{name}: {time.perf_counter() - began:.0f} s", flush=True)
+    print(f"\n{about(setup)}")
+    for name, show in TABLES.items():
+        if results.get(name):
+            print(f"\n{show(results[name])}")
+    if "tests" in results:
+        print(f"\ntests: { {k: v for k, v in results['tests'][0].items() if k != 'failures'} }")
+    return int(failed)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,287 @@
+"""On an accelerator: the CPU's numbers, the same bits twice, and everything a run does.
+
+    pytest -m cuda
+
+runs on CUDA or, where there is none, on MPS. PROMPTOT_TEST_DEVICE names another device; "cpu" tries
+the tests themselves out.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from matrix import (
+    DESIGNS,
+    NAMES,
+    OBJECTIVES,
+    PAIRS,
+    TwoBatches,
+    make_batch,
+    read_recipe,
+    start_model,
+    step,
+    write_small_clip,
+    write_words,
+)
+from torch import Tensor
+
+import promptot
+from promptot.adapter import build_model, load_adapter, save_adapter
+from promptot.backbones import Backbone, load_backbone
+from promptot.devices import pick_device
+from promptot.model import PromptedModel
+from promptot.run import Run, adapt
+from promptot.tasks import ImageTask
+from promptot.training.loop import Callbacks
+from promptot.training.records import EpochRecord, Log
+
+pytestmark = pytest.mark.cuda
+
+LOSS = 1e-5
+"""Largest relative difference of a loss in fp32 from the CPU's."""
+GRADIENT = 1e-4
+"""Largest difference of a gradient's entry in fp32 from the CPU's, over the largest entry."""
+PROBABILITY = 1e-3
+"""Of predictions in fp32, where whole towers of another backbone and a decoder lie between."""
+DIRECTION = 0.98
+"""Least cosine between all gradients in bf16 and in fp32."""
+
+
+def _device() -> torch.device | None:
+    named = os.environ.get("PROMPTOT_TEST_DEVICE")
+    best = pick_device(named or "auto")
+    return best if named or best.type != "cpu" else None
+
+
+@pytest.fixture(scope="module")
+def device() -> torch.device:
+    found = _device()
+    if found is None:
+        pytest.skip("this machine has no accelerator")
+    return found
+
+
+@pytest.fixture(scope="module")
+def small_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_small_clip(tmp_path_factory.mktemp("small"))
+
+
+@pytest.fixture(scope="module")
+def words(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_words(tmp_path_factory.mktemp("words"))
+
+
+@pytest.fixture(scope="module")
+def on_cpu(small_file: Path) -> Backbone:
+    return load_backbone(f"openai:{small_file}")
+
+
+@pytest.fixture(scope="module")
+def on_device(small_file: Path, device: torch.device) -> Backbone:
+    return load_backbone(f"openai:{small_file}", device)
+
+
+@pytest.fixture(scope="module")
+def half(small_file: Path, device: torch.device) -> Backbone:
+    return load_backbone(f"openai:{small_file}", device, "bf16")
+
+
+def _gradients(model: PromptedModel) -> list[Tensor]:
+    assert model.prompts is not None
+    gradients = [parameter.grad for parameter in model.prompts.parameters()]
+    assert all(gradient is not None for gradient in gradients)
+    return [gradient.cpu() for gradient in gradients if gradient is not None]
+
+
+def _step(
+    backbone: Backbone, design: str, objective: str, words: Path
+) -> tuple[float, list[Tensor]]:
+    recipe = read_recipe(design, objective, words)
+    model = start_model(backbone, recipe)
+    result = step(model, recipe, make_batch())
+    result.total.backward()
+    return float(result.total.detach()), _gradients(model)
+
+
+@pytest.mark.parametrize(("design", "objective"), PAIRS)
+def test_a_step_has_the_numbers_of_the_cpu(
+    on_cpu: Backbone, on_device: Backbone, half: Backbone, words: Path, design: str, objective: str
+) -> None:
+    loss, gradients = _step(on_cpu, design, objective, words)
+    own_loss, own_gradients = _step(on_device, design, objective, words)
+    assert own_loss == pytest.approx(loss, rel=LOSS, abs=1e-7)
+    for own, expected in zip(own_gradients, gradients, strict=True):
+        assert (own - expected).abs().max() <= GRADIENT * expected.abs().max()
+    _, close = _step(half, design, objective, words)
+    flat, exact = (torch.cat([g.flatten() for g in many]) for many in (close, gradients))
+    assert torch.cosine_similarity(flat, exact, dim=0) > DIRECTION
+
+
+def _train(
+    backbone: Backbone, design: str, objective: str, words: Path, folder: Path | None, on_epoch: Any
+) -> PromptedModel:
+    return adapt(
+        backbone,
+        ImageTask("made", NAMES),
+        read_recipe(design, objective, words),
+        Log(folder),
+        loader=TwoBatches(),
+        checkpoint=None if folder is None else folder / "checkpoint.safetensors",
+        callbacks=Callbacks(on_epoch=on_epoch),
+    )
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize(
+    ("design", "objective"),
+    [(design, "ot") for design in DESIGNS]
+    + [("ivlp", objective) for objective in OBJECTIVES if objective != "ot"],
+)
+def test_two_runs_and_a_resumed_one_give_the_same_bits(
+    on_device: Backbone,
+    half: Backbone,
+    words: Path,
+    tmp_path: Path,
+    design: str,
+    objective: str,
+    precision: str,
+) -> None:
+    backbone = on_device if precision == "fp32" else half
+
+    def interrupt(record: EpochRecord) -> None:
+        if record.epoch == 1:
+            raise KeyboardInterrupt
+
+    whole = _train(backbone, design, objective, words, None, None)
+    with pytest.raises(KeyboardInterrupt):
+        _train(backbone, design, objective, words, tmp_path, interrupt)
+    resumed = _train(backbone, design, objective, words, tmp_path, None)
+    assert whole.prompts is not None
+    assert resumed.prompts is not None
+    for a, b in zip(whole.prompts.parameters(), resumed.prompts.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize("design", DESIGNS)
+def test_an_adapter_moves_between_devices(
+    on_cpu: Backbone, on_device: Backbone, words: Path, tmp_path: Path, design: str
+) -> None:
+    model = _train(on_device, design, "ot", words, None, None)
+    save_adapter(tmp_path / "adapter", model.learned, on_device, NAMES, model.template)
+    images = make_batch(8).images
+    with torch.no_grad():
+        logits = []
+        for backbone in (on_device, on_cpu):
+            loaded = build_model(*load_adapter(tmp_path / "adapter"), backbone)
+            features = loaded.encode_images(images.to(backbone.device))
+            logits.append(loaded.logits(features).cpu())
+    torch.testing.assert_close(logits[0], logits[1], rtol=1e-4, atol=1e-3)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Four classes of noisy one-colour photographs, not square, as JPEG files."""
+    import numpy as np
+    from PIL import Image
+
+    folder = tmp_path_factory.mktemp("data") / "photos"
+    generator = np.random.default_rng(0)
+    colours = {"red": (200, 30, 30), "green": (40, 180, 60), "blue": (30, 60, 210)}
+    for name, colour in (colours | {"yellow": (220, 210, 40)}).items():
+        (folder / name).mkdir(parents=True)
+        for index in range(6):
+            noise = generator.normal(0, 25, (150, 200, 3))
+            pixels = np.clip(np.array(colour) + noise, 0, 255).astype(np.uint8)
+            Image.fromarray(pixels).save(folder / name / f"{index}.jpg", quality=90)
+    return folder
+
+
+Fit = Callable[..., Run]
+
+
+@pytest.fixture
+def fit(data: Path, device: torch.device, tmp_path: Path) -> Fit:
+    def run(name: str, **options: Any) -> Run:
+        options = {
+            "shots": 3,
+            "overrides": ("optim.epochs=2", "optim.lr=0.005"),
+            "device": str(device),
+            "report": False,
+        } | options
+        return promptot.fit(data, tmp_path / name, **options)
+
+    return run
+
+
+@pytest.mark.parametrize("recipe", ["prompt-ot", "promptsrc", "cocoop", "linear-probe"])
+def test_fit_evaluate_and_predict(fit: Fit, data: Path, device: torch.device, recipe: str) -> None:
+    """With the bundled model; and what a run learned on the device answers alike on the CPU."""
+    run = fit("run", recipe=recipe)
+    evaluation = promptot.evaluate(run.folder, data, device=str(device)).scores
+    images = sorted(data.rglob("*.jpg"))
+    there, here = (promptot.load(run.folder, device=name) for name in (str(device), "cpu"))
+    torch.testing.assert_close(
+        there.predict_proba(images)[0].cpu(),
+        here.predict_proba(images)[0],
+        rtol=0,
+        atol=PROBABILITY,
+    )
+    again = promptot.evaluate(run.folder, data, device="cpu").scores
+    for name, scores in evaluation.items():
+        assert scores.student_accuracy == pytest.approx(again[name].student_accuracy, abs=0.1)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_two_runs_of_fit_give_the_same_bits(fit: Fit, precision: str) -> None:
+    one, two = (fit(name, precision=precision).model.prompts for name in ("one", "two"))
+    assert one is not None
+    assert two is not None
+    for a, b in zip(one.parameters(), two.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_a_killed_fit_resumes_to_the_same_bits(fit: Fit) -> None:
+    whole = fit("whole").model.prompts
+
+    def stop(record: EpochRecord) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fit("stopped", callbacks=Callbacks(on_epoch=stop))
+    resumed = fit("stopped", resume=True).model.prompts
+    assert whole is not None
+    assert resumed is not None
+    for a, b in zip(whole.parameters(), resumed.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_kept_views_and_batches_above_the_enumeration(fit: Fit) -> None:
+    """Plans by SciPy on the host, and the teacher's features from fixed views."""
+    run = fit(
+        "run",
+        overrides=(
+            "optim.epochs=2",
+            "optim.batch_size=12",
+            "data.views=2",
+            "data.teacher=cached-views",
+        ),
+    )
+    assert len(run.log.epochs) == 2
+
+
+def test_features_have_the_numbers_of_the_cpu(device: torch.device) -> None:
+    """Of the bundled model, whose stem is a convolutional network."""
+    here, there = load_backbone("bundled:tiny"), load_backbone("bundled:tiny", device)
+    side = here.preprocess.resolution
+    images = torch.randn(5, 3, side, side, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        expected, found = here.encode_image(images), there.encode_image(images.to(device))
+        torch.testing.assert_close(found.cpu(), expected, rtol=0, atol=1e-5)
+        names, template = ["cat", "great white shark"], ["a photo of a {}."]
+        text = there.frozen_text(names, template).cpu()
+        torch.testing.assert_close(text, here.frozen_text(names, template), rtol=0, atol=1e-5)
