@@ -140,6 +140,7 @@ class PlainCLIP(nn.Module):
             self.text_tower = TextTower(shape, len(weights["text_tower.token_embedding.weight"]))
         towers = {key: value for key, value in weights.items() if "tower." in key}
         self.load_state_dict(towers, assign=True)
+        self.to(self.text_tower.token_embedding.weight.device)  # the mask is with the weights
         self.requires_grad_(False)
         self.eval()
 
