@@ -9,6 +9,7 @@ the tests themselves out.
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -28,13 +29,17 @@ from matrix import (
     write_small_clip,
     write_words,
 )
+from safetensors.torch import save_file
 from torch import Tensor
+from weights import openai_state_dict
 
 import promptot
 from promptot.adapter import build_model, load_adapter, save_adapter
 from promptot.backbones import Backbone, load_backbone
 from promptot.devices import pick_device
 from promptot.model import PromptedModel
+from promptot.objectives import Objective, build_preservation
+from promptot.prompts import IVLPPrompts
 from promptot.run import Run, adapt
 from promptot.tasks import ImageTask
 from promptot.training.loop import Callbacks
@@ -128,6 +133,36 @@ def test_a_step_has_the_numbers_of_the_cpu(
     _, close = _step(half, design, objective, words)
     flat, exact = (torch.cat([g.flatten() for g in many]) for many in (close, gradients))
     assert torch.cosine_similarity(flat, exact, dim=0) > DIRECTION
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_step_gives_the_same_bits_at_real_widths(device: torch.device, precision: str) -> None:
+    """Kernels that add up in no fixed order are chosen at the sizes that people use."""
+    state = openai_state_dict(
+        3, vision_width=768, vision_layers=2, text_layers=2, resolution=224, patch=16, embed=512
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "clip.safetensors"
+        save_file({key: torch.tensor(value) for key, value in state.items()}, path)
+        backbone = load_backbone(f"openai:{path}", device, precision)
+    prompts = IVLPPrompts(
+        backbone.text_tower.width, 768, 4, 2, 4, 2, generator=torch.Generator().manual_seed(1)
+    )
+    names = [
+        f"{one} {two}" for one in ("red", "blue", "old") for two in ("cat", "school bus", "ox")
+    ]
+    model = PromptedModel(backbone, prompts.to(device), names)
+    objective = Objective(build_preservation("ot"), strength=10.0)
+    images = torch.randn(4, 3, 224, 224, generator=torch.Generator().manual_seed(0)).to(device)
+    labels = torch.arange(4, device=device)
+    seen = []
+    for _ in range(8):
+        model.zero_grad()
+        student, teacher = model(images)
+        objective(student, teacher, labels, backbone.logit_scale).total.backward()
+        seen.append(_gradients(model))
+    for other in seen[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(seen[0], other, strict=True))
 
 
 def _train(
