@@ -433,9 +433,12 @@ def about(setup: Setup) -> dict[str, Any]:
 
 
 def _commit() -> str:
+    """Of this checkout; PROMPTOT_COMMIT tells it where the files came without their history."""
+    if "PROMPTOT_COMMIT" in os.environ:
+        return os.environ["PROMPTOT_COMMIT"]
     asked = ["git", "-C", str(ROOT), "rev-parse", "--short", "HEAD"]
     done = subprocess.run(asked, capture_output=True, text=True, check=False)
-    return done.stdout.strip() if done.returncode == 0 else os.environ.get("PROMPTOT_COMMIT", "")
+    return done.stdout.strip()
 
 
 def _line(part: str, row: Row) -> str:

@@ -117,6 +117,16 @@ def test_few_padding_tokens_replace_a_group_and_change_nothing() -> None:
     torch.testing.assert_close(tower(packed), expected, rtol=1e-5, atol=1e-5)
 
 
+def test_one_padded_group_changes_nothing() -> None:
+    """As on a GPU, where groups cost more than tokens."""
+    tower = make_tower(3, 3)
+    names = make_names(3, 100, 3) + [[SOS, *range(1, 1 + n), EOS] for n in (9, 10, 12)]
+    packed = pack(names, shared=1, padding=10_000)
+    assert len(packed.groups) == 1
+    expected = full_length_features(tower, names)
+    torch.testing.assert_close(tower(packed), expected, rtol=1e-5, atol=1e-5)
+
+
 def test_no_names_is_an_error() -> None:
     with pytest.raises(PromptotError, match="no class names"):
         pack([])

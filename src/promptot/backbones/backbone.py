@@ -11,7 +11,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from promptot.backbones.image_tower import ImageTower
-from promptot.backbones.packing import PackedText, pack
+from promptot.backbones.packing import (
+    PADDING_PER_GROUP,
+    PADDING_PER_GROUP_ON_GPU,
+    PackedText,
+    pack,
+)
 from promptot.backbones.preprocess import Preprocess
 from promptot.backbones.text_tower import TextTower
 from promptot.backbones.tokenizer import Tokenizer, tokenize_names, tokenize_template
@@ -152,7 +157,8 @@ class Backbone(nn.Module):
 
     def pack_names(self, sequences: Sequence[Sequence[int]]) -> PackedText:
         """Pack what `tokenize_names` gave, for `encode_text` with learned context after [SOS]."""
-        return pack(sequences, shared=1).to(self.device)
+        padding = PADDING_PER_GROUP if self.device.type == "cpu" else PADDING_PER_GROUP_ON_GPU
+        return pack(sequences, shared=1, padding=padding).to(self.device)
 
     def weight_hash(self) -> str:
         """SHA-256 over the names, shapes and values of the weights as loaded, 64 hex digits."""

@@ -13,6 +13,11 @@ from promptot.errors import PromptotError
 
 PADDING_PER_GROUP = 16
 """A group of its own costs about as much as this many tokens; below that, padding is cheaper."""
+PADDING_PER_GROUP_ON_GPU = 256
+"""The same on a GPU, where a group is some thirty kernels a block and tokens cost next to nothing.
+
+Steps of a ViT-B/16 with 500 and 1000 classes took 0.36 and 0.74 of the time of 16 on an H200.
+"""
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,13 +93,18 @@ class PackedText:
         )
 
 
-def pack(sequences: Sequence[Sequence[int]], shared: int | None = None) -> PackedText:
+def pack(
+    sequences: Sequence[Sequence[int]],
+    shared: int | None = None,
+    padding: int = PADDING_PER_GROUP,
+) -> PackedText:
     """Pack token sequences, each from [SOS] to [EOS].
 
     Args:
         sequences: token ids of each class.
         shared: how many leading tokens count as the prefix; by default as many as all
             sequences have in common. Each keeps at least one token of its own.
+        padding: tokens of padding that a group of classes may take in rather than be two.
 
     Example:
         >>> packed = pack([[0, 5, 6, 7, 9], [0, 5, 8, 9]])
@@ -111,7 +121,7 @@ def pack(sequences: Sequence[Sequence[int]], shared: int | None = None) -> Packe
     offsets: list[int] = []
     ends: list[int] = []
     groups = []
-    for first, last in _group([len(tokens) for tokens in own]):
+    for first, last in _group([len(tokens) for tokens in own], padding):
         members = own[first:last]
         length = len(members[-1])
         groups.append(_make_group(first, [len(tokens) for tokens in members]))
@@ -129,10 +139,10 @@ def pack(sequences: Sequence[Sequence[int]], shared: int | None = None) -> Packe
     )
 
 
-def _group(lengths: Sequence[int]) -> list[tuple[int, int]]:
+def _group(lengths: Sequence[int], most: int) -> list[tuple[int, int]]:
     """Runs [first, last) of ascending lengths to compute together, from the longest on.
 
-    A run takes in the next shorter length as long as the padding of that costs less than a group.
+    A run takes in the next shorter length as long as its padding is `most` tokens or less.
     """
     runs: list[tuple[int, int]] = []
     last = len(lengths)
@@ -143,7 +153,7 @@ def _group(lengths: Sequence[int]) -> list[tuple[int, int]]:
             shorter = lengths[first - 1]
             start = bisect_left(lengths, shorter, 0, first)
             padding += (first - start) * (longest - shorter)
-            if padding > PADDING_PER_GROUP:
+            if padding > most:
                 break
             first = start
         runs.append((first, last))
