@@ -357,3 +357,20 @@ def test_one_class_and_a_batch_larger_than_the_data(
     assert run.scores["test"].student_accuracy == 1
     with pytest.raises(PromptotError, match="can't be divided"):
         fit(photos, tmp_path / "half", backbone, classes="base")
+
+
+def test_a_run_without_a_test_image_has_a_page(
+    photos: Path, backbone: Backbone, tmp_path: Path
+) -> None:
+    """From a folder of which nothing is held out, and from a task in memory without a test split.
+
+    On the bundled model, whose drawings tell what was kept all the same.
+    """
+    folder = fit(photos, tmp_path / "a", "bundled:tiny", report=True, test_share=0)
+    task = promptot.load_task(photos)
+    memory = fit(task, tmp_path / "b", "bundled:tiny", report=True)
+    for run in (folder, memory):
+        assert not run.scores
+        page = (run.folder / "report.html").read_text(encoding="utf-8")
+        assert "Nothing was tested" in page
+        assert "What it still knows" in page

@@ -219,3 +219,24 @@ def test_writing_replaces_the_page_as_a_whole(tmp_path, full_report):
     assert list(path.parent.iterdir()) == [path]
     with pytest.raises(PromptotError, match="Can't write"):
         write_report(full_report, path / "below-a-file.html")
+
+
+def test_a_page_without_results_shows_retention(full_report):
+    """As of a run that had no image left to test on."""
+    data = dataclasses.replace(
+        full_report, results=None, retention=full_report.results, examples=[]
+    )
+    page = Page(render_report(data))
+    for row in full_report.results.rows:
+        assert row.name in page.text
+
+
+def test_only_columns_of_tables_are_left_out_on_a_phone(full_report):
+    """Whole sections must not vanish there."""
+    html = render_report(full_report)
+    hidden = re.findall(r"([^{}]*)\{\s*display:\s*none;?\s*\}", html)
+    assert all(".numbers" in rule or "svg" in rule for rule in hidden if ".wide" in rule)
+    assert any(".wide" in rule for rule in hidden)
+    for tag, attributes in Page(html).elements:
+        if "wide" in (attributes.get("class") or "").split():
+            assert tag in ("th", "td")

@@ -155,7 +155,9 @@ def thumbnail(image: Image) -> str:
 
 def _places(data: ReportData) -> dict[str, int]:
     """Method -> its place, which decides its colour: table rows first, then whoever else."""
-    names = [row.name for row in data.results.rows] if data.results else []
+    tables = [table for table in (data.results, data.retention) if table is not None]
+    names = [row.name for table in tables for row in table.rows]
+    names += [found.name for found in data.details.calibrations]
     names += [history.name for history in data.histories]
     names += [answer.model for example in data.examples for answer in example.answers]
     return {name: place for place, name in enumerate(dict.fromkeys(names))}
