@@ -130,9 +130,7 @@ def test_one_seed_has_intervals_over_images_only_and_nothing_bold(summary: Summa
     methods = [
         replace(
             m,
-            differences={
-                key: replace(gap, over_seeds=False) for key, gap in m.differences.items()
-            },
+            differences={key: replace(gap, over_seeds=False) for key, gap in m.differences.items()},
         )
         for m in summary.methods
     ]

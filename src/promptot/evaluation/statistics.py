@@ -19,6 +19,7 @@ Statistic = Callable[[Accuracies], FloatArray]
 """From accuracies [..., S] to one number for each leading index, [...]. A part that it needs and
 that is not there is a KeyError: the statistic does not exist then."""
 
+
 @dataclass(frozen=True, eq=False)
 class Answers:
     """Which test images were classified rightly, seed by seed.

@@ -297,7 +297,7 @@ def _figure_table(
     figures: Sequence[Mapping[str, Figure]],
     caption: str,
 ) -> TextTable:
-    """Methods by metrics; with several seeds the best of each column, to the digits shown, in bold."""
+    """Methods by metrics; with several seeds the best of each column, as shown, in bold."""
     present = [m for m in summary.metrics if any(m.key in found for found in figures)]
     strong = set()
     for column, metric in enumerate(present, start=1):
