@@ -303,3 +303,27 @@ def test_families_differ_in_their_strength_alone() -> None:
     assert strength_families(methods, "vocabulary") == {}
     del methods["a"]
     assert "a[optim.lr=0.1]" in strength_families(methods, "objective")
+
+
+def test_a_curve_over_strengths_has_several_of_its_own() -> None:
+    """One form of a term beside no term at all differs in more than λ."""
+
+    def chosen(kind: str, strength: float, control: str) -> dict:
+        values = recipe(kind, strength)
+        return {**values, "objective": {**values["objective"], "control": control}}
+
+    maple, ramp = chosen("none", 0.0, "constant"), chosen("ot", 10.0, "ramp")
+    assert strength_families({"maple": maple, "maple-ot-ramp": ramp}, "objective") == {}
+    assert (
+        strength_families({"ivlp": maple, "ot": chosen("ot", 1.0, "constant")}, "objective") == {}
+    )
+    two = {"ramp": ramp, "ramp[objective.strength=3]": chosen("ot", 3.0, "ramp")}
+    assert strength_families({"maple": maple, **two}, "objective") == {
+        "ramp": [(3.0, "ramp[objective.strength=3]"), (10.0, "ramp")]
+    }
+    steady = {"ot": chosen("ot", 10.0, "constant"), "ot[objective.strength=3]": chosen(
+        "ot", 3.0, "constant"
+    )}  # fmt: skip
+    found = strength_families({"maple": maple, **two, **steady}, "objective")
+    assert found["ot"] == [(0.0, "maple"), (3.0, "ot[objective.strength=3]"), (10.0, "ot")]
+    assert [label for _, label in found["ramp"]] == ["ramp[objective.strength=3]", "ramp"]
