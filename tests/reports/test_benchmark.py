@@ -305,8 +305,8 @@ def test_families_differ_in_their_strength_alone() -> None:
     assert "a[optim.lr=0.1]" in strength_families(methods, "objective")
 
 
-def test_a_curve_over_strengths_has_several_of_its_own() -> None:
-    """One form of a term beside no term at all differs in more than λ."""
+def test_a_strength_that_changes_over_the_steps_has_no_point_at_zero() -> None:
+    """A term with a ramp and no term at all differ in more than λ."""
 
     def chosen(kind: str, strength: float, control: str) -> dict:
         values = recipe(kind, strength)
@@ -314,9 +314,8 @@ def test_a_curve_over_strengths_has_several_of_its_own() -> None:
 
     maple, ramp = chosen("none", 0.0, "constant"), chosen("ot", 10.0, "ramp")
     assert strength_families({"maple": maple, "maple-ot-ramp": ramp}, "objective") == {}
-    assert (
-        strength_families({"ivlp": maple, "ot": chosen("ot", 1.0, "constant")}, "objective") == {}
-    )
+    one = {"maple": maple, "ot": chosen("ot", 1.0, "constant")}
+    assert strength_families(one, "objective") == {"ot": [(0.0, "maple"), (1.0, "ot")]}
     two = {"ramp": ramp, "ramp[objective.strength=3]": chosen("ot", 3.0, "ramp")}
     assert strength_families({"maple": maple, **two}, "objective") == {
         "ramp": [(3.0, "ramp[objective.strength=3]"), (10.0, "ramp")]
