@@ -62,6 +62,22 @@ def test_a_device_is_picked_automatically_everywhere() -> None:
     assert {key: value for key, value in found.items() if value != "auto"} == {}
 
 
+def test_every_command_picks_a_device_automatically() -> None:
+    import typer
+
+    from promptot.cli.app import app
+
+    commands = typer.main.get_command(app).commands
+    found = {
+        name: option.default
+        for name, command in commands.items()
+        for option in command.params
+        if option.name == "device"
+    }
+    assert {"demo", "fit", "predict"} <= set(found)
+    assert set(found.values()) == {"auto"}
+
+
 def public_callables():
     names = ("api", "backbones.load", "classifier", "demo", "estimator", "protocols.benchmark")
     for short in (*names, "serving.server", "survey", "tuning.trials"):
