@@ -11,6 +11,8 @@ interruption, because each stage is a `promptot benchmark`, which runs only what
     python benchmarks/experiments.py elsewhere   # the best transports on other groups
     python benchmarks/experiments.py same        # transports beside the control at their settings
     python benchmarks/experiments.py tables      # what is finished, as Markdown
+
+With `--report-only` every stage but `tune` sums up the lines that are there and trains nothing.
 """
 
 from __future__ import annotations
@@ -177,19 +179,27 @@ def named(chosen: Mapping[str, Mapping[str, Any]], names: Iterable[str]) -> list
     return [f"{name}={chosen[name]['method']}" for name in names]
 
 
-def compare(out: Path, protocols: Sequence[str], backbone: Backbone) -> None:
+def compare(
+    out: Path, protocols: Sequence[str], backbone: Backbone, report_only: bool = False
+) -> None:
     """All methods with their chosen settings, on the test styles."""
     chosen = load_chosen(out)
     methods = [*UNTUNED, *named(chosen, chosen), *SAME]
     for protocol in protocols or PROTOCOLS:
         fitting = [m for m in methods if protocol != "cross-dataset" or "class-specific" not in m]
         result = run(
-            protocol, out / "compare", fitting, backbone, control="pointwise", **PROTOCOLS[protocol]
+            protocol,
+            out / "compare",
+            fitting,
+            backbone,
+            control="pointwise",
+            report_only=report_only,
+            **PROTOCOLS[protocol],
         )
         print(f"{protocol}: {result.files[-1]}", flush=True)
 
 
-def strength(out: Path, backbone: Backbone) -> None:
+def strength(out: Path, backbone: Backbone, report_only: bool = False) -> None:
     """λ from 1 to 100 for the point-wise term and every form of transport, one group."""
     chosen = load_chosen(out)
     methods = []
@@ -201,23 +211,23 @@ def strength(out: Path, backbone: Backbone) -> None:
             for value in (1, 3, 10, 30, 100)
         ]
     result = run("base-to-novel", out / "strength", methods, backbone, tasks=TUNED_ON[:1],
-                 seeds=FEW_SEEDS, control="pointwise λ=1")  # fmt: skip
+                 seeds=FEW_SEEDS, control="pointwise λ=1", report_only=report_only)  # fmt: skip
     print(result.files[-1], flush=True)
 
 
-def elsewhere(out: Path, backbone: Backbone) -> None:
+def elsewhere(out: Path, backbone: Backbone, report_only: bool = False) -> None:
     """The transports with the best means against the control, on groups that chose no setting."""
     methods = named(load_chosen(out), ("pointwise", *TESTED_ELSEWHERE))
     methods = ["zero-shot", *methods, POINTWISE_20]
     result = run("base-to-novel", out / "elsewhere", methods, backbone,
-                 tasks=ELSEWHERE, control="pointwise")  # fmt: skip
+                 tasks=ELSEWHERE, control="pointwise", report_only=report_only)  # fmt: skip
     print(result.files[-1], flush=True)
 
 
-def same(out: Path, backbone: Backbone) -> None:
+def same(out: Path, backbone: Backbone, report_only: bool = False) -> None:
     """Is it the transport, or its λ and learning rate? Beside the point-wise term at the same.
 
-    Every cell is one of `compare` or `elsewhere`; nothing is trained here.
+    Every cell is one of `compare` or `elsewhere`; nothing is trained here, `report_only` or not.
     """
     chosen = load_chosen(out)
     places = [("compare", protocol, options) for protocol, options in PROTOCOLS.items()]
@@ -255,6 +265,7 @@ def main() -> int:
     parser.add_argument("stage", choices=["tune", "compare", *unnamed, "tables"])
     parser.add_argument("names", nargs="*", help="methods to tune, or protocols to compare")
     parser.add_argument("--out", type=Path, default=Path("build/experiments"))
+    parser.add_argument("--report-only", action="store_true", help="train nothing")
     options = parser.parse_args()
     if options.stage == "tables":
         tables(options.out)
@@ -263,9 +274,9 @@ def main() -> int:
     if options.stage == "tune":
         tune(options.out, options.names, backbone)
     elif options.stage == "compare":
-        compare(options.out, options.names, backbone)
+        compare(options.out, options.names, backbone, options.report_only)
     else:
-        unnamed[options.stage](options.out, backbone)
+        unnamed[options.stage](options.out, backbone, options.report_only)
     return 0
 
 

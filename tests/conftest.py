@@ -39,7 +39,7 @@ def clip_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def backbone(clip_file: Path) -> Backbone:
-    return load_backbone(f"openai:{clip_file}")
+    return load_backbone(f"openai:{clip_file}", "cpu")
 
 
 @pytest.fixture(scope="session")

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
+import inspect
+
 import pytest
 import torch
 
+from promptot.backbones import load_backbone
 from promptot.devices import pick_device
 from promptot.errors import PromptotError
 
@@ -31,3 +35,52 @@ def test_auto_takes_the_best(
         if not there:
             with pytest.raises(PromptotError, match=f"no device '{name}'.*--device cpu"):
                 pick_device(name)
+
+
+def test_backbones_are_loaded_to_a_device_by_name() -> None:
+    best = pick_device("auto").type
+    assert load_backbone("bundled:tiny", "auto").device.type == best
+    assert load_backbone("bundled:tiny").device.type == best
+    assert load_backbone("bundled:tiny", "cpu").device.type == "cpu"
+    assert load_backbone("bundled:tiny", torch.device("cpu")).device.type == "cpu"
+    with pytest.raises(PromptotError, match="no device 'cuda:999'"):
+        load_backbone("bundled:tiny", "cuda:999")
+    with pytest.raises(PromptotError, match="Unknown device 'gpu'"):
+        load_backbone("bundled:tiny", "gpu")
+
+
+def test_a_device_is_picked_automatically_everywhere() -> None:
+    """Wherever a public function or class takes a device, that is the best there is."""
+    found = {
+        f"{module}.{name}": inspect.signature(thing).parameters["device"].default
+        for module, name, thing in public_callables()
+        if "device" in inspect.signature(thing).parameters
+    }
+    assert {"promptot.classifier.load", "promptot.demo.run_demo"} <= set(found)
+    assert {key: value for key, value in found.items() if value != "auto"} == {}
+
+
+def test_every_command_picks_a_device_automatically() -> None:
+    import typer
+
+    from promptot.cli.app import app
+
+    commands = typer.main.get_command(app).commands
+    found = {
+        name: option.default
+        for name, command in commands.items()
+        for option in command.params
+        if option.name == "device"
+    }
+    assert {"demo", "fit", "predict"} <= set(found)
+    assert set(found.values()) == {"auto"}
+
+
+def public_callables():
+    names = ("api", "backbones.load", "classifier", "demo", "estimator", "protocols.benchmark")
+    for short in (*names, "serving.server", "survey", "tuning.trials"):
+        module = importlib.import_module(f"promptot.{short}")
+        for name, thing in vars(module).items():
+            own = getattr(thing, "__module__", None) == module.__name__
+            if own and callable(thing) and not name.startswith("_"):
+                yield module.__name__, name, thing

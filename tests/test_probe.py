@@ -102,3 +102,34 @@ def test_what_can_not_be_fitted_is_named() -> None:
         fit_linear_probe(features, torch.tensor([0, 2]), 3)
     with pytest.raises(PromptotError, match="not finite"):
         fit_linear_probe(features / 0, torch.tensor([0, 1]), 2)
+
+
+@pytest.mark.parametrize("strength", [1.0, 1e2, 1e3, 1e4, 1e5])
+@pytest.mark.parametrize("classes", [2, 12])
+def test_hardly_any_penalty_is_minimised_as_well(strength: float, classes: int) -> None:
+    """Against BFGS from the solution on, which stops far later."""
+    features, labels = make_features(classes, 5)
+    x, rows = features.double(), classes if classes > 2 else 1
+    fitted = probe._fit(x.numpy(), labels.numpy(), strength)
+
+    def objective(flat: np.ndarray) -> tuple[float, np.ndarray]:
+        values = torch.tensor(flat, requires_grad=True)
+        weight, bias = values[: rows * 12].view(rows, 12), values[rows * 12 :]
+        logits = x @ weight.T + bias
+        if rows == 1:  # two classes: one logit, against 0
+            logits = torch.cat([torch.zeros_like(logits), logits], dim=1)
+        fit = F.cross_entropy(logits, labels, reduction="sum")
+        total = fit + weight.square().sum() / (2 * strength)
+        (gradient,) = torch.autograd.grad(total, values)
+        return float(total.detach()), gradient.numpy()
+
+    start = np.concatenate([fitted.coef_.ravel(), fitted.intercept_])
+    best = scipy.optimize.minimize(
+        objective, start, jac=True, method="BFGS", options={"gtol": 1e-12, "maxiter": 2000}
+    )
+    assert objective(start)[0] <= 1.001 * best.fun
+
+
+def test_seeds_of_more_than_32_bits() -> None:
+    features, labels = make_features(3, 4)
+    fit_linear_probe(features, labels, classes=3, seed=2**62 + 1)

@@ -223,7 +223,7 @@ class _Opened(Dataset[Tensor | Skipped]):
 def load(
     run: str | os.PathLike[str],
     backbone: Backbone | str | None = None,
-    device: str | torch.device = "cpu",
+    device: str | torch.device = "auto",
     precision: str = "fp32",
 ) -> Classifier:
     """Load a run's adapter, ready to predict.

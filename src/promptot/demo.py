@@ -122,7 +122,7 @@ def run_demo(
     out: str | Path,
     seed: int = 1,
     overrides: Sequence[str] = (),
-    device: torch.device | str = "cpu",
+    device: torch.device | str = "auto",
     precision: str = "fp32",
     progress: Progress = lambda what, done, total: None,
 ) -> Demo:

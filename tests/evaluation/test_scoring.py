@@ -8,7 +8,8 @@ import torch
 from promptot.backbones import Backbone
 from promptot.evaluation.scoring import score
 from promptot.model import PromptedModel
-from promptot.prompts import IVLPPrompts
+from promptot.prompts import IVLPPrompts, build_prompts
+from promptot.recipes import load_recipe
 from promptot.tasks import Batch
 
 NAMES = ["cat", "hot dog", "great white shark"]
@@ -64,3 +65,29 @@ def test_without_prompts_both_are_the_frozen_model(backbone: Backbone) -> None:
 def test_nothing_to_score(model: PromptedModel) -> None:
     with pytest.raises(ValueError, match="no images"):
         score(model, [])
+
+
+@pytest.mark.parametrize(
+    ("name", "passes"), [("coop", 1), ("kgcoop", 1), ("cocoop", 1), ("ivlp", 2), ("vpt", 2)]
+)
+def test_the_image_tower_runs_once_an_image_where_no_prompt_is_in_it(
+    backbone: Backbone, monkeypatch: pytest.MonkeyPatch, name: str, passes: int
+) -> None:
+    generator = torch.Generator().manual_seed(0)
+    prompts = build_prompts(load_recipe(name).prompts, backbone, len(NAMES), generator)
+    model = PromptedModel(backbone, prompts, NAMES)
+    with torch.no_grad():
+        student, _ = model(torch.cat([batch.images for batch in make_batches()]))
+    seen = []
+    encode = Backbone.encode_patches
+    monkeypatch.setattr(
+        Backbone,
+        "encode_patches",
+        lambda self, patches, *more: seen.append(len(patches)) or encode(self, patches, *more),
+    )
+    scores = score(model, make_batches(), keep_features=True)
+    assert sum(seen) == 7 * passes
+    torch.testing.assert_close(scores.student_images, student.image)
+    text = student.text.expand(7, -1, -1)
+    expected = model.backbone.logit_scale * torch.einsum("nd,ncd->nc", student.image, text)
+    torch.testing.assert_close(scores.student, expected)

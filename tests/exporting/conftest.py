@@ -102,7 +102,7 @@ def backbones(clip_file: Path, open_clip_folder: Path, transformers_folder: Path
 
     def get(source: str) -> Backbone:
         if source not in loaded:
-            loaded[source] = load_backbone(names[source])
+            loaded[source] = load_backbone(names[source], "cpu")
         return loaded[source]
 
     return get

@@ -459,3 +459,28 @@ def test_a_recipe_survives_json_and_yaml(tmp_path: Path) -> None:
 def test_a_recipe_cannot_be_changed() -> None:
     with pytest.raises(ValidationError):
         load_recipe("ivlp").optim.lr = 1.0  # type: ignore[misc]
+
+
+def test_every_term_has_a_strength_and_one_without_is_refused(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """As a new term would be whose published λ was forgotten."""
+    from promptot.objectives.build import PRESERVATIONS
+    from promptot.recipes import loading, schema
+
+    assert set(schema.PUBLISHED_STRENGTH) == set(PRESERVATIONS)
+    fewer = {k: v for k, v in schema.PUBLISHED_STRENGTH.items() if k != "text-cosine"}
+    monkeypatch.setattr(schema, "PUBLISHED_STRENGTH", fewer)
+    monkeypatch.setattr(loading, "PUBLISHED_STRENGTH", fewer)
+    message = refused("ivlp", "objective=text-cosine")
+    assert "'text-cosine' was published with no λ" in message
+    assert "give objective.strength" in message
+    # The λ of the term before is not taken over either.
+    assert "published with no λ" in refused("prompt-ot", "objective=text-cosine")
+    given = load_recipe("ivlp", ["objective=text-cosine", "objective.strength=3"])
+    assert given.objective.strength == 3.0
+    path = tmp_path / "own.yaml"
+    path.write_text("objective: {preservation: text-cosine, strength: 2}\n")
+    assert load_recipe(path).objective.strength == 2.0
+    path.write_text("objective: {preservation: text-cosine}\n")
+    assert "published with no λ" in refused(path)

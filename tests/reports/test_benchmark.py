@@ -115,6 +115,40 @@ def test_the_main_table_and_the_differences(summary: Summary) -> None:
     assert [table.title for table in by_task] == ["Task: animals", "Task: food"]
 
 
+def test_several_seeds_say_what_their_intervals_are_over(summary: Summary) -> None:
+    two = benchmark_tables(summary)[1].caption
+    assert "over seeds and images (for the seeds Student's t = 12.7, so wide" in two
+    three = benchmark_tables(replace(summary, seeds=[1, 2, 3]))[1].caption
+    assert "over seeds and images (for the seeds Student's t = 4.3); bold" in three
+    assert "intervals over seeds and images." in render_benchmark_page(summary)
+    assert {row["over"] for row in csv.DictReader(io.StringIO(to_csv(summary)))} == {
+        "", "seeds and images",
+    }  # fmt: skip
+
+
+def test_one_seed_has_intervals_over_images_only_and_nothing_bold(summary: Summary) -> None:
+    methods = [
+        replace(
+            m,
+            differences={key: replace(gap, over_seeds=False) for key, gap in m.differences.items()},
+        )
+        for m in summary.methods
+    ]
+    one = replace(summary, seeds=[1], methods=methods)
+    tables = benchmark_tables(one)
+    assert all(not table.strong for table in tables)
+    assert "95 % intervals over images only" in tables[1].caption
+    assert "seed 1 only, so nothing is bold" in tables[0].caption
+    assert benchmark_headline(one).endswith(
+        "+4.0 [+2.0, +6.0] points, an interval over images only: one seed tells nothing of others."
+    )
+    assert benchmark_headline(replace(one, control="ot")).endswith(
+        "with one seed, which tells nothing of others."
+    )
+    assert "intervals over images only (one seed)." in render_benchmark_page(one)
+    assert {row["over"] for row in csv.DictReader(io.StringIO(to_csv(one)))} == {"", "images"}
+
+
 def test_tables_on_the_disk(summary: Summary, tmp_path: Path) -> None:
     markdown, latex, figures = (path.read_text() for path in write_tables(summary, tmp_path))
     assert r"| ot\[objective.strength=3\] | 71.0 ± 1.0 |" in markdown
@@ -269,3 +303,26 @@ def test_families_differ_in_their_strength_alone() -> None:
     assert strength_families(methods, "vocabulary") == {}
     del methods["a"]
     assert "a[optim.lr=0.1]" in strength_families(methods, "objective")
+
+
+def test_a_strength_that_changes_over_the_steps_has_no_point_at_zero() -> None:
+    """A term with a ramp and no term at all differ in more than λ."""
+
+    def chosen(kind: str, strength: float, control: str) -> dict:
+        values = recipe(kind, strength)
+        return {**values, "objective": {**values["objective"], "control": control}}
+
+    maple, ramp = chosen("none", 0.0, "constant"), chosen("ot", 10.0, "ramp")
+    assert strength_families({"maple": maple, "maple-ot-ramp": ramp}, "objective") == {}
+    one = {"maple": maple, "ot": chosen("ot", 1.0, "constant")}
+    assert strength_families(one, "objective") == {"ot": [(0.0, "maple"), (1.0, "ot")]}
+    two = {"ramp": ramp, "ramp[objective.strength=3]": chosen("ot", 3.0, "ramp")}
+    assert strength_families({"maple": maple, **two}, "objective") == {
+        "ramp": [(3.0, "ramp[objective.strength=3]"), (10.0, "ramp")]
+    }
+    steady = {"ot": chosen("ot", 10.0, "constant"), "ot[objective.strength=3]": chosen(
+        "ot", 3.0, "constant"
+    )}  # fmt: skip
+    found = strength_families({"maple": maple, **two, **steady}, "objective")
+    assert found["ot"] == [(0.0, "maple"), (3.0, "ot[objective.strength=3]"), (10.0, "ot")]
+    assert [label for _, label in found["ramp"]] == ["ramp[objective.strength=3]", "ramp"]

@@ -149,3 +149,14 @@ def test_a_benchmark_keeps_them_on_the_disk(
     file.write_bytes(b"damaged")
     assert KeptViews(tmp_path, backbone, task, 1).loader(cached(2)) is not None
     assert made == [1, 1]
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2**43, 2**62, 2**63 - 1])
+@pytest.mark.parametrize("kept", ["online", "cached", "tokens"])
+def test_seeds_of_up_to_63_bits(backbone: Backbone, task: ImageTask, seed: int, kept: str) -> None:
+    """The order of kept tokens is that of all others: seed and epoch make it."""
+    tokens = recipe("data.views=2", "optim.epochs=1")
+    chosen = {"online": recipe("optim.epochs=1"), "cached": cached(2, "optim.epochs=1")}
+    log = Log()
+    adapt(backbone, task, chosen.get(kept, tokens), log, seed=seed)
+    assert log.step_count > 0

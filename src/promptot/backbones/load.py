@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from promptot.backbones.backbone import PRECISIONS, Backbone
+from promptot.devices import pick_device
 from promptot.errors import PromptotError, nearest
 
 
@@ -57,19 +58,20 @@ SOURCES: dict[str, Source] = {
 
 
 def load_backbone(
-    name: str = "bundled:tiny", device: str | torch.device = "cpu", precision: str = "fp32"
+    name: str = "bundled:tiny", device: str | torch.device = "auto", precision: str = "fp32"
 ) -> Backbone:
     """Load a frozen CLIP by name.
 
     Args:
         name: "<source>:<what>", see `SOURCES`.
-        device: where to put it.
+        device: where to put it; a name is one of those of `pick_device`, "auto" the best there is.
         precision: of the matrices in both towers, see `PRECISIONS`. With "bf16" they take half
             the memory, and matrix products and attention are computed in bf16; the residual
             stream, norms, prompts, logits and losses stay in fp32.
 
     Raises:
-        PromptotError: unknown source, weights that can't be had, or a kind that is not supported.
+        PromptotError: unknown source, weights that can't be had, a kind that is not supported, or
+            a device that this machine lacks.
 
     Example:
         >>> backbone = load_backbone("bundled:tiny")
@@ -86,7 +88,8 @@ def load_backbone(
         )
     if precision not in PRECISIONS:
         raise PromptotError(f"Unknown precision '{precision}'.", fix=nearest(precision, PRECISIONS))
+    where = pick_device(device) if isinstance(device, str) else device
     backbone = SOURCES[source].load(rest)
     if precision != "fp32":
         backbone.store_matrices(precision)
-    return backbone.to(device)
+    return backbone.to(where)

@@ -108,7 +108,7 @@ def demo(
     out: Annotated[Path, typer.Option(help="Folder for the report.")] = Path("promptot-demo"),
     seed: Seed = 1,
     set_: Overrides = None,
-    device: Device = "cpu",
+    device: Device = "auto",
     precision: PrecisionName = Precision.fp32,
     json_path: Json = None,
 ) -> None:

@@ -7,7 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from promptot.evaluation.metrics import FloatArray, expected_calibration_error
+from promptot.evaluation.metrics import (
+    FloatArray,
+    confidence_bins,
+    expected_calibration_error,
+    to_numpy,
+)
 
 BINS = 10
 
@@ -52,15 +57,15 @@ def reliability(probabilities: Any, labels: Any, bins: int = BINS) -> Reliabilit
         (0.25, [0.0, 0.0, 2.0, 0.0], 0.5)
     """
     error = expected_calibration_error(probabilities, labels, bins)  # checks the arguments
-    table = np.asarray(probabilities, dtype=np.float64)  # [N, C]
+    table = to_numpy(probabilities).astype(np.float64)  # [N, C]
     confidence = table.max(axis=1)  # [N]
-    right = table.argmax(axis=1) == np.asarray(labels)  # [N]
-    place = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
+    right = table.argmax(axis=1) == to_numpy(labels)  # [N]
+    place = confidence_bins(probabilities, confidence, bins)
     counts = np.bincount(place, minlength=bins).astype(np.float64)
 
     def mean(values: FloatArray) -> FloatArray:
         sums = np.bincount(place, weights=values, minlength=bins)
         return np.divide(sums, counts, out=np.full(bins, np.nan), where=counts > 0)
 
-    edges = np.linspace(0, 1, bins + 1)
+    edges = np.arange(bins + 1) / bins
     return Reliability(edges, counts, mean(confidence), mean(right.astype(np.float64)), error)

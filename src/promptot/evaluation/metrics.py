@@ -206,16 +206,38 @@ def expected_calibration_error(probabilities: Any, labels: Any, bins: int = 15) 
         >>> expected_calibration_error([[0.75, 0.25], [0.75, 0.25]], [0, 1])
         0.25
     """
-    table = _to_numpy(probabilities).astype(np.float64)  # [N, C]
+    table = to_numpy(probabilities).astype(np.float64)  # [N, C]
     if table.ndim != 2 or (table < 0).any() or not np.allclose(table.sum(axis=1), 1, atol=1e-3):
         raise ValueError("probabilities must be [N, C], not negative, and sum to 1 in every row")
     if bins < 1:
         raise ValueError(f"at least one bin is needed, not {bins}")
     predicted, right = _predicted_and_right(table, labels)
     confidence = table.max(axis=1)  # [N]
-    place = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)  # [N]
+    place = confidence_bins(probabilities, confidence, bins)  # [N]
     surplus = (predicted == right) - confidence  # [N]
     return float(np.abs(np.bincount(place, weights=surplus, minlength=bins)).sum() / len(table))
+
+
+def confidence_bins(probabilities: Any, confidence: FloatArray, bins: int) -> IntArray:
+    """The bin of each confidence [N], counted from 0; a bin holds its upper end.
+
+    Args:
+        probabilities: that the confidences are of: an edge such as 7/25 is the number nearest to it
+            in their precision.
+        confidence: [N], in 0..1.
+        bins: how many equal ones.
+
+    Example:
+        >>> confidence_bins([], np.array([0.28, 0.2801, 0.0, 1.0]), bins=25).tolist()
+        [6, 7, 0, 24]
+    """
+    edges = np.arange(bins + 1) / bins
+    if hasattr(probabilities, "detach"):
+        edges = to_numpy(probabilities.new_tensor(edges.tolist()))
+    elif np.issubdtype((dtype := np.asarray(probabilities).dtype), np.floating):
+        edges = edges.astype(dtype)
+    places = np.searchsorted(edges.astype(np.float64), confidence, side="left") - 1
+    return np.clip(places, 0, bins - 1).astype(np.int64)
 
 
 def _check_pairs(base: Sequence[float], novel: Sequence[float]) -> None:
@@ -225,7 +247,7 @@ def _check_pairs(base: Sequence[float], novel: Sequence[float]) -> None:
 
 def _predicted_and_right(scores: Any, labels: Any) -> tuple[IntArray, IntArray]:
     """Predicted classes [N] and right classes [N], checked against each other."""
-    table, right = _to_numpy(scores), _to_numpy(labels)
+    table, right = to_numpy(scores), to_numpy(labels)
     if table.ndim == 2 and table.shape[1] > 0:
         if np.isnan(table).any():
             raise ValueError("the scores hold a NaN")
@@ -243,7 +265,7 @@ def _predicted_and_right(scores: Any, labels: Any) -> tuple[IntArray, IntArray]:
     return predicted.astype(np.int64), right.astype(np.int64)
 
 
-def _to_numpy(values: Any) -> npt.NDArray[Any]:
+def to_numpy(values: Any) -> npt.NDArray[Any]:
     """A NumPy copy or view of a tensor, an array or a list, without importing torch."""
     if hasattr(values, "detach"):
         tensor = values.detach()

@@ -175,7 +175,7 @@ def measure_retention(
 
 
 def paired_change(scores: Scores) -> tuple[float, tuple[float, float]]:
-    """Adapted minus frozen accuracy, and its 95 % interval over these images.
+    """Adapted minus frozen accuracy, and its 95 % interval over these images, both in −1..1.
 
     Both models answer the same images, so only those that one of them alone gets right count.
 
@@ -190,7 +190,7 @@ def paired_change(scores: Scores) -> tuple[float, tuple[float, float]]:
     middle = (gained - lost) / (images + 2)
     spread = 1.96 * math.sqrt((gained + lost + 1) / (images + 2) - middle**2)
     spread /= math.sqrt(images + 2)
-    return (gained - lost) / images, (middle - spread, middle + spread)
+    return (gained - lost) / images, (max(middle - spread, -1.0), min(middle + spread, 1.0))
 
 
 def _cosine(adapted: Tensor, frozen: Tensor) -> Cosine:

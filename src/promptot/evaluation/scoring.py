@@ -80,7 +80,8 @@ def score(
 ) -> Scores:
     """Classify images among the model's class names, prompted and frozen.
 
-    Text features that all images share are computed once, the stem once per image.
+    Text features that all images share are computed once, the stem once per image, and so is the
+    image tower where no prompt is in it.
 
     Args:
         model: on the device to use.
@@ -94,13 +95,14 @@ def score(
     device = model.backbone.device
     scale = model.backbone.logit_scale
     text = model.shared_text()
+    own_images = bool(model.prompt_tokens().vision)
     labels, student, teacher, indices = [], [], [], []
     features: list[tuple[Tensor, Tensor]] = []
     for batch in batches:
         patches = model.patch_tokens(batch.images.to(device, non_blocking=True))
         known = batch.teacher
         frozen = model.encode_frozen(patches) if known is None else known.to(device)
-        prompted = model.encode_images(patches) if model.prompts is not None else frozen
+        prompted = model.encode_images(patches) if own_images else frozen
         student.append(model.logits(prompted, text).float().cpu())
         teacher.append(Features(frozen, model.teacher_text).logits(scale).float().cpu())
         labels.append(batch.labels)

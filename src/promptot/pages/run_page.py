@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -202,8 +201,8 @@ def _caveats(run: Tested) -> list[str]:
             "No class was held out, so no accuracy on anything but these classes is known. "
             "`promptot fit --classes base` learns half of the classes and tests on the other half."
         )
-    masses = [s.off_diagonal_mass for s in run.log.steps if math.isfinite(s.off_diagonal_mass)]
-    if masses and max(masses) < 5e-4:
+    largest = run.log.largest_off_diagonal_mass
+    if largest is not None and largest < 5e-4:
         found.append(
             "The transport plan was the identity in every step: here the preservation term did "
             "what a point-wise penalty does."

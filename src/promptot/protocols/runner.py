@@ -317,14 +317,15 @@ def _training(log: Log) -> dict[str, float | None]:
     last = {
         name: value
         for name, value in vars(log.epochs[-1]).items()
-        if name not in {"epoch", "steps", "seconds", "skipped"}
+        if name not in {"epoch", "steps", "seconds", "skipped", "largest_off_diagonal_mass"}
     }
     plan = {
         name: math.nan if (mean := log.mean(name)) is None else mean
         for name in last
         if name.endswith(("off_diagonal_mass", "plan_entropy"))
     }
-    plan["largest_off_diagonal_mass"] = max(step.off_diagonal_mass for step in log.steps)
+    largest = log.largest_off_diagonal_mass
+    plan["largest_off_diagonal_mass"] = math.nan if largest is None else largest
     found = {"epochs": len(log.epochs), "steps": log.step_count, **last, **plan}
     return {name: value if math.isfinite(value) else None for name, value in found.items()}
 

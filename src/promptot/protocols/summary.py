@@ -19,7 +19,7 @@ from promptot.evaluation.statistics import (
     accuracies,
     average_ranks,
     mean_and_sd,
-    paired_bootstrap,
+    paired_differences,
 )
 from promptot.protocols.cells import Cell
 from promptot.protocols.protocol import Metric, Protocol
@@ -142,7 +142,7 @@ def summarise(
     tasks = list(dict.fromkeys(trial.task for trial in trials))
     compared: dict[str, dict[str, Difference]] = {}
     if control in answers:
-        compared = paired_bootstrap(answers, control, {m.key: m.value for m in metrics})
+        compared = paired_differences(answers, control, {m.key: m.value for m in metrics})
     found = {label: accuracies(units) for label, units in answers.items()}
     ranks = _ranks(found, metrics[0], tasks)
     first = {label: next(c.method for c in used if c.method.label == label) for label in labels}

@@ -185,7 +185,8 @@ def _apply(values: dict[str, Any], key: str, value: Any) -> None:
             return
     if key == "objective.preservation":
         before = target.get(field, ObjectiveConfig.model_fields[field].default)
-        if PUBLISHED_STRENGTH.get(str(before)) != PUBLISHED_STRENGTH.get(str(value)):
+        published = [PUBLISHED_STRENGTH.get(str(term)) for term in (before, value)]
+        if before != value and (None in published or published[0] != published[1]):
             target.pop("strength", None)
     target[field] = value
 

@@ -6,7 +6,7 @@ the data are drawn; the builders turn the names into blocks, and nothing else re
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -151,8 +151,11 @@ class ObjectiveConfig(_Section):
     @classmethod
     def _strength_is_the_terms_own(cls, values: Any) -> Any:
         if isinstance(values, dict) and values.get("strength") is None:
-            term = values.get("preservation", cls.model_fields["preservation"].default)
-            return values | {"strength": PUBLISHED_STRENGTH.get(str(term), 0.0)}
+            term = str(values.get("preservation", cls.model_fields["preservation"].default))
+            if term in PUBLISHED_STRENGTH:
+                return values | {"strength": PUBLISHED_STRENGTH[term]}
+            if term in get_args(cls.model_fields["preservation"].annotation):
+                raise ValueError(f"'{term}' was published with no λ: give objective.strength")
         return values
 
 

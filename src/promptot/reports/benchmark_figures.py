@@ -219,7 +219,8 @@ def strength_families(
 ) -> dict[str, list[tuple[float, str]]]:
     """Methods that differ in one strength alone.
 
-    A method without the term counts as strength 0 of every family that equals it otherwise.
+    A method without the term counts as strength 0 of every family that equals it otherwise and
+    whose strength is the same in every step.
 
     Args:
         methods: label -> recipe values, nested.
@@ -242,6 +243,7 @@ def strength_families(
     families: dict[str, list[tuple[float, str]]] = {}
     free: dict[str, str] = {}
     bases: dict[str, str] = {}
+    constant: dict[str, bool] = {}
     for label, recipe in methods.items():
         own = recipe.get(section)
         if own is None:
@@ -254,13 +256,15 @@ def strength_families(
         term = {key: value for key, value in own.items() if key != "strength"}
         family = base + json.dumps(term, sort_keys=True)
         bases[family] = base
+        constant[family] = own.get("control", "constant") == "constant"
         families.setdefault(family, []).append((float(own["strength"]), label))
     found = {}
     for family, members in families.items():
-        if bases[family] in free:
+        if bases[family] in free and constant[family]:
             members.append((0.0, free[bases[family]]))
-        if len({strength for strength, _ in members}) > 1:
-            found[_without_strength(members[0][1], section)] = sorted(members)
+        if len({strength for strength, _ in members}) < 2:
+            continue
+        found[_without_strength(members[0][1], section)] = sorted(members)
     return found
 
 

@@ -63,6 +63,8 @@ def benchmark_headline(summary: Summary) -> str:
     best = max(measured, key=lambda method: method.figures[metric.key].mean)
     text = f"{best.label} has the best {metric.label}: {format_figure(best.figures[metric.key])}"
     if best.label == summary.control:
+        if len(summary.seeds) == 1:
+            return f"{text}, with one seed, which tells nothing of others."
         rivals = [m for m in measured if metric.key in m.differences]
         clear = [m for m in rivals if m.differences[metric.key].is_clear]
         return f"{text}; {len(clear)} of {len(rivals)} others differ clearly from it."
@@ -70,6 +72,8 @@ def benchmark_headline(summary: Summary) -> str:
     if gap is None:
         return f"{text}."
     verdict = "" if gap.is_clear else ", which is no clear difference"
+    if not gap.over_seeds:
+        verdict = ", an interval over images only: one seed tells nothing of others"
     return f"{text}, against {summary.control} {format_gap(gap)} points{verdict}."
 
 
@@ -93,7 +97,8 @@ def _figures(summary: Summary) -> list[tuple[str, str]]:
         if (gap := m.differences.get(main.key))
     ]
     if gaps:
-        caption = f"Differences to {summary.control}, with 95 % bootstrap intervals."
+        over = "seeds and images" if len(summary.seeds) > 1 else "images only (one seed)"
+        caption = f"Differences to {summary.control}, with 95 % intervals over {over}."
         found.append((gaps_figure(main.label, summary.control, gaps), caption))
     at = [f"test@{shots}" for shots in summary.shots]
     lines = [

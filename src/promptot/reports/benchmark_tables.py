@@ -220,10 +220,12 @@ def _stacked(text: str, bold: bool) -> Text:
 
 
 def to_csv(summary: Summary) -> str:
-    """Every figure, one a line; shares in 0..1. Task "all": over all tasks."""
+    """Every figure, one a line; shares in 0..1. Task "all": over all tasks; `over`: what the
+    interval from `low` to `high` is over.
+    """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    header = "protocol,split,task,method,metric,mean,sd,rank,control,difference,low,high"
+    header = "protocol,split,task,method,metric,mean,sd,rank,control,difference,low,high,over"
     writer.writerow(header.split(","))
 
     def number(value: float | None) -> str:
@@ -242,11 +244,12 @@ def to_csv(summary: Summary) -> str:
                     + [number(figure.mean), number(figure.sd)]
                     + [number(method.rank) if main else "", summary.control if gap else ""]
                     + ([number(v) for v in (gap.value, gap.low, gap.high)] if gap else [""] * 3)
+                    + [("seeds and images" if gap.over_seeds else "images") if gap else ""]
                 )
         for key, value in method.diagnostics.items():
             writer.writerow(
                 [summary.protocol, summary.split, "all", method.label, key, number(value)]
-                + [""] * 6
+                + [""] * 7
             )
     return text.getvalue()
 
@@ -280,8 +283,11 @@ def _over(summary: Summary) -> str:
         f"Accuracy in percent on {summary.split} images of {', '.join(summary.tasks)}; K = {shots}"
     )
     if len(summary.seeds) > 1:
-        return f"{text}; mean over tasks and seeds {seeds} ± standard deviation over seeds."
-    return f"{text}; seed {seeds}."
+        return (
+            f"{text}; mean over tasks and seeds {seeds} ± standard deviation over seeds; bold: the "
+            "best mean."
+        )
+    return f"{text}; seed {seeds} only, so nothing is bold."
 
 
 def _figure_table(
@@ -291,12 +297,12 @@ def _figure_table(
     figures: Sequence[Mapping[str, Figure]],
     caption: str,
 ) -> TextTable:
-    """Methods by metrics; the best of each column, to the digits shown, in bold."""
+    """Methods by metrics; with several seeds the best of each column, as shown, in bold."""
     present = [m for m in summary.metrics if any(m.key in found for found in figures)]
     strong = set()
     for column, metric in enumerate(present, start=1):
         shown = [round(1000 * f[metric.key].mean) if metric.key in f else -1 for f in figures]
-        if len({value for value in shown if value >= 0}) > 1:
+        if len(summary.seeds) > 1 and len({value for value in shown if value >= 0}) > 1:
             strong |= {(row, column) for row, v in enumerate(shown) if v == max(shown)}
     rows = [
         [label, *(format_figure(found.get(metric.key)) for metric in present)]
@@ -318,8 +324,24 @@ def _difference_table(summary: Summary) -> TextTable:
         ["", *(metric.label for metric in present)],
         rows,
         strong,
-        "Percentage points, paired by task, seed and image, with 95 % bootstrap intervals over "
-        "seeds and images; bold where the interval leaves zero out.",
+        f"Percentage points, paired by task, seed and image, with {interval_note(summary)}.",
+    )
+
+
+def interval_note(summary: Summary) -> str:
+    """What the intervals of a summary's differences are over, and what is bold."""
+    count = len(summary.seeds)
+    if count == 1:
+        return (
+            "95 % intervals over images only: one seed tells nothing of others, so nothing is bold"
+        )
+    from scipy.stats import t
+
+    quantile = f"t = {t.ppf(0.975, count - 1):.1f}"
+    few = ", so wide that they tell little; three seeds or more are better" if count == 2 else ""
+    return (
+        f"95 % intervals over seeds and images (for the seeds Student's {quantile}{few}); bold "
+        "where the interval leaves zero out"
     )
 
 

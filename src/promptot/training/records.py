@@ -39,7 +39,7 @@ class StepRecord:
 
 @dataclass(frozen=True)
 class EpochRecord:
-    """Means over an epoch's steps, and how long it took."""
+    """Means over an epoch's steps, how long it took, and the plan that was furthest off."""
 
     epoch: int
     steps: int
@@ -57,6 +57,7 @@ class EpochRecord:
     vocabulary: float = math.nan
     vocabulary_off_diagonal_mass: float = math.nan
     vocabulary_plan_entropy: float = math.nan
+    largest_off_diagonal_mass: float = math.nan  # of its steps, where the others are means
     skipped: int = 0  # batches left out because their loss or gradient was not finite
 
 
@@ -67,8 +68,18 @@ def summarise(steps: Sequence[StepRecord], seconds: float, skipped: int = 0) -> 
     """The mean of an epoch's steps."""
     means = {name: math.fsum(getattr(s, name) for s in steps) / len(steps) for name in AVERAGED}
     return EpochRecord(
-        epoch=steps[0].epoch, steps=len(steps), seconds=seconds, skipped=skipped, **means
+        epoch=steps[0].epoch,
+        steps=len(steps),
+        seconds=seconds,
+        skipped=skipped,
+        largest_off_diagonal_mass=_largest(s.off_diagonal_mass for s in steps),
+        **means,
     )
+
+
+def _largest(values: Iterable[float]) -> float:
+    """The largest of those that are no NaN; NaN where all are."""
+    return max((value for value in values if not math.isnan(value)), default=math.nan)
 
 
 class Log:
@@ -123,6 +134,21 @@ class Log:
         present = [(value, steps) for value, steps in pairs if value == value]
         total = math.fsum(value * steps for value, steps in present)
         return total / sum(steps for _, steps in present) if present else None
+
+    @property
+    def largest_off_diagonal_mass(self) -> float | None:
+        """Over all steps, those left out of `steps` included; None where there was no plan.
+
+        Epochs of a log that older versions began have it of the steps that were kept.
+        """
+        found = _largest(
+            value
+            for value in (
+                *(epoch.largest_off_diagonal_mass for epoch in self.epochs),
+                *(step.off_diagonal_mass for step in self.steps),
+            )
+        )
+        return None if math.isnan(found) else found
 
     def restore(self, epochs: int | None = None) -> None:
         """Read back the first `epochs` epochs of an interrupted run; all that are there if None.

@@ -42,7 +42,8 @@ class CachedViews:
     def batches(self, epoch: int) -> Iterator[Batch]:
         """Shuffled batches of one epoch, counted from 1."""
         view = self.views[(epoch - 1) % len(self.views)]
-        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
+        # Seeds are as large as 64 bits; PyTorch takes no more than that.
+        generator = torch.Generator().manual_seed((self.seed * 1_000_003 + epoch) % 2**63)
         order = torch.randperm(len(view.labels), generator=generator)
         for chosen in order.split(self.batch_size):
             whole = len(chosen) == self.batch_size or len(order) < self.batch_size

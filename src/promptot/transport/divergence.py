@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from torch import Tensor
 
-from promptot.transport.cost import squared_euclidean
+from promptot.transport.cost import result_dtype, wide_squared_euclidean
 from promptot.transport.numeric import require_positive
 from promptot.transport.plan import TransportPlan
+from promptot.transport.precision import ScaledPotentials, narrow, warn_unless_converged
 from promptot.transport.problem import TransportProblem
 from promptot.transport.sinkhorn import (
     absolute_epsilon,
     alternate,
     alternate_with_itself,
-    entropic_plan,
+    solve_balanced,
 )
+from promptot.transport.support import find_support
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,32 +85,79 @@ def sinkhorn_divergence(
         2.0
     """
     require_positive(max_iterations=max_iterations, tolerance=tolerance)
-    cross = TransportProblem(squared_euclidean(x, y, scale), source_weights, target_weights)
-    cross.check_finite()
-    absolute = absolute_epsilon(cross, epsilon, relative=relative)
-    a, b = cross.marginals
 
-    def with_itself(points: Tensor, weights: Tensor) -> TransportPlan:
-        problem = TransportProblem(squared_euclidean(points, points, scale), weights, weights)
-        log_kernel = problem.cost.detach() / -absolute
-        scaled = alternate_with_itself(
-            log_kernel, weights, max_iterations=max_iterations, tolerance=tolerance
-        )
-        return entropic_plan(problem, absolute, log_kernel, scaled)
+    def solve(problem: TransportProblem, absolute: Tensor, start: Tensor | None) -> TransportPlan:
+        def iterate(kernel: Tensor, a: Tensor, b: Tensor) -> ScaledPotentials:
+            if start is None:
+                return alternate_with_itself(
+                    kernel, a, max_iterations=max_iterations, tolerance=tolerance
+                )
+            return alternate(
+                kernel,
+                a,
+                b,
+                start=start.to(kernel.dtype),
+                max_iterations=max_iterations,
+                tolerance=tolerance,
+            )
 
-    source_plan, target_plan = with_itself(x, a), with_itself(y, b)
-    assert target_plan.potentials is not None
-    log_kernel = cross.cost.detach() / -absolute
-    scaled = alternate(
-        log_kernel,
-        a,
-        b,
-        # Where x is close to y this is close to the solution; where x = y it is the solution.
-        start=target_plan.potentials[1] / absolute,
-        max_iterations=max_iterations,
-        tolerance=tolerance,
-    )
-    plan = entropic_plan(cross, absolute, log_kernel, scaled)
-    itself = source_plan.regularised_value + target_plan.regularised_value
-    value = plan.regularised_value - itself / 2
-    return SinkhornDivergence(value, plan, source_plan, target_plan)
+        first = result_dtype(x, y)
+        return solve_balanced(problem, absolute, iterate, tolerance=tolerance, first=first)
+
+    weights = source_weights, target_weights
+    result = debiased(x, y, epsilon, relative, scale, weights, solve)
+    plans = result.plan, result.source_plan, result.target_plan
+    warn_unless_converged("Sinkhorn", tolerance, *plans)
+    return result
+
+
+def debiased(
+    x: Tensor,
+    y: Tensor,
+    epsilon: float,
+    relative: bool,
+    scale: float,
+    weights: tuple[Tensor | None, Tensor | None],
+    solve: Callable[[TransportProblem, Tensor, Tensor | None], TransportPlan],
+    damping: float = 1.0,
+) -> SinkhornDivergence:
+    """V(x, y) − ½ V(x, x) − ½ V(y, y), V the regularised value of what `solve` finds.
+
+    The three values are nearly equal where x is close to y: costs, values and their difference are
+    in fp64, and only the result is rounded.
+
+    Args:
+        x, y, epsilon, relative, scale, weights: as `sinkhorn_divergence` has them.
+        solve: from a wide problem whose points all have weight, the absolute ε and the start of
+            the target's scaled potential (None: the problem is that of a set with itself, and
+            symmetric) to its plan.
+        damping: τ of an unbalanced plan.
+    """
+    cost = wide_squared_euclidean(x, y, scale)
+    dtype = result_dtype(x, y)
+    shown = TransportProblem(cost.to(dtype), *weights)
+    shown.check_finite()
+    whole = TransportProblem(cost, *weights)
+    absolute = absolute_epsilon(whole, epsilon, relative=relative)
+    a, b = whole.marginals
+    support = find_support(whole)
+    cross = whole if support is None else support.restrict(whole)
+
+    def with_itself(points: Tensor, own: Tensor) -> tuple[TransportPlan, TransportPlan]:
+        """The plan of the points that have weight, and that of all, rounded."""
+        square = TransportProblem(wide_squared_euclidean(points, points, scale), own, own)
+        holding = find_support(square)
+        part = square if holding is None else holding.restrict(square)
+        found = solve(part, absolute, None)
+        every = found if holding is None else holding.extend(square, found, damping)
+        return found, narrow(every, TransportProblem(square.cost.to(dtype), own, own))
+
+    source, source_plan = with_itself(x, a)
+    target, target_plan = with_itself(y, b)
+    assert target.potentials is not None
+    # Where x is close to y this is close to the solution; where x = y it is the solution.
+    plan = solve(cross, absolute, target.potentials[1] / absolute)
+    itself = source.regularised_value + target.regularised_value
+    value = (plan.regularised_value - itself / 2).to(dtype)
+    every = plan if support is None else support.extend(whole, plan, damping)
+    return SinkhornDivergence(value, narrow(every, shown), source_plan, target_plan)

@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+import functools
 import math
-import warnings
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from promptot.transport.numeric import require_positive
-from promptot.transport.plan import ConvergenceWarning, TransportPlan
+from promptot.transport.plan import TransportPlan
+from promptot.transport.precision import (
+    Evaluated,
+    Iterate,
+    ScaledPotentials,
+    narrow,
+    solve_in_enough_precision,
+    warn_unless_converged,
+    widen,
+)
 from promptot.transport.problem import TransportProblem
+from promptot.transport.support import find_support
 
 EARLY_LOOKS = (1, 2, 4, 7)  # iterations: a large epsilon is solved by a few
 LOOK_EVERY = 10  # iterations between two looks at the error later on: each waits for the device
@@ -46,7 +56,7 @@ def solve_sinkhorn(
         relative: multiply `epsilon` by the mean cost Σ a_i b_j C_ij.
         max_iterations: stop after this many updates of both potentials.
         tolerance: stop when the L1 error of the row marginal is at most this. The columns are
-            then exact.
+            then exact. Where that takes more digits than fp32 has (a small ε), fp64 is used.
 
     Returns:
         The plan with `potentials` (f, g), π_ij = a_i b_j exp((f_i + g_j − C_ij) / ε), the
@@ -71,26 +81,25 @@ def solve_sinkhorn(
     require_positive(max_iterations=max_iterations, tolerance=tolerance)
     problem.check_finite()
     absolute = absolute_epsilon(problem, epsilon, relative=relative)
-    source, target = problem.marginals
-    log_kernel = problem.cost.detach() / -absolute
-    scaled = alternate(
-        log_kernel,
-        source,
-        target,
-        start=torch.zeros_like(target),
-        max_iterations=max_iterations,
+    support = find_support(problem)
+    part = problem if support is None else support.restrict(problem)
+    wide = widen(part)
+    start = torch.zeros_like(part.marginals[1])
+
+    def iterate(kernel: Tensor, a: Tensor, b: Tensor) -> ScaledPotentials:
+        v = start.to(kernel.dtype)
+        return alternate(kernel, a, b, start=v, max_iterations=max_iterations, tolerance=tolerance)
+
+    result = solve_balanced(
+        wide,
+        absolute.to(wide.cost.dtype),
+        iterate,
         tolerance=tolerance,
+        first=problem.cost.dtype,
     )
-    return entropic_plan(problem, absolute, log_kernel, scaled)
-
-
-class ScaledPotentials(NamedTuple):
-    """Dual potentials divided by ε, and how the iteration ended."""
-
-    source: Tensor  # u = f/ε [N]
-    target: Tensor  # v = g/ε [M]
-    iterations: int
-    converged: bool
+    result = narrow(result, part)
+    warn_unless_converged("Sinkhorn", tolerance, result)
+    return result if support is None else support.extend(problem, result)
 
 
 def absolute_epsilon(problem: TransportProblem, epsilon: float, *, relative: bool) -> Tensor:
@@ -134,8 +143,6 @@ def alternate(
     else:
         with torch.autocast(log_kernel.device.type, enabled=False):  # or products are in 16 bits
             u, v, iterations, converged = _relax(_Updates(torch, *given), max_iterations, tolerance)
-    if not converged:
-        _warn(max_iterations, tolerance)
     return ScaledPotentials(u, v, iterations, converged)
 
 
@@ -257,26 +264,39 @@ def alternate_with_itself(
         if look and _row_error(weights, u, next_u) <= tolerance:
             return ScaledPotentials(u, u, iteration, True)
         u = (u + next_u) / 2
-    _warn(max_iterations, tolerance)
     return ScaledPotentials(u, u, max_iterations, False)
 
 
-def entropic_plan(
-    problem: TransportProblem, epsilon: Tensor, log_kernel: Tensor, scaled: ScaledPotentials
+def solve_balanced(
+    problem: TransportProblem,
+    epsilon: Tensor,
+    iterate: Iterate,
+    *,
+    tolerance: float,
+    first: torch.dtype,
 ) -> TransportPlan:
-    """The plan, its value and the dual value that belong to scaled potentials.
-
-    `log_kernel` [N, M] is −C/ε, as for `alternate`.
+    """The balanced plan of a wide problem whose points all have weight; see
+    `solve_in_enough_precision`.
     """
+    evaluate = functools.partial(_entropic_plan, epsilon)
+    return solve_in_enough_precision(
+        problem, epsilon, iterate, evaluate, tolerance=tolerance, first=first
+    )
+
+
+def _entropic_plan(
+    epsilon: Tensor, problem: TransportProblem, scaled: ScaledPotentials
+) -> Evaluated:
+    """The plan, its value and the dual value that belong to scaled potentials."""
     source, target = problem.marginals
-    plan = log_kernel + (scaled.source + source.log())[:, None]
+    plan = problem.cost.detach() / -epsilon + (scaled.source + source.log())[:, None]
     plan.add_(scaled.target + target.log()).exp_()
 
     def dual_value() -> Tensor:
         of_source, of_target = (source * scaled.source).sum(), (target * scaled.target).sum()
         return epsilon * (of_source + of_target - plan.sum() + 1)
 
-    return TransportPlan(
+    result = TransportPlan(
         problem=problem,
         plan=plan,
         value=(plan * problem.cost).sum(),
@@ -286,6 +306,7 @@ def entropic_plan(
         iterations=scaled.iterations,
         dual_value=dual_value,
     )
+    return Evaluated(result, result.marginal_error)
 
 
 def best_relaxation(relaxation: float, rate: float) -> float:
@@ -316,12 +337,3 @@ def _next_look(iteration: int, last: int) -> int:
 def _row_error(weights: Tensor, u: Tensor, next_u: Tensor) -> float:
     """L1 error of the row marginal of the plan of (u, v), which is a · exp(u − next u)."""
     return float((weights * torch.expm1(u - next_u).abs()).sum())
-
-
-def _warn(max_iterations: int, tolerance: float) -> None:
-    warnings.warn(
-        f"Sinkhorn did not reach a marginal error of {tolerance} in {max_iterations} iterations: "
-        "the plan is approximate. Raise epsilon, max_iterations or tolerance.",
-        ConvergenceWarning,
-        stacklevel=4,
-    )

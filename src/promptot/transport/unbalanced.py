@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
-import warnings
-from typing import NamedTuple
+import functools
 
 import torch
 from torch import Tensor
 
-from promptot.transport.cost import squared_euclidean
-from promptot.transport.divergence import SinkhornDivergence
+from promptot.transport.cost import result_dtype
+from promptot.transport.divergence import SinkhornDivergence, debiased
 from promptot.transport.numeric import require_positive
-from promptot.transport.plan import ConvergenceWarning, TransportPlan
+from promptot.transport.plan import TransportPlan
+from promptot.transport.precision import (
+    Evaluated,
+    Iterate,
+    ScaledPotentials,
+    narrow,
+    solve_in_enough_precision,
+    warn_unless_converged,
+    widen,
+)
 from promptot.transport.problem import TransportProblem
 from promptot.transport.sinkhorn import absolute_epsilon, is_look
+from promptot.transport.support import find_support
 
 
 def solve_unbalanced(
@@ -46,8 +55,8 @@ def solve_unbalanced(
         marginal_penalty: ρ, above zero, in the same units.
         relative: multiply `epsilon` and `marginal_penalty` by the mean cost Σ a_i b_j C_ij.
         max_iterations: stop after this many updates of both potentials.
-        tolerance: stop when the L1 error of the condition π1 = a · exp(−f / ρ), and so that of the
-            columns, is at most this.
+        tolerance: stop when the L1 error of the condition π1 = a · exp(−f / ρ), and that of the
+            columns, is at most this. Where that takes more digits than fp32 has, fp64 is used.
 
     Returns:
         The plan with `potentials` (f, g), π_ij = a_i b_j exp((f_i + g_j − C_ij) / ε), the absolute
@@ -76,15 +85,23 @@ def solve_unbalanced(
     problem.check_finite()
     absolute = absolute_epsilon(problem, epsilon, relative=relative)
     stiffness = marginal_penalty / epsilon
-    scaled = _alternate(
-        -problem.cost.detach() / absolute,
-        *problem.marginals,
+    support = find_support(problem)
+    part = problem if support is None else support.restrict(problem)
+    wide = widen(part)
+    start = torch.zeros_like(part.marginals[1])
+    result = _solve(
+        wide,
+        absolute.to(wide.cost.dtype),
+        lambda kernel, a, b: _alternate(
+            kernel, a, b, stiffness, start.to(kernel.dtype), max_iterations, tolerance
+        ),
         stiffness,
-        torch.zeros_like(problem.marginals[1]),
-        max_iterations,
         tolerance,
+        problem.cost.dtype,
     )
-    return _plan(problem, absolute, stiffness, scaled)
+    result = narrow(result, part)
+    warn_unless_converged("The unbalanced plan", tolerance, result)
+    return result if support is None else support.extend(problem, result, _damping(stiffness))
 
 
 def unbalanced_divergence(
@@ -143,35 +160,27 @@ def unbalanced_divergence(
         max_iterations=max_iterations,
         tolerance=tolerance,
     )
-    cross = TransportProblem(squared_euclidean(x, y, scale), source_weights, target_weights)
-    cross.check_finite()
-    absolute = absolute_epsilon(cross, epsilon, relative=relative)
     stiffness = marginal_penalty / epsilon
-    a, b = cross.marginals
 
-    def with_itself(points: Tensor, weights: Tensor) -> tuple[TransportPlan, Tensor]:
-        problem = TransportProblem(squared_euclidean(points, points, scale), weights, weights)
-        log_kernel = -problem.cost.detach() / absolute
-        scaled = _alternate_with_itself(log_kernel, weights, stiffness, max_iterations, tolerance)
-        return _plan(problem, absolute, stiffness, scaled), scaled.target
+    def solve(problem: TransportProblem, absolute: Tensor, start: Tensor | None) -> TransportPlan:
+        def iterate(kernel: Tensor, a: Tensor, b: Tensor) -> ScaledPotentials:
+            if start is None:
+                return _alternate_with_itself(kernel, a, stiffness, max_iterations, tolerance)
+            given = kernel, a, b, stiffness, start.to(kernel.dtype)
+            return _alternate(*given, max_iterations, tolerance)
 
-    source_plan, _ = with_itself(x, a)
-    target_plan, start = with_itself(y, b)
-    log_kernel = -cross.cost.detach() / absolute
-    scaled = _alternate(log_kernel, a, b, stiffness, start, max_iterations, tolerance)
-    plan = _plan(cross, absolute, stiffness, scaled)
-    itself = source_plan.regularised_value + target_plan.regularised_value
-    value = plan.regularised_value - itself / 2
-    return SinkhornDivergence(value, plan, source_plan, target_plan)
+        return _solve(problem, absolute, iterate, stiffness, tolerance, result_dtype(x, y))
+
+    weights = source_weights, target_weights
+    result = debiased(x, y, epsilon, relative, scale, weights, solve, _damping(stiffness))
+    plans = result.plan, result.source_plan, result.target_plan
+    warn_unless_converged("The unbalanced plan", tolerance, *plans)
+    return result
 
 
-class _Scaled(NamedTuple):
-    """Dual potentials divided by ε, and how the iteration ended."""
-
-    source: Tensor  # u = f/ε [N]
-    target: Tensor  # v = g/ε [M]
-    iterations: int
-    converged: bool
+def _damping(stiffness: float) -> float:
+    """τ = ρ / (ρ + ε), of `stiffness` ρ/ε."""
+    return stiffness / (1 + stiffness)
 
 
 def _alternate(
@@ -182,7 +191,7 @@ def _alternate(
     start: Tensor,
     max_iterations: int,
     tolerance: float,
-) -> _Scaled:
+) -> ScaledPotentials:
     """Updates u = −τ · logsumexp(…) of both sides, τ = ρ / (ρ + ε), from v = `start`.
 
     `log_kernel` [N, M] is −C/ε, `stiffness` k = ρ/ε. After each pair of updates a constant moves
@@ -190,7 +199,7 @@ def _alternate(
     settle at a rate of only τ², slow for large k (Séjourné et al., 2022, "Faster unbalanced
     optimal transport: translation invariant Sinkhorn").
     """
-    damping = stiffness / (1 + stiffness)
+    damping = _damping(stiffness)
     log_source, log_target = source.log(), target.log()
     rows = log_kernel + log_target  # [N, M]: what each row sums over
     columns = log_kernel + log_source[:, None]  # [N, M]
@@ -205,41 +214,55 @@ def _alternate(
         next_u = -damping * torch.logsumexp(rows + v, dim=1)
         look = is_look(iteration, max_iterations)
         if look and _row_error(source, u, next_u, stiffness) <= tolerance:
-            return _Scaled(u, v, iteration, True)
+            return ScaledPotentials(u, v, iteration, True)
         u = next_u
-    _warn(max_iterations, tolerance)
-    return _Scaled(u, v, max_iterations, False)
+    return ScaledPotentials(u, v, max_iterations, False)
 
 
 def _alternate_with_itself(
     log_kernel: Tensor, weights: Tensor, stiffness: float, max_iterations: int, tolerance: float
-) -> _Scaled:
+) -> ScaledPotentials:
     """The same for a point set and itself: one potential, averaged updates."""
-    damping = stiffness / (1 + stiffness)
+    damping = _damping(stiffness)
     columns = log_kernel + weights.log()[:, None]  # [N, N]
     u = torch.zeros_like(weights)
     for iteration in range(1, max_iterations + 1):
         next_u = -damping * torch.logsumexp(columns + u[:, None], dim=0)
         look = is_look(iteration, max_iterations)
         if look and _row_error(weights, u, next_u, stiffness) <= tolerance:
-            return _Scaled(u, u, iteration, True)
+            return ScaledPotentials(u, u, iteration, True)
         u = (u + next_u) / 2
-    _warn(max_iterations, tolerance)
-    return _Scaled(u, u, max_iterations, False)
+    return ScaledPotentials(u, u, max_iterations, False)
 
 
 def _row_error(weights: Tensor, u: Tensor, next_u: Tensor, stiffness: float) -> float:
     """L1 distance of the row sums of the plan of (u, v) from a · exp(−f/ρ), what they should be."""
-    damping = stiffness / (1 + stiffness)
+    damping = _damping(stiffness)
     wanted = weights * torch.exp(-u / stiffness)
     return float((wanted * torch.expm1((u - next_u) / damping).abs()).sum())
 
 
-def _plan(
-    problem: TransportProblem, epsilon: Tensor, stiffness: float, scaled: _Scaled
+def _solve(
+    problem: TransportProblem,
+    epsilon: Tensor,
+    iterate: Iterate,
+    stiffness: float,
+    tolerance: float,
+    first: torch.dtype,
 ) -> TransportPlan:
+    """The plan of a wide problem whose points all have weight."""
+    evaluate = functools.partial(_plan, epsilon, stiffness)
+    return solve_in_enough_precision(
+        problem, epsilon, iterate, evaluate, tolerance=tolerance, first=first
+    )
+
+
+def _plan(
+    epsilon: Tensor, stiffness: float, problem: TransportProblem, scaled: ScaledPotentials
+) -> Evaluated:
+    """The plan that potentials give, and how far its sums are from a · exp(−f/ρ), b · exp(−g/ρ)."""
     source, target = problem.marginals
-    u, v, iterations, converged = scaled
+    u, v = scaled.source, scaled.target
     cost = problem.cost.detach()
     plan = source[:, None] * target * torch.exp(u[:, None] + v - cost / epsilon)  # [N, M]
 
@@ -251,22 +274,18 @@ def _plan(
             - stiffness * (target * torch.expm1(-v / stiffness)).sum()
         )
 
-    return TransportPlan(
+    result = TransportPlan(
         problem=problem,
         plan=plan,
         value=(plan * problem.cost).sum(),
         potentials=(epsilon * u, epsilon * v),
         epsilon=epsilon,
-        converged=converged,
-        iterations=iterations,
+        converged=scaled.converged,
+        iterations=scaled.iterations,
         dual_value=dual_value,
     )
-
-
-def _warn(max_iterations: int, tolerance: float) -> None:
-    warnings.warn(
-        f"The unbalanced plan did not reach an error of {tolerance} in {max_iterations} "
-        "iterations: it is approximate. Raise epsilon, max_iterations or tolerance.",
-        ConvergenceWarning,
-        stacklevel=4,
-    )
+    errors = [
+        (plan.sum(dim=1) - source * torch.exp(-u / stiffness)).abs().sum(),
+        (plan.sum(dim=0) - target * torch.exp(-v / stiffness)).abs().sum(),
+    ]
+    return Evaluated(result, torch.maximum(*errors))

@@ -44,13 +44,16 @@ class Loaded(NamedTuple):
     template: str | list[str] | None
 
 
-def load(folder: str | os.PathLike[str] = ".", device: str | torch.device = "cpu") -> Loaded:
+def load(folder: str | os.PathLike[str] = ".", device: str | torch.device = "auto") -> Loaded:
     """Load an exported folder.
 
     Args:
         folder: with open_clip_config.json, the weights and what promptot learned.
-        device: where the model and the classifier go.
+        device: where the model and the classifier go; "auto" is a GPU where there is one.
     """
+    if device == "auto":
+        gpu = "cuda" if torch.cuda.is_available() else "mps"
+        device = gpu if gpu == "cuda" or torch.backends.mps.is_available() else "cpu"
     place = Path(folder)
     source = f"local-dir:{place}"
     model, preprocess = open_clip.create_model_from_pretrained(source, precision="fp32")
