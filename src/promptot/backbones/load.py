@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from promptot.backbones.backbone import PRECISIONS, Backbone
+from promptot.backbones.known import note
 from promptot.errors import PromptotError, nearest
 
 
@@ -87,6 +88,7 @@ def load_backbone(
     if precision not in PRECISIONS:
         raise PromptotError(f"Unknown precision '{precision}'.", fix=nearest(precision, PRECISIONS))
     backbone = SOURCES[source].load(rest)
+    note(name)
     if precision != "fp32":
         backbone.store_matrices(precision)
     return backbone.to(device)
