@@ -73,7 +73,7 @@ def test_memory_is_flat_over_ever_new_names(clip_file, small: int) -> None:
     """The same with open_clip's own: the test can fail."""
     encode = load_backbone(f"openai:{clip_file}").tokenizer.encode
     assert grown(encode, 1000, 2000) < 20_000
-    assert grown(open_clip_module("tokenizer").SimpleTokenizer().encode, 1000, 2000) > 400_000
+    assert grown(open_clip_module("tokenizer").SimpleTokenizer().encode, 1000, 2000) > 200_000
 
 
 def test_the_default_bound() -> None:
