@@ -55,7 +55,7 @@ def test_predictions(run, trained: Path, hostile: Path, format_: str) -> None:
     [
         ("info", "{}"), ("info", "a", "{}"), ("recipes", "{}"), ("{}",), ("--{}",), ("fit", "--{}"),
         ("fit", "{}", "--out", "o"), ("fit", "photos", "--out", "o", "--shots", "{}"),
-        ("fit", "photos", "--out", "o", "--json", "{}"), ("predict", "run", "{}"),
+        ("fit", "photos", "--out", "o", "--json", "{}"), ("predict", "run", "{}x"),
         ("fit", "photos", "--out", "o", "--set", "{}"), ("serve", "{}"), ("evaluate", "run", "{}"),
         ("benchmark", "{}", "--out", "o"), ("fit", "photos", "--out", "o", "--backbone", "{}"),
         ("export", "{}", "--out", "o"), ("merge", "{}", "b", "--out", "o"),

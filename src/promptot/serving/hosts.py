@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 import socket
 from collections.abc import Collection
 from urllib.parse import urlsplit
@@ -80,7 +81,7 @@ def is_host(text: str) -> bool:
     try:
         ipaddress.ip_address(text)
     except ValueError:
-        return bool(text) and host_of(text) == text.lower()
+        return re.fullmatch(r"[a-z0-9_][a-z0-9_.-]*", text.lower()) is not None
     return True
 
 
