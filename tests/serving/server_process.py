@@ -23,6 +23,7 @@ def serving(
     stop: int = signal.SIGTERM,
     handles: int | None = None,
     seconds: float | None = None,
+    grace: float | None = None,
     log: Path | None = None,
     warns: bool = False,
 ) -> Iterator[str]:
@@ -31,6 +32,7 @@ def serving(
     Args:
         handles: that the process may open.
         seconds: that the headers of a request may take.
+        grace: seconds that running requests get at the end.
         log: where its standard error goes after its first line; otherwise nothing may be in it.
         warns: whether it says at its start that others are let in.
     """
@@ -39,6 +41,8 @@ def serving(
         code = f"import resource as r; r.setrlimit(r.RLIMIT_NOFILE, ({handles}, {handles})); {code}"
     if seconds is not None:
         code = f"import promptot.serving.connections as c; c.HEADER_SECONDS = {seconds}; {code}"
+    if grace is not None:
+        code = f"import promptot.serving.server as s; s.GRACE = {grace}; {code}"
     environment = {**os.environ, "PYTHONPATH": str(SOURCE), "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(
         [sys.executable, "-c", code, "serve", str(run), "--port", "0", "--device", "cpu", *options],

@@ -154,10 +154,11 @@ def test_ctrl_c_is_not_held_up_by_them(
     with serving(run_folder, stop=signal.SIGINT, log=log) as address:  # looks at how it ends
         assert compare(address, make_image())[0] == 200
         where = (urlsplit(address).hostname, urlsplit(address).port)
-        for start in UNFINISHED.values():
+        for kind in ("nothing", "half a header", "no request at all"):
+            start = UNFINISHED[kind]
             clients.append(socket.create_connection(where, timeout=10))
             clients[-1].sendall(start)
         began = time.monotonic()
-    assert time.monotonic() - began < 15
+    assert time.monotonic() - began < 8
     for client in clients:
         client.close()
