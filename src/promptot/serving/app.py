@@ -199,15 +199,16 @@ class _Service:
             return self.comparer(image, names)
 
 
-def _not_written(error: Exception, path: Path) -> Response:
+def _not_written(error: PromptotError | OSError, path: Path) -> Response:
     """Why a flag could not be kept, without saying where on this machine it was to be kept."""
     cause = error if isinstance(error, OSError) else error.__cause__
     if isinstance(cause, OSError):
-        full = cause.errno in (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))
         problem = "The machine that runs the page can't write it down."
-        problem = "The disk of the machine that runs the page is full." if full else problem
+        if cause.errno in (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)):
+            problem = "The disk of the machine that runs the page is full."
         return _problem(507, f"The flag was not kept. {problem}", "Tell whoever runs the page.")
-    problem, fix = error.problem, error.fix  # type: ignore[union-attr]
+    assert isinstance(error, PromptotError)
+    problem, fix = error.problem, error.fix
     for place in (path, path.resolve()):
         problem = problem.replace(str(place), path.name)
         fix = fix and fix.replace(str(place), path.name)

@@ -45,7 +45,7 @@ class Connection(H11Protocol):
     patience: asyncio.TimerHandle | None = None
     dropped = False
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+    def connection_made(self, transport: asyncio.Transport) -> None:
         super().connection_made(transport)
         self.began = time.monotonic()
         self._wait()
