@@ -166,6 +166,40 @@ def test_where_it_is_noted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> N
     assert json.loads(note.read_text()) == {"backbone": "hf:a/b"}
 
 
+@pytest.mark.parametrize("variable", ["PROMPTOT_STATE", "XDG_STATE_HOME"])
+@pytest.mark.skipif(sys.platform == "win32", reason="variables are POSIX's")
+def test_an_archive_can_not_bring_notes_along(
+    variable: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A relative folder would be looked for in the working directory."""
+    monkeypatch.setenv("PROMPTOT_STATE", str(tmp_path / "forged" / "promptot"))
+    known.note("hf:user/evil")
+    known.check_named("hf:user/evil")
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.delenv("PROMPTOT_STATE")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv(variable, "forged/promptot" if variable == "PROMPTOT_STATE" else "forged")
+    with pytest.raises(UnaskedBackbone):
+        known.check_named("hf:user/evil")
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["openai:/net/evil/clip.pt", "hf:/net/evil/clip", "hf:../../net/evil", "hf://evil/share/x",
+     "open_clip:local-dir://evil/share"],
+)  # fmt: skip
+def test_places_that_a_card_names_are_not_even_looked_at(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To look would reach out where they are mounted by the network."""
+    looked: list[str] = []
+    monkeypatch.setattr(Path, "exists", lambda path, **more: looked.append(str(path)) or False)
+    monkeypatch.setattr(Path, "is_file", lambda path: looked.append(str(path)) or False)
+    with pytest.raises(UnaskedBackbone):
+        known.check_named(name)
+    assert not [path for path in looked if "evil" in path or "net" in path]
+
+
 @pytest.mark.parametrize("cached", [True, False])
 def test_weights_of_open_clip_that_are_here_already(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, cached: bool

@@ -92,6 +92,10 @@ def test_a_run_whose_name_is_no_text(client: TestClient) -> None:
     assert client.get("/about").json()["title"] == "run-\N{REPLACEMENT CHARACTER}"
 
 
+def test_where_the_backbone_lies_is_not_told(client: TestClient, clip_file: Path) -> None:
+    assert client.get("/about").json()["backbone"] == f"openai:{clip_file.name}"
+
+
 # the disk
 
 

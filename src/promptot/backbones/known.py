@@ -48,33 +48,50 @@ def identity(name: str) -> str:
     Example:
         >>> identity("open_clip:ViT-B-16/openai")
         'open_clip:ViT-B-16/openai'
-        >>> identity("openai:clip.pt") == f"openai:{Path('clip.pt').resolve()}"
+        >>> identity("openai:clip.pt") == f"openai:{Path.cwd() / 'clip.pt'}"
         True
     """
     source, _, rest = name.partition(":")
     place = rest.removeprefix(LOCAL)
-    if place.startswith(("//", "\\\\")):  # to look at it would be to ask another machine
-        return name
     try:
-        if source == "openai" or place != rest or Path(place).exists():
-            return f"{source}:{LOCAL if place != rest else ''}{Path(place).resolve()}"
-    except (OSError, ValueError, RuntimeError):  # no path at all
+        path = Path(place)
+        local = source == "openai" or place != rest or path.is_absolute() or ".." in path.parts
+        # Nothing outside the working directory is looked at: it could be on another machine.
+        if local or path.exists():
+            return f"{source}:{LOCAL if place != rest else ''}{os.path.abspath(place)}"  # noqa: PTH100
+    except (OSError, ValueError):  # no path at all
         pass
     return name
+
+
+def shown(name: str) -> str:
+    """A name for people who have no business knowing where on this machine things lie.
+
+    Example:
+        >>> shown("openai:/home/me/clip.pt"), shown("hf:user/clip"), shown("hf:/home/me/clip")
+        ('openai:clip.pt', 'hf:user/clip', 'hf:clip')
+    """
+    source, _, rest = name.partition(":")
+    if identity(name) == name and not Path(rest).is_absolute() and LOCAL not in name:
+        return name
+    return f"{source}:{Path(rest.removeprefix(LOCAL)).name}"
 
 
 def state_folder() -> Path:
     """The user's folder for what programs remember; `PROMPTOT_STATE` says another one.
 
+    Relative ones don't count: an archive that was unpacked in the working directory could hold it.
+
     Raises:
         RuntimeError: this user has no home.
     """
-    if own := os.environ.get("PROMPTOT_STATE"):
-        return Path(own)
+    own = Path(os.environ.get("PROMPTOT_STATE", ""))
+    if own.is_absolute():
+        return own
     windows = sys.platform == "win32"
-    found = os.environ.get("LOCALAPPDATA" if windows else "XDG_STATE_HOME")
+    found = Path(os.environ.get("LOCALAPPDATA" if windows else "XDG_STATE_HOME", ""))
     default = Path("AppData/Local" if windows else ".local/state")
-    return (Path(found) if found else Path.home() / default) / "promptot"
+    return (found if found.is_absolute() else Path.home() / default) / "promptot"
 
 
 def _is_noted(name: str) -> bool:

@@ -23,6 +23,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from promptot.backbones.known import shown
 from promptot.errors import PromptotError
 from promptot.reports.tables import printable
 from promptot.serving.comparing import LONGEST_NAME, MOST_NAMES, Comparer, Comparison
@@ -72,6 +73,8 @@ def create_app(
 ) -> Starlette:
     """The application.
 
+    `app.state.stop()` ends the processes that decode images, should its lifespan not be ended.
+
     Args:
         comparer: the two models.
         flags: where flagged mistakes go.
@@ -90,7 +93,7 @@ def create_app(
         service.close()
 
     files = [Route(path, _file(*found), methods=["GET"]) for path, found in FILES.items()]
-    return Starlette(
+    app = Starlette(
         routes=[
             *files,
             Route("/about", service.about, methods=["GET"]),
@@ -109,6 +112,8 @@ def create_app(
         },
         lifespan=lifespan,
     )
+    app.state.stop = service.decoder.close
+    return app
 
 
 IMAGES_TOGETHER = 2
@@ -141,7 +146,7 @@ class _Service:
             {
                 "title": printable(self.title),
                 "recipe": str(card.recipe.get("name") or card.prompts.design),
-                "backbone": card.backbone.name,
+                "backbone": shown(card.backbone.name),
                 "class_names": list(self.comparer.classifier.class_names),
                 "any_names": learned is None or learned.classes is None,
                 "flags": printable(self.flags.path.name),

@@ -41,7 +41,13 @@ class Decoder:
 
     def __init__(self, seconds: float, command: Sequence[str] | None = None) -> None:
         self.seconds = seconds
-        self._command = command or [sys.executable, "-I", "-c", _WORK, json.dumps(sys.path)]
+        self._command = command or [
+            sys.executable,
+            "-I",
+            "-c",
+            _WORK,
+            json.dumps(list(map(str, sys.path))),
+        ]
         self._lock = threading.Lock()
         self._all: set[_Process] = set()
         self._idle: list[_Process] = []

@@ -90,7 +90,10 @@ def serve(
     server.capture_signals = lambda: _stop_on_signal(server)
     with listener, sparing_log():
         on_ready(_address(listener))
-        server.run(sockets=[listener])
+        try:
+            server.run(sockets=[listener])
+        finally:
+            app.state.stop()
 
 
 def listen(host: str, port: int) -> socket.socket:
