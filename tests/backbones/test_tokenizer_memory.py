@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import copy
 import tracemalloc
+from pathlib import Path
 
 import pytest
 
 from promptot.backbones import load_backbone, tokenizer
 from promptot.backbones.tokenizer import ClipTokenizer, RecentWords, open_clip_module
+
+STATM = Path("/proc/self/statm")
 
 
 @pytest.fixture
@@ -81,3 +84,17 @@ def test_the_default_bound() -> None:
     for number in range(tokenizer.MOST_WORDS + 500):
         own._bpe.cache[f"w{number}"] = "x"
     assert len(own._bpe.cache) <= tokenizer.MOST_WORDS + 2
+
+
+@pytest.mark.skipif(not STATM.exists(), reason="memory is read from Linux's /proc")
+def test_the_tokenizers_library_bounds_its_own_memory() -> None:
+    """That of the bundled model and of transformers; 60,000 words would be some 10 MB."""
+    encode = load_backbone("bundled:tiny").tokenizer.encode
+
+    def resident(first: int, more: int) -> int:
+        for name in names(more, first):
+            encode(name)
+        return int(STATM.read_text().split()[1]) * 4096
+
+    before = resident(0, 15_000)
+    assert resident(15_000, 30_000) < before + 4 * 2**20

@@ -19,6 +19,9 @@ def register(app: typer.Typer) -> None:
 def serve(
     run: Annotated[str, typer.Argument(help="A run folder, or hf-hub:user/name.", metavar="RUN")],
     port: Annotated[int, typer.Option(min=0, max=65535, help="0: any that is free.")] = 8765,
+    host: Annotated[
+        str, typer.Option(help="Address to listen at; other than loopback lets others in.")
+    ] = "127.0.0.1",
     allow_host: Annotated[
         list[str] | None,
         typer.Option(
@@ -27,9 +30,6 @@ def serve(
             help="A host name that the page answers to, beside this machine's own; repeatable.",
         ),
     ] = None,
-    host: Annotated[
-        str, typer.Option(help="Address to listen at; other than loopback lets others in.")
-    ] = "127.0.0.1",
     flags: Annotated[
         Path | None, typer.Option(help="CSV file for flagged mistakes; RUN/flags.csv if not given.")
     ] = None,
