@@ -102,6 +102,13 @@ def test_what_takes_too_long_is_ended() -> None:
         decoder(good)
 
 
+def test_a_process_that_does_not_start_is_no_fault_of_the_image() -> None:
+    decoder = Decoder(5, [sys.executable, "-c", "raise SystemExit(1)"])
+    with pytest.raises(RuntimeError, match="did not start"):
+        decoder(b"anything")
+    assert not decoder._all
+
+
 def test_closing_ends_what_is_stuck() -> None:
     decoder = Decoder(60, COMMAND)
     with ThreadPoolExecutor(2) as pool:

@@ -80,8 +80,10 @@ def _plain_usage_errors() -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if hasattr(error, "format_message"):  # click's, of which newer typers have a copy
-            error.message = printable(str(getattr(error, "message", "")))  # type: ignore[attr-defined]
+        message = getattr(error, "message", None)
+        # Click's own class, of which newer versions of typer have a copy.
+        if hasattr(error, "format_message") and isinstance(message, str):
+            error.message = printable(message)  # type: ignore[attr-defined]
         raise
 
 

@@ -58,13 +58,18 @@ class Decoder:
 
         Raises:
             UnreadableImage: it can't be read, takes too long, or ended the process.
+            RuntimeError: no process can be started.
         """
         process = self._take()
         try:
             image = process.decode(content, self.seconds)
         except (OSError, EOFError, ValueError) as error:
-            late = process.late
+            started, late = process.started, process.late
             self._end(process)
+            if self._closed:
+                raise UnreadableImage("image", "the page is being closed") from error
+            if not started:
+                raise RuntimeError("The process that decodes images did not start.") from error
             reason = f"it takes more than {self.seconds:g} s to decode"
             reason = reason if late else "it ended the process that was to decode it"
             raise UnreadableImage("image", reason) from error
@@ -122,7 +127,7 @@ class _Process:
             **alone,  # type: ignore[call-overload]
         )
         self.late = False
-        self._ready = False
+        self.started = False
 
     def decode(self, content: bytes, seconds: float) -> Image.Image:
         """The image, or what keeps it from being read.
@@ -133,10 +138,10 @@ class _Process:
         """
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        if not self._ready:
+        if not self.started:
             with self._limited(START_SECONDS):
                 _read(self._process.stdout, 1)
-            self._ready = True
+            self.started = True
         with self._limited(seconds):
             self._process.stdin.write(struct.pack(">Q", len(content)))
             self._process.stdin.write(content)
