@@ -19,7 +19,7 @@ from starlette.applications import Starlette
 from starlette.datastructures import FormData, UploadFile
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
@@ -108,6 +108,7 @@ def create_app(
         exception_handlers={
             PromptotError: _on_error,
             HTTPException: _on_http_error,
+            ClientDisconnect: _on_leaving,
             Exception: _on_failure,
         },
         lifespan=lifespan,
@@ -281,6 +282,10 @@ def _on_error(request: Request, error: Exception) -> Response:
 def _on_http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     return _problem(error.status_code, str(error.detail))
+
+
+def _on_leaving(request: Request, error: Exception) -> Response:
+    return _problem(400, "The upload ended early.")  # nobody is there to read it
 
 
 def _on_failure(request: Request, error: Exception) -> Response:
