@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +15,8 @@ from PIL import Image
 from safetensors.torch import save_file
 
 HERE = Path(__file__).parent
+# What is loaded here is noted for these tests alone, and not for whoever runs them.
+os.environ["PROMPTOT_STATE"] = tempfile.mkdtemp(prefix="promptot-state-")
 for helpers in (
     "backbones",
     "behaviour",

@@ -103,7 +103,8 @@ def test_names_in_the_model_card_are_only_text() -> None:
     assert "\\[a\\](http" in text
     assert "two lines ---" in text
     assert "base_model: openai/clip-vit-base-patch16" in text
-    assert 'load("hf-hub:me/it")' in text
+    named = 'backbone="hf:openai/clip-vit-base-patch16"'  # unnamed it would not be downloaded
+    assert f'load("hf-hub:me/it", {named})' in text
 
 
 @pytest.mark.parametrize(

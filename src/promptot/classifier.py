@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from promptot.adapter import CARD, Card, build_model, load_adapter
 from promptot.backbones import Backbone, load_backbone
+from promptot.backbones.known import check_named
 from promptot.errors import PromptotError
 from promptot.model import PromptedModel
 from promptot.run import ADAPTER
@@ -231,13 +232,18 @@ def load(
     Args:
         run: a run folder that `fit` wrote, or its adapter folder, or "hf-hub:user/name" for an
             adapter on the Hugging Face Hub.
-        backbone: where the adapter belongs; by default loaded by the name on its card.
+        backbone: where the adapter belongs; by default loaded by the name on its card, if that is
+            a bundled model, weights of open_clip's list that are downloaded already, or one that
+            you have loaded by this name on this machine before.
         device, precision: see `load_backbone`; they do not touch a loaded backbone.
 
     Raises:
+        UnaskedBackbone: the card names another one than these, and `backbone` is not given.
         PromptotError: there is no adapter, it is damaged, or it belongs to another backbone.
     """
     card, learned = load_adapter(adapter_folder(run))
+    if not backbone:
+        check_named(card.backbone.name)
     if not isinstance(backbone, Backbone):
         backbone = load_backbone(backbone or card.backbone.name, device, precision)
     return Classifier(build_model(card, learned, backbone), card)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import shlex
 from collections.abc import Iterable
 
 
@@ -26,6 +27,22 @@ class PromptotError(Exception):
 
 class NotFinite(PromptotError):  # noqa: N818 - what it is, not how it ends
     """NaN or an infinite number where training or transport needs finite ones."""
+
+
+class UnaskedBackbone(PromptotError):  # noqa: N818 - what it is, not how it ends
+    """An adapter's card names a backbone that this user has not asked for: `name`."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(
+            f"The adapter's card names the backbone '{name}', which would be downloaded or read "
+            "from a local place, and which you have not loaded on this machine before.",
+            fix=f"If you trust it, name it yourself: --backbone {shlex.quote(name)} "
+            f"(in Python backbone={name!r}).",
+        )
+        self.name = name
+
+    def __reduce__(self) -> tuple[type[UnaskedBackbone], tuple[str]]:
+        return type(self), (self.name,)
 
 
 def nearest(word: str, choices: Iterable[str]) -> str:

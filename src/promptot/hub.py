@@ -128,7 +128,9 @@ def model_card(card: Card, repository: str) -> str:
     source, _, rest = name.partition(":")
     known = source in ("open_clip", "bundled") and not rest.startswith("local-dir:")
     known = known or (source == "hf" and not Path(rest).exists() and rest.count("/") == 1)
-    base = f"base_model: {rest}\n" if known and source == "hf" else ""
+    # A name of odd characters would be no end of the code or of the line that it stands in.
+    plain_name = known and re.fullmatch(r"[\w.:/-]+", name, re.ASCII)
+    base = f"base_model: {rest}\n" if plain_name and source == "hf" else ""
     shown = ", ".join(_plain(one) for one in card.class_names[:20])
     more = f" and {len(card.class_names) - 20} more" if len(card.class_names) > 20 else ""
     measured = "\n".join(
@@ -137,7 +139,8 @@ def model_card(card: Card, repository: str) -> str:
         if key.endswith("accuracy")
     )
     results = f"\n| on held-out images | |\n|---|---:|\n{measured}\n" if measured else ""
-    argument = "" if known else ', backbone="..."'
+    argument = f', backbone="{name if plain_name else "..."}"'
+    argument = "" if source == "bundled" else argument  # only these are loaded unnamed
     where = (
         ""
         if known

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from promptot.csv_text import read_cell
 from promptot.errors import PromptotError
 from promptot.evaluation.predictions import COLUMNS, read_tested, write_predictions
 from promptot.evaluation.scoring import Scores
@@ -27,7 +28,8 @@ def test_what_is_written_is_read_back(tmp_path: Path) -> None:
     with (tmp_path / "p.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     assert tuple(rows[0]) == COLUMNS
-    assert [row["adapted"] for row in rows] == [NAMES[i] for i in (0, 1, 1, 0)]
+    assert [read_cell(row["adapted"]) for row in rows] == [NAMES[i] for i in (0, 1, 1, 0)]
+    assert rows[1]["adapted"] == "'=1+1"  # no formula for a spreadsheet
     assert float(rows[0]["adapted_probability"]) > float(rows[0]["zero_shot_probability"])
     again = read_tested(tmp_path / "p.csv", {"test": NAMES, "unused": ("a",)}, "t", "a {}.")
     assert list(again) == ["test"]

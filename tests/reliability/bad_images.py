@@ -227,6 +227,9 @@ def _refused(folder: Path) -> Iterator[Case]:
     checked = bytearray(encoded("PNG", noise))
     checked[len(checked) // 2] ^= 0xFF
     yield write("wrong-checksum.png", bytes(checked))
+    scans = encoded("JPEG", picture(4000, 4000).convert("L"), progressive=True)
+    scan = scans[scans.rindex(b"\xff\xda") : -2]
+    yield write("scan-bomb.jpg", scans[:-2] + scan * 6000 + b"\xff\xd9", reason="scans")
     text_bomb = png_chunk(b"zTXt", b"Comment\0\0" + zlib.compress(bytes(1 << 27), 9))
     yield write("text-bomb.png", png(8, 8, 8, 2, bytes(200), text_bomb))
     yield write("endless.tif", b"II*\0\x08\0\0\0" + struct.pack("<H", 0) + struct.pack("<I", 8))

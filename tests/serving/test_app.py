@@ -371,7 +371,7 @@ def test_memory_stays_flat_over_10000_predictions(client: TestClient, make_image
     images = [make_image(seed) for seed in range(20)]
     pages = []
     for number in range(10_000):
-        names = ["cat", f"thing {number % 50}"]  # more lists than are kept
+        names = ["cat", f"thing {number} wolf{number * 7919}"]  # words that never came before
         assert ask(client, images[number % 20], names).status_code == 200
         if number % 500 == 499:
             pages.append(int(STATM.read_text().split()[1]))

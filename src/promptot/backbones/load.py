@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from promptot.backbones.backbone import PRECISIONS, Backbone
+from promptot.backbones.known import note
 from promptot.devices import pick_device
 from promptot.errors import PromptotError, nearest
 
@@ -90,6 +91,7 @@ def load_backbone(
         raise PromptotError(f"Unknown precision '{precision}'.", fix=nearest(precision, PRECISIONS))
     where = pick_device(device) if isinstance(device, str) else device
     backbone = SOURCES[source].load(rest)
+    note(name)
     if precision != "fp32":
         backbone.store_matrices(precision)
     return backbone.to(where)

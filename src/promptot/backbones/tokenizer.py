@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import importlib.util
 import sys
-from collections.abc import Sequence
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 from promptot.backbones.packing import PackedText, pack
 from promptot.errors import PromptotError
+
+MOST_WORDS, LONGEST_WORD = 2**15, 256
+"""Words whose tokens are remembered (about 10 MB), and characters of one."""
 
 
 class Tokenizer(Protocol):
@@ -40,11 +44,42 @@ def open_clip_module(name: str) -> Any:
     return module
 
 
+class RecentWords(OrderedDict[str, str]):
+    """What open_clip's tokenizer remembers of words: the last ones used, and those it began with.
+
+    By itself it remembers every word that it ever met.
+
+    Args:
+        always: what it began with; never forgotten.
+    """
+
+    def __init__(self, always: Mapping[str, str] | None = None) -> None:
+        super().__init__()
+        self.always = dict(always or {})
+        self.update(self.always)
+
+    def __getitem__(self, word: str) -> str:
+        pieces = super().__getitem__(word)
+        self.move_to_end(word)
+        return pieces
+
+    def __setitem__(self, word: str, pieces: str) -> None:
+        if len(word) > LONGEST_WORD:
+            return
+        super().__setitem__(word, pieces)
+        while len(self) > MOST_WORDS + len(self.always):
+            oldest = next(iter(self))
+            if oldest in self.always:
+                self.move_to_end(oldest)
+            else:
+                del self[oldest]
+
+
 class ClipTokenizer:
     """CLIP's byte-pair encoding (49,408 tokens), as open_clip ships it.
 
     Args:
-        bpe: an open_clip `SimpleTokenizer`; by default a new one.
+        bpe: an open_clip `SimpleTokenizer`, by default a new one; its memory of words gets bounds.
 
     Example:
         >>> ClipTokenizer().encode("a photo of a cat.")
@@ -53,6 +88,7 @@ class ClipTokenizer:
 
     def __init__(self, bpe: Any = None) -> None:
         self._bpe = open_clip_module("tokenizer").SimpleTokenizer() if bpe is None else bpe
+        self._bpe.cache = RecentWords(self._bpe.cache)
 
     def encode(self, text: str) -> list[int]:
         return [self._bpe.sot_token_id, *self._bpe.encode(text), self._bpe.eot_token_id]

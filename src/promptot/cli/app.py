@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import json
 import sys
 from enum import Enum
 from pathlib import Path
@@ -15,13 +13,16 @@ from promptot.cli import production, serve
 from promptot.cli import report as report_command
 from promptot.cli import tune as tune_command
 from promptot.cli.console import (
+    PlainGroup,
     Stages,
     command,
     console_for,
     errors,
+    json_text,
     plain,
     progress_bar,
     show_skipped,
+    with_backbone,
     write_result,
 )
 from promptot.cli.data import data as data_app
@@ -48,11 +49,13 @@ from promptot.cli.run_options import (
 from promptot.errors import PromptotError
 
 if TYPE_CHECKING:
+    from promptot.api import Evaluation
     from promptot.classifier import Prediction
     from promptot.run import Run
 
 app = typer.Typer(
     name="promptot",
+    cls=PlainGroup,
     help="Adapt CLIP to your own images with a few prompt tokens, and keep what it already knows.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -241,17 +244,21 @@ def evaluate(
     from promptot.cli.tables import score_table
 
     console = console_for(json_path)
-    with progress_bar() as bar:
-        result = evaluate_folder(
-            run,
-            data,
-            names=names,
-            backbone=backbone,
-            device=device,
-            precision=precision.value,
-            workers=workers,
-            progress=Stages(bar),
-        )
+
+    def test(chosen: str | None) -> Evaluation:
+        with progress_bar() as bar:
+            return evaluate_folder(
+                run,
+                data,
+                names=names,
+                backbone=chosen,
+                device=device,
+                precision=precision.value,
+                workers=workers,
+                progress=Stages(bar),
+            )
+
+    result = with_backbone(test, backbone)
     show_skipped(console, result.skipped)
     if result.left_out is None:
         console.print(
@@ -292,14 +299,16 @@ def predict(
     from promptot.tasks import find_images
 
     paths = find_images(images)
-    classifier = promptot.load(run, backbone, pick_device(device))
+    classifier = with_backbone(
+        lambda chosen: promptot.load(run, chosen, pick_device(device)), backbone
+    )
     with progress_bar() as bar:
         count = Stages(bar).counter("images", len(paths))
         predictions = classifier.predict(paths, names, top_k, count)
     rows = [_prediction_json(p) for p in predictions]
     if format_ is Format.jsonl:
         for row in rows:
-            typer.echo(json.dumps(row, ensure_ascii=False))
+            typer.echo(json_text(row))
     elif format_ is Format.csv:
         _write_csv(predictions)
     else:
@@ -534,14 +543,15 @@ def _prediction_json(prediction: Prediction) -> dict[str, Any]:
 
 
 def _write_csv(predictions: list[Prediction]) -> None:
-    writer = csv.writer(sys.stdout, lineterminator="\n")
-    writer.writerow(["image", "rank", "class_name", "probability", "problem"])
+    from promptot.csv_text import csv_line
+
+    sys.stdout.write(csv_line(["image", "rank", "class_name", "probability", "problem"]))
     for p in predictions:
         ranked = enumerate(zip(p.class_names, p.probabilities, strict=True), start=1)
         for rank, (name, probability) in ranked:
-            writer.writerow([p.image, rank, name, f"{probability:.6f}", ""])
+            sys.stdout.write(csv_line([p.image, rank, name, f"{probability:.6f}", ""]))
         if p.problem:
-            writer.writerow([p.image, "", "", "", p.problem])
+            sys.stdout.write(csv_line([p.image, "", "", "", p.problem]))
 
 
 def _run_json(run: Run) -> dict[str, Any]:

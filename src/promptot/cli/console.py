@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from typer.core import TyperGroup
+
+from promptot.errors import UnaskedBackbone
 
 if TYPE_CHECKING:
     from promptot.errors import PromptotError
     from promptot.tasks.dataset import Skipped
 
+Result = TypeVar("Result")
 errors = Console(stderr=True, highlight=False)
 
 
@@ -33,12 +38,20 @@ def write_result(result: Any, path: Path | None) -> None:
     if path is None:
         return
     if str(path) == "-":
-        text = json.dumps(result, indent=2, ensure_ascii=False, allow_nan=False)
-        sys.stdout.write(f"{text}\n")
+        sys.stdout.write(f"{json_text(result, indent=2)}\n")
     else:
         from promptot.files import write_json
 
         write_json(path, result)
+
+
+def json_text(value: Any, indent: int | None = None) -> str:
+    """JSON for standard output; what a terminal would obey is escaped as JSON escapes it."""
+    from promptot.csv_text import OBEYED
+
+    text = json.dumps(value, indent=indent, ensure_ascii=False, allow_nan=False)
+    obeyed = f"(?!\n)[{OBEYED}]"  # line ends are those of the indentation
+    return re.sub(obeyed, lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 def plain(text: object) -> str:
@@ -46,6 +59,32 @@ def plain(text: object) -> str:
     from promptot.reports.tables import printable
 
     return escape(printable(str(text)))
+
+
+class PlainGroup(TyperGroup):
+    """Commands whose usage errors quote arguments (which may be file names) as `plain` does."""
+
+    def make_context(self, *arguments: Any, **more: Any) -> Any:
+        with _plain_usage_errors():
+            return super().make_context(*arguments, **more)
+
+    def invoke(self, ctx: Any) -> Any:
+        with _plain_usage_errors():
+            return super().invoke(ctx)
+
+
+@contextmanager
+def _plain_usage_errors() -> Iterator[None]:
+    from promptot.reports.tables import printable
+
+    try:
+        yield
+    except Exception as error:
+        message = getattr(error, "message", None)
+        # Click's own class, of which newer versions of typer have a copy.
+        if hasattr(error, "format_message") and isinstance(message, str):
+            error.message = printable(message)  # type: ignore[attr-defined]
+        raise
 
 
 def command(*parts: object) -> str:
@@ -58,6 +97,28 @@ def show_error(error: PromptotError) -> None:
     errors.print(f"[bold red]Error:[/] {plain(error.problem)}", soft_wrap=True)
     if error.fix:
         errors.print(plain(error.fix), soft_wrap=True)
+
+
+def with_backbone(call: Callable[[str | None], Result], backbone: str | None) -> Result:
+    """Do what loads an adapter; ask at a terminal before a backbone is loaded that its card names.
+
+    Args:
+        call: takes the backbone; None stands for the one on the card.
+        backbone: what --backbone says, or None.
+
+    Raises:
+        UnaskedBackbone: the answer is no, or there is nobody to ask.
+    """
+    try:
+        return call(backbone)
+    except UnaskedBackbone as error:
+        if not (sys.stdin.isatty() and errors.is_terminal):
+            raise
+        errors.print(f"[yellow]{plain(error.problem)}[/]", soft_wrap=True)
+        answer = errors.input("Load it, now and from now on? \\[y/N] ")
+        if answer.strip().lower() not in ("y", "yes"):
+            raise
+        return call(error.name)
 
 
 def show_skipped(console: Console, skipped: tuple[Skipped, ...], most: int = 10) -> None:

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from promptot.cli.console import command, console_for, plain, write_result
+from promptot.cli.console import command, console_for, plain, with_backbone, write_result
 from promptot.cli.options import AdapterBackbone, Json, split_names
 
 
@@ -52,7 +52,12 @@ def export(
     from promptot.exporting.export import export as export_run
 
     names = None if classes is None else split_names(classes)
-    result = export_run(run, out, format_.value, names, backbone=backbone, overwrite=overwrite)
+    result = with_backbone(
+        lambda chosen: export_run(
+            run, out, format_.value, names, backbone=chosen, overwrite=overwrite
+        ),
+        backbone,
+    )
     console = console_for(json_path)
     size = sum((result.folder / name).stat().st_size for name in result.files)
     difference = result.difference

@@ -7,7 +7,14 @@ from typing import Annotated
 
 import typer
 
-from promptot.cli.console import Stages, console_for, plain, progress_bar, write_result
+from promptot.cli.console import (
+    Stages,
+    console_for,
+    plain,
+    progress_bar,
+    with_backbone,
+    write_result,
+)
 from promptot.cli.options import AdapterBackbone, Json
 from promptot.cli.run_options import Device, Precision, PrecisionName, Workers
 
@@ -40,16 +47,20 @@ def report(
     from promptot.api import report as write_page
 
     console = console_for(json_path)
-    with progress_bar() as bar:
-        page = write_page(
-            run,
-            folder,
-            out=out,
-            backbone=backbone,
-            device=device,
-            precision=precision.value,
-            workers=workers,
-            progress=Stages(bar),
-        )
+
+    def write(chosen: str | None) -> Path:
+        with progress_bar() as bar:
+            return write_page(
+                run,
+                folder,
+                out=out,
+                backbone=chosen,
+                device=device,
+                precision=precision.value,
+                workers=workers,
+                progress=Stages(bar),
+            )
+
+    page = with_backbone(write, backbone)
     console.print(f"Report: [bold]{plain(page)}[/]", soft_wrap=True)
     write_result({"report": str(page)}, json_path)

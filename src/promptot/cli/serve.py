@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from promptot.cli.console import errors, plain
+from promptot.cli.console import errors, plain, with_backbone
 from promptot.cli.options import AdapterBackbone
 
 
@@ -22,6 +22,14 @@ def serve(
     host: Annotated[
         str, typer.Option(help="Address to listen at; other than loopback lets others in.")
     ] = "127.0.0.1",
+    allow_host: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--allow-host",
+            metavar="NAME",
+            help="A host name that the page answers to, beside this machine's own; repeatable.",
+        ),
+    ] = None,
     flags: Annotated[
         Path | None, typer.Option(help="CSV file for flagged mistakes; RUN/flags.csv if not given.")
     ] = None,
@@ -47,7 +55,17 @@ def serve(
 
             webbrowser.open(address)
 
-    serve_run(
-        run, host=host, port=port, flags=flags, backbone=backbone, device=device, on_ready=ready
+    with_backbone(
+        lambda chosen: serve_run(
+            run,
+            host=host,
+            port=port,
+            allowed_hosts=tuple(allow_host or ()),
+            flags=flags,
+            backbone=chosen,
+            device=device,
+            on_ready=ready,
+        ),
+        backbone,
     )
     errors.print("Stopped.")

@@ -102,9 +102,7 @@ def benchmark_observer(bar: Progress, forecast: bool = False) -> Observer:
                 f"{part} {100 * found['accuracy']:.1f}" for part, found in record["parts"].items()
             )
             seconds = format_value(record["seconds"], "seconds")
-            errors.print(
-                f"[{done}/{total}] {name}: {shares} ({seconds})", soft_wrap=True, markup=False
-            )
+            errors.print(plain(f"[{done}/{total}] {name}: {shares} ({seconds})"), soft_wrap=True)
 
     return Observer(progress, on_cell, partial(show_forecast, errors) if forecast else None)
 

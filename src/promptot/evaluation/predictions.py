@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import csv
-import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from promptot.csv_text import Number, csv_line, read_cell
 from promptot.errors import PromptotError
 from promptot.evaluation.scoring import Scores
 from promptot.files import write_text
@@ -26,16 +26,14 @@ COLUMNS = (
 def write_predictions(
     path: Path, tested: Mapping[str, ImageTask], scores: Mapping[str, Scores]
 ) -> None:
-    """Write a line for each image that was tested.
+    """Write a line for each image that was tested; names and paths as `csv_text` says.
 
     Args:
         path: of the CSV.
         tested: what the images and class names of each part are.
         scores: what the models said, by part.
     """
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(COLUMNS)
+    lines = [csv_line(COLUMNS)]
     for part, found in scores.items():
         task = tested[part]
         answers = [
@@ -46,10 +44,9 @@ def write_predictions(
             example = task.test[index]
             line = [part, example.path, task.class_names[example.label]]
             for places, probabilities in answers:
-                line += [task.class_names[places[row]], f"{probabilities[row]:.4f}"]
-            writer.writerow(line)
-    # A file name that is no text (surrogates) is written as close to it as UTF-8 allows.
-    write_text(path, text.getvalue().encode("utf-8", "backslashreplace").decode("utf-8"))
+                line += [task.class_names[places[row]], Number(f"{probabilities[row]:.4f}")]
+            lines.append(csv_line(line))
+    write_text(path, "".join(lines))
 
 
 def read_tested(
@@ -72,10 +69,10 @@ def read_tested(
             if tuple(reader.fieldnames or ()) != COLUMNS:
                 raise ValueError("other columns")
             for row in reader:
-                part = row["tested_on"]
-                label = list(names[part]).index(row["class_name"])
-                examples[part].append(Example(row["image"], label))
-    except (OSError, KeyError, ValueError, csv.Error) as error:
+                part = read_cell(row["tested_on"])
+                label = list(names[part]).index(read_cell(row["class_name"]))
+                examples[part].append(Example(read_cell(row["image"]), label))
+    except (OSError, KeyError, TypeError, ValueError, csv.Error) as error:
         raise PromptotError(
             f"The test images of the run can't be read from '{path}'.",
             fix="Give a folder of images to test on.",

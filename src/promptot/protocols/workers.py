@@ -18,6 +18,7 @@ from promptot.protocols.cells import Cell, make_cells
 from promptot.protocols.planning import Request, make_plan
 from promptot.protocols.results import NewLines
 from promptot.protocols.runner import Observer, Places, is_result, run_missing
+from promptot.reports.tables import printable
 
 LOOK = 0.5  # seconds between two looks at what is finished
 
@@ -103,7 +104,7 @@ def _work(request: Request, machine: Machine, places: Places, start: float, thre
     except KeyboardInterrupt:
         os._exit(130)  # the parent says what there is to say
     except PromptotError as error:
-        print(error, flush=True)
+        print(printable(str(error)), flush=True)
         raise SystemExit(1) from None
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 import re
 from collections.abc import Collection, Mapping, Sequence
@@ -11,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from promptot.csv_text import Number, csv_line
 from promptot.files import write_text
 from promptot.reports.tables import MISSING, format_difference, printable
 
@@ -223,13 +222,11 @@ def to_csv(summary: Summary) -> str:
     """Every figure, one a line; shares in 0..1. Task "all": over all tasks; `over`: what the
     interval from `low` to `high` is over.
     """
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
     header = "protocol,split,task,method,metric,mean,sd,rank,control,difference,low,high,over"
-    writer.writerow(header.split(","))
+    lines = [csv_line(header.split(","))]
 
     def number(value: float | None) -> str:
-        return "" if value is None or math.isnan(value) else f"{value:.6g}"
+        return Number("" if value is None or math.isnan(value) else f"{value:.6g}")
 
     for method in summary.methods:
         for task, figures in {"all": method.figures, **method.by_task}.items():
@@ -239,19 +236,16 @@ def to_csv(summary: Summary) -> str:
                     continue
                 gap = method.differences.get(metric.key) if task == "all" else None
                 main = task == "all" and metric is summary.metrics[0]
-                writer.writerow(
-                    [summary.protocol, summary.split, task, method.label, metric.key]
-                    + [number(figure.mean), number(figure.sd)]
-                    + [number(method.rank) if main else "", summary.control if gap else ""]
-                    + ([number(v) for v in (gap.value, gap.low, gap.high)] if gap else [""] * 3)
-                    + [("seeds and images" if gap.over_seeds else "images") if gap else ""]
-                )
+                line = [summary.protocol, summary.split, task, method.label, metric.key]
+                line += [number(figure.mean), number(figure.sd)]
+                line += [number(method.rank) if main else "", summary.control if gap else ""]
+                line += [number(v) for v in (gap.value, gap.low, gap.high)] if gap else [""] * 3
+                line += [("seeds and images" if gap.over_seeds else "images") if gap else ""]
+                lines.append(csv_line(line))
         for key, value in method.diagnostics.items():
-            writer.writerow(
-                [summary.protocol, summary.split, "all", method.label, key, number(value)]
-                + [""] * 7
-            )
-    return text.getvalue()
+            line = [summary.protocol, summary.split, "all", method.label, key, number(value)]
+            lines.append(csv_line(line + [""] * 7))
+    return "".join(lines)
 
 
 def write_tables(summary: Summary, folder: Path) -> list[Path]:

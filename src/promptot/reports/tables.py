@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 MISSING = "–"
-_UNFIT = "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\ufffe\uffff"
+_UNFIT = "\u061c\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\ufffe\uffff"
 
 
 @dataclass(frozen=True)

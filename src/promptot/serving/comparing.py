@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import OrderedDict
 from dataclasses import dataclass
 
@@ -13,7 +12,7 @@ from promptot.classifier import Classifier
 from promptot.errors import PromptotError
 from promptot.model import PromptedModel
 from promptot.objectives.features import Features
-from promptot.tasks.images import load_image
+from promptot.tasks.images import ImageLike, load_image
 from promptot.tasks.names import check_class_names
 
 KEPT_LISTS = 8
@@ -44,13 +43,11 @@ class Comparer:
         self._lists = OrderedDict()
 
     @torch.no_grad()
-    def __call__(
-        self, image: str | os.PathLike[str], class_names: tuple[str, ...] | None = None
-    ) -> Comparison:
-        """Read an image file and compare both models on it.
+    def __call__(self, image: ImageLike, class_names: tuple[str, ...] | None = None) -> Comparison:
+        """Read an image and compare both models on it.
 
         Args:
-            image: the file.
+            image: a file, or anything else that `load_image` takes.
             class_names: to choose among; by default those of the training.
 
         Raises:

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import csv
 import datetime
-import io
 import threading
 from pathlib import Path
 from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from promptot.csv_text import Number, csv_line, write_cell
 from promptot.errors import PromptotError
 from promptot.files import write_text
 
 LARGEST = 16 * 2**20  # bytes of the file
-FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
-"""What spreadsheets take for the start of a formula, or strip to get to one."""
 
 Text = Annotated[str, Field(max_length=300)]
 Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
@@ -101,10 +98,8 @@ def harmless(text: str) -> str:
         ("'=HYPERLINK(1)", 'two lines', 'plain')
     """
     line = "".join(c if c.isprintable() else " " for c in text)
-    return f"'{line}" if line.lstrip().startswith(FORMULA) else line
+    return write_cell(line)
 
 
 def _line(row: tuple[str, ...]) -> str:
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerow(row)
-    return text.getvalue()
+    return csv_line(map(Number, row))  # the texts among them are `harmless` already

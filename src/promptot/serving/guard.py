@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Collection
 from typing import Protocol
 from urllib.parse import urlsplit
 
@@ -11,7 +12,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from promptot.serving.hosts import host_of, is_loopback
+from promptot.serving.hosts import host_of, is_ours, normal, own_names
 
 HEADERS = {
     "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; "
@@ -41,19 +42,38 @@ class _Refused(Exception):  # noqa: N818 - what happened to the request
         self.status, self.problem = status, problem
 
 
+def _netloc(origin: str) -> str:
+    """The "host:port" of an origin; empty if it has none."""
+    try:
+        return urlsplit(origin).netloc.lower()
+    except ValueError:
+        return ""
+
+
 class Guard:
     """Middleware: refuses other hosts and other sites, and bodies too large or too slow.
 
     Args:
         app: what is guarded.
         limits: of a request's body.
-        loopback_only: answer only requests that name this machine as their host.
+        loopback_only: answer only requests that name this machine as their host; else those that
+            name an address, or one of this machine's names, too.
+        allowed_hosts: host names to answer to as well.
     """
 
-    def __init__(self, app: ASGIApp, limits: BodyLimits, loopback_only: bool) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        limits: BodyLimits,
+        loopback_only: bool,
+        allowed_hosts: Collection[str] = (),
+    ) -> None:
         self.app = app
         self.limits = limits
         self.loopback_only = loopback_only
+        self.names = frozenset(map(normal, allowed_hosts)) - {""}
+        if not loopback_only:
+            self.names |= own_names()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -84,13 +104,18 @@ class Guard:
     def _check(self, scope: Scope) -> None:
         headers = Headers(scope=scope)
         host = headers.get("host", "")
-        if self.loopback_only and not is_loopback(host_of(host)):
-            raise _Refused(421, "This page answers to this machine's own names only.")
-        if scope["method"] not in ("GET", "HEAD"):
-            origin = headers.get("origin")
-            foreign = origin is not None and urlsplit(origin).netloc != host
-            if foreign or headers.get("sec-fetch-site") in ("cross-site", "same-site"):
-                raise _Refused(403, "Another site may not ask here.")
+        if not is_ours(host_of(host), self.names, self.loopback_only):
+            raise _Refused(
+                421,
+                "This page answers to this machine's own names only; whoever runs it can add "
+                "others with --allow-host.",
+            )
+        changes = scope["method"] not in ("GET", "HEAD")
+        origin = headers.get("origin")
+        foreign = origin is not None and _netloc(origin) != host.lower()
+        site = headers.get("sec-fetch-site")
+        if foreign or (changes and site in ("cross-site", "same-site")):
+            raise _Refused(403, "Another site may not ask here.")
         length = headers.get("content-length", "0")
         if not (length.isascii() and length.isdigit()):
             raise _Refused(400, "The length of the request is no number.")

@@ -7,7 +7,7 @@ import os
 import signal
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from promptot.backbones.backbone import Backbone
 from promptot.classifier import load
 from promptot.devices import pick_device
 from promptot.errors import PromptotError
-from promptot.serving.hosts import is_loopback
+from promptot.serving.hosts import is_host, is_loopback
 
 FLAGS = "flags.csv"
 GRACE = 10  # seconds that running requests get at the end
@@ -26,6 +26,7 @@ def serve(
     *,
     host: str = "127.0.0.1",
     port: int = 8765,
+    allowed_hosts: Sequence[str] = (),
     flags: str | os.PathLike[str] | None = None,
     backbone: Backbone | str | None = None,
     device: str = "auto",
@@ -37,6 +38,8 @@ def serve(
         run: a run folder that `fit` wrote, its adapter folder, or "hf-hub:user/name".
         host: the address to listen at; any but a loopback address lets other machines in.
         port: 0 for any that is free.
+        allowed_hosts: names of this machine that the page answers to, beside `localhost` and, where
+            other machines are let in, addresses and its own host name.
         flags: the CSV file for flagged mistakes; by default `flags.csv` in the run folder, or in
             the working directory where the run is no folder.
         backbone, device: see `promptot.load`.
@@ -48,29 +51,49 @@ def serve(
     uvicorn = _need_libraries()
     from promptot.serving.app import create_app
     from promptot.serving.comparing import Comparer
+    from promptot.serving.connections import ACCEPTED_TOGETHER, Connection, Server, sparing_log
     from promptot.serving.flags import FlagFile
 
+    for name in allowed_hosts:
+        if not is_host(name):
+            raise PromptotError(
+                f"'{name}' is no host name.",
+                fix="Write it like photos.example.org, without http:// and without a port.",
+            )
     comparer = Comparer(load(run, backbone, pick_device(device)))
     place = Path(flags) if flags is not None else _flags_of(run)
     if place.is_dir():
         raise PromptotError(f"'{place}' is a folder.", fix="Give a file for the flags.")
     title = Path(run).resolve().name if Path(run).exists() else os.fspath(run)
-    app = create_app(comparer, FlagFile(place), title=title, loopback_only=is_loopback(host))
+    app = create_app(
+        comparer,
+        FlagFile(place),
+        title=title,
+        loopback_only=is_loopback(host),
+        allowed_hosts=(*allowed_hosts, host),
+    )
     listener = listen(host, port)
     config = uvicorn.Config(
         app,
-        log_level="warning",
+        http=Connection,
+        ws="none",
+        loop="asyncio",
+        backlog=ACCEPTED_TOGETHER,
+        log_config=None,
         access_log=False,
         server_header=False,
         timeout_keep_alive=15,
         timeout_graceful_shutdown=GRACE,
         lifespan="on",
     )
-    server = uvicorn.Server(config)
+    server = Server(config)
     server.capture_signals = lambda: _stop_on_signal(server)
-    with listener:
+    with listener, sparing_log():
         on_ready(_address(listener))
-        server.run(sockets=[listener])
+        try:
+            server.run(sockets=[listener])
+        finally:
+            app.state.stop()
 
 
 def listen(host: str, port: int) -> socket.socket:

@@ -15,6 +15,7 @@ from typing import Any, BinaryIO
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from promptot.tasks.containers import UnreadableImage, open_bytes
+from promptot.tasks.jpeg_scans import excess_of
 from promptot.tasks.pixels import from_array, to_rgb
 
 __all__ = [
@@ -74,7 +75,8 @@ def load_image(image: ImageLike, name: str | None = None) -> Image.Image:
     Raises:
         UnreadableImage: there is no such file, it is not an image, it is damaged, or it is too
             large or too narrow to work with (more than 180 megapixels, or 200 times as long as
-            wide). It never waits: pipes and devices are refused unopened.
+            wide), or a JPEG of too many scans (see `jpeg_scans`). It never waits: pipes and
+            devices are refused unopened.
     """
     called = name or name_of(image)
     try:
@@ -133,6 +135,8 @@ def name_of(image: ImageLike) -> str:
 
 
 def _decode(file: BinaryIO, name: str) -> Image.Image:
+    if excess := excess_of(file):
+        raise UnreadableImage(name, excess)
     try:
         image: Image.Image = Image.open(file, formats=_formats())
     except UnidentifiedImageError:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from promptot.errors import PromptotError, nearest
+from promptot.reports.tables import printable
 from promptot.tracking.libraries import MLflow, TensorBoard, WeightsAndBiases
 from promptot.training.loop import Callbacks
 from promptot.training.records import EpochRecord, StepRecord
@@ -102,7 +103,7 @@ class Tracking:
                 del self._trackers[name]
                 logger.warning(
                     "%s failed and is told nothing more; the run goes on (%s: %s).",
-                    name, type(error).__name__, error,
+                    name, type(error).__name__, printable(str(error)),
                 )  # fmt: skip
 
 
