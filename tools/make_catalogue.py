@@ -59,19 +59,29 @@ SOURCES = {
     "ml-mobileclip": "README and LICENSE_MODELS of github.com/apple/ml-mobileclip.",
 }
 
-MIT_CARDS = """
-CLIP-ViT-B-16-DataComp.XL-s13B-b90K CLIP-ViT-L-14-DataComp.XL-s13B-b90K
-CLIP-ViT-B-32-DataComp.XL-s13B-b90K CLIP-ViT-B-32-DataComp.S-s13M-b4K
-CLIP-ViT-B-32-256x256-DataComp-s34B-b86K CLIP-ViT-B-32-laion2B-s34B-b79K
-CLIP-ViT-B-16-laion2B-s34B-b88K CLIP-ViT-g-14-laion2B-s12B-b42K
-CLIP-ViT-bigG-14-laion2B-39B-b160k CLIP-ViT-B-32-roberta-base-laion2B-s12B-b32k
-CLIP-ViT-B-32-xlm-roberta-base-laion5B-s13B-b90k CoCa-ViT-L-14-laion2B-s13B-b90k
-CLIP-convnext_large_d_320.laion2B-s29B-b131K-ft-soup CLIP-ViT-B-16-CommonPool.L-s1B-b8K
-CLIP-ViT-B-16-CommonPool.L.clip-s1B-b8K CLIP-ViT-B-16-CommonPool.L.text-s1B-b8K
-CLIP-ViT-B-32-CommonPool.M.text-s128M-b4K CLIP-ViT-B-32-CommonPool.S.image-s13M-b4K
-CLIP-ViT-B-32-CommonPool.S.laion-s13M-b4K CLIP-ViT-B-32-CommonPool.S.text-s13M-b4K
-CLIP-ViT-B-32-CommonPool.S.basic-s13M-b4K
-""".split()
+MIT_CARDS = (
+    "CLIP-ViT-B-16-DataComp.XL-s13B-b90K",
+    "CLIP-ViT-L-14-DataComp.XL-s13B-b90K",
+    "CLIP-ViT-B-32-DataComp.XL-s13B-b90K",
+    "CLIP-ViT-B-32-DataComp.S-s13M-b4K",
+    "CLIP-ViT-B-32-256x256-DataComp-s34B-b86K",
+    "CLIP-ViT-B-32-laion2B-s34B-b79K",
+    "CLIP-ViT-B-16-laion2B-s34B-b88K",
+    "CLIP-ViT-g-14-laion2B-s12B-b42K",
+    "CLIP-ViT-bigG-14-laion2B-39B-b160k",
+    "CLIP-ViT-B-32-roberta-base-laion2B-s12B-b32k",
+    "CLIP-ViT-B-32-xlm-roberta-base-laion5B-s13B-b90k",
+    "CoCa-ViT-L-14-laion2B-s13B-b90k",
+    "CLIP-convnext_large_d_320.laion2B-s29B-b131K-ft-soup",
+    "CLIP-ViT-B-16-CommonPool.L-s1B-b8K",
+    "CLIP-ViT-B-16-CommonPool.L.clip-s1B-b8K",
+    "CLIP-ViT-B-16-CommonPool.L.text-s1B-b8K",
+    "CLIP-ViT-B-32-CommonPool.M.text-s128M-b4K",
+    "CLIP-ViT-B-32-CommonPool.S.image-s13M-b4K",
+    "CLIP-ViT-B-32-CommonPool.S.laion-s13M-b4K",
+    "CLIP-ViT-B-32-CommonPool.S.text-s13M-b4K",
+    "CLIP-ViT-B-32-CommonPool.S.basic-s13M-b4K",
+)
 CARDS = {f"laion/{name}": ("MIT", "card") for name in MIT_CARDS} | {
     "laion/CLIP-ViT-L-14-laion2B-s32B-b82K": ("MIT", "card-copy"),
     "laion/CLIP-ViT-H-14-laion2B-s32B-b79K": ("MIT", "card-copy"),
@@ -106,8 +116,8 @@ README_PAIRS = {  # model column of the README's table → pair, for those that 
 MULTILINGUAL = re.compile(r"xlm-roberta|nllb|i18n|SigLIP2|worldwide")
 PURPOSES = {
     "start": "To try everything in seconds.",
-    "small": "Small machines: few patch tokens, little work an image.",
-    "photographs": "Photographs of everyday things, with English names.",
+    "small": "Small machines: little work an image.",
+    "photographs": "Photographs, with names in English.",
     "papers": "Comparing with papers about prompt learning.",
     "languages": "Names in many languages.",
 }
@@ -116,16 +126,16 @@ RECOMMENDED: dict[str, tuple[str, str]] = {  # name → purpose and reason, best
     "open_clip:ViT-B-32/datacomp_xl_s13b_b90k": ("small", "A third of a ViT-B/16's work."),
     "open_clip:ViT-B-32-256/datacomp_s34b_b86k": (
         "small",
-        "Nearly as good as the best ViT-B/16 here for less than half its work.",
+        "Nearly as good as a ViT-B/16, for less than half its work.",
     ),
     "open_clip:ViT-B-16/datacomp_xl_s13b_b90k": ("photographs", "The first choice."),
     "open_clip:ViT-L-14/datacomp_xl_s13b_b90k": (
         "photographs",
-        "Better; three times the parameters and four times the work.",
+        "Better; four times the work of a ViT-B/16.",
     ),
     "open_clip:ViT-H-14-quickgelu/dfn5b": (
         "photographs",
-        "Among the strongest that can be adapted; mind its licence and size.",
+        "Among the strongest here; mind licence and size.",
     ),
     "open_clip:ViT-B-16/openai": ("papers", "The one that most of them use."),
     "open_clip:xlm-roberta-base-ViT-B-32/laion5b_s13b_b90k": ("languages", "The smallest."),
