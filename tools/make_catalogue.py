@@ -27,6 +27,7 @@ from open_clip.pretrained import get_pretrained_cfg
 
 from promptot.backbones import load_backbone
 from promptot.backbones.bundled import ASSETS, list_bundled
+from promptot.backbones.catalogue import FACTS
 from promptot.files import write_text
 
 TARGET = Path(__file__).parents[1] / "src/promptot/backbones/catalogue.yaml"
@@ -231,19 +232,16 @@ def _open_clip(repository: Path) -> Iterator[dict[str, Any]]:
         )
         yield rows[pair]
     for name, pair in HF.items():
-        facts = {key: value for key, value in rows[pair].items() if key in _FACTS}
+        facts = {key: value for key, value in rows[pair].items() if key in FACTS}
         sources = {key: rows[pair]["sources"][key] for key in facts}
         yield {"name": f"hf:{name}", **facts, "sources": sources, "same_as": f"open_clip:{pair}"}
-
-
-_FACTS = ("parameters", "resolution", "download", "gflops", "imagenet", "licence")
 
 
 def _row(
     name: str, *, multilingual: bool = False, same_as: str | None = None, **facts: Any
 ) -> dict[str, Any]:
     """A backbone's line: facts with a source, each a pair (value, source)."""
-    known = {key: facts[key] for key in _FACTS if facts.get(key) is not None}
+    known = {key: facts[key] for key in FACTS if facts.get(key) is not None}
     row: dict[str, Any] = {"name": name, **{key: fact[0] for key, fact in known.items()}}
     row["sources"] = {key: fact[1] for key, fact in known.items()}
     if multilingual:

@@ -17,6 +17,8 @@ from promptot.backbones.support import refusal
 from promptot.errors import PromptotError, nearest
 
 PROMPTS = ("text prompts", "image prompts")
+FACTS = ("parameters", "resolution", "download", "gflops", "imagenet", "licence")
+"""What an entry can say only with a source."""
 
 
 @dataclass(frozen=True)

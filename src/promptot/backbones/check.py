@@ -121,7 +121,7 @@ class _Outputs:
 
     pixels: Tensor  # [B, 3, R, R]
     tokens: list[list[int]]
-    images: Tensor  # [B, D], of its own pixels
+    images: Tensor | None  # [B, D], of its own pixels; None if they don't fit its tower
     texts: Tensor  # [S, D]
 
 
@@ -164,7 +164,7 @@ def check_backbone(
         tell("backbone", 1, 2)
         library = library_side(name)
         theirs = _compute(library, [library.pixels(p.upright) for p in pictures()], sentences)
-        comparisons += _compare(ours, theirs, _shared(library, ours.pixels))
+        comparisons += _compare(ours, theirs, _encode(library, ours.pixels))
         comparisons += _compare_scores(ours, theirs, scale, library.scale)
     if seen is not None:
         comparisons.append(compare_diagram(seen))
@@ -214,15 +214,15 @@ def _compute(side: Side, pixels: list[Tensor], sentences: list[str]) -> _Outputs
     return _Outputs(
         stacked,
         [side.tokens(sentence) for sentence in sentences],
-        side.encode_images(stacked),
+        _encode(side, stacked),
         side.encode_texts(sentences),
     )
 
 
-def _shared(library: Side, pixels: Tensor) -> Tensor | None:
-    """The library's features of our pixels; None if they don't fit its image tower."""
+def _encode(side: Side, pixels: Tensor) -> Tensor | None:
+    """Features of pictures; None if they don't fit the image tower."""
     try:
-        return library.encode_images(pixels)
+        return side.encode_images(pixels)
     except (RuntimeError, ValueError, AssertionError):
         return None
 
@@ -241,7 +241,7 @@ def _compare(ours: _Outputs, theirs: _Outputs, shared: Tensor | None) -> list[Co
             f"{images}, pixels alike",
             relative,
             FEATURES,
-            None if shared is None else _relative(ours.images, shared),
+            _relative(ours.images, shared),
         ),
         Comparison("text features", texts, relative, FEATURES, _relative(ours.texts, theirs.texts)),
         Comparison(
@@ -257,43 +257,41 @@ def _compare(ours: _Outputs, theirs: _Outputs, shared: Tensor | None) -> list[Co
 def _compare_scores(
     ours: _Outputs, theirs: _Outputs, scale: float, library_scale: float
 ) -> list[Comparison]:
-    cosines = None
-    if ours.images.shape == theirs.images.shape:
-        cosines = _largest(ours.images @ ours.texts.T, theirs.images @ theirs.texts.T)
-    pairs = f"{len(ours.images)} × {len(ours.texts)} pairs"
+    pairs = f"{len(ours.pixels)} × {len(ours.tokens)} pairs"
+    a, b = _cosines(ours), _cosines(theirs)
+    logits = _largest(_times(scale / library_scale, a), b)
     return [
-        Comparison("cosine similarities", pairs, "largest difference", COSINES, cosines),
+        Comparison("cosine similarities", pairs, "largest difference", COSINES, _largest(a, b)),
         Comparison(
             "logit scale",
-            f"{scale:.4g}",
+            f"{scale:.4g}, {library_scale:.4g}",
             "relative difference",
             SCALE,
             abs(scale - library_scale) / abs(library_scale),
         ),
-        Comparison(
-            "logits",
-            pairs,
-            "largest difference / scale",
-            COSINES + SCALE,
-            None
-            if cosines is None
-            else _largest(
-                scale * ours.images @ ours.texts.T,
-                library_scale * theirs.images @ theirs.texts.T,
-            )
-            / library_scale,
-        ),
+        Comparison("logits", pairs, "largest difference / scale", COSINES + SCALE, logits),
     ]
 
 
-def _largest(a: Tensor, b: Tensor) -> float | None:
-    """Largest difference of two tensors; None if their shapes differ."""
-    return float((a - b).abs().max()) if a.shape == b.shape else None
+def _cosines(side: _Outputs) -> Tensor | None:
+    """Cosine similarities [B, S]."""
+    return None if side.images is None else side.images @ side.texts.T
 
 
-def _relative(a: Tensor, b: Tensor) -> float | None:
-    """Largest norm of the difference of two rows, over the norm of the second's."""
-    if a.shape != b.shape:
+def _times(factor: float, values: Tensor | None) -> Tensor | None:
+    return None if values is None else factor * values
+
+
+def _largest(a: Tensor | None, b: Tensor | None) -> float | None:
+    """Largest difference of two tensors; None if one is missing or of another shape."""
+    if a is None or b is None or a.shape != b.shape:
+        return None
+    return float((a - b).abs().max())
+
+
+def _relative(a: Tensor | None, b: Tensor | None) -> float | None:
+    """Largest norm of the difference of two rows, over the norm of the second's; or None."""
+    if a is None or b is None or a.shape != b.shape:
         return None
     return float(((a - b).norm(dim=-1) / b.norm(dim=-1)).max())
 

@@ -66,7 +66,7 @@ def our_side(backbone: Backbone) -> Side:
         f"promptot {__version__}",
         _settings(
             activations=[_activation(tower.transformer.blocks[0].mlp) for tower in (image, text)],
-            heads=[tower.transformer.resblocks[0].attn.heads for tower in (image, text)],
+            heads=[tower.transformer.blocks[0].attn.heads for tower in (image, text)],
             eps=[image.ln_post.eps, text.ln_final.eps],
             pooling="class token" if image.pool == "class" else "mean of the patches",
             context=text.context_length,
