@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import open_clip
@@ -9,7 +10,7 @@ import pytest
 import torch
 from saved_clips import SMALL, save_open_clip
 
-from promptot.backbones import load_backbone
+from promptot.backbones import load_backbone, support
 from promptot.backbones.catalogue import FACTS, PROMPTS, read_catalogue
 from promptot.backbones.support import refusal
 from promptot.errors import PromptotError
@@ -104,6 +105,17 @@ def test_what_is_refused_is_refused_by_the_loader_for_the_same_reason(
     assert raised.value.problem == reason
 
 
+@pytest.fixture
+def forgetful() -> Iterator[None]:
+    """What was worked out of changed configurations is not kept, nor what was before."""
+    for kept in (support.refusal, support._outline):
+        kept.cache_clear()
+    yield
+    for kept in (support.refusal, support._outline):
+        kept.cache_clear()
+
+
+@pytest.mark.usefixtures("forgetful")
 @pytest.mark.parametrize(
     ("pair", "vision"),
     [("ViT-B-32/openai", {}), ("ViT-L-14-CLIPA/datacomp1b", None)],

@@ -291,7 +291,9 @@ def _openai_side(rest: str) -> Side:
     )
     from open_clip.tokenizer import SimpleTokenizer
 
-    tokenizer = partial(_up_to_end, SimpleTokenizer(len(weights["positional_embedding"])))
+    tokenizer = partial(
+        _up_to_end, SimpleTokenizer(context_length=len(weights["positional_embedding"]))
+    )
     clip = PlainClip(weights, heads[0], heads[1], activation, activation)
     return _plain_side(clip, transform, tokenizer)
 
