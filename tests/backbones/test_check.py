@@ -274,3 +274,20 @@ def test_a_library_that_cannot_load_its_model_gives_one_sentence(
     with pytest.raises(PromptotError) as raised:
         check_backbone(names["open_clip"])
     assert "could not be loaded: no network after 5 tries." in raised.value.problem
+
+
+def test_what_a_file_cannot_tell_is_read_from_its_name_and_the_json_beside_it(
+    tmp_path: Path, clip_file: Path
+) -> None:
+    file = tmp_path / "clip.safetensors"
+    file.write_bytes(clip_file.read_bytes())
+    plain = library_side(f"openai:{file}").settings
+    assert plain["activation, image"] == "quick_gelu"
+    assert plain["heads"] == "2, 1"
+    (tmp_path / "clip.safetensors.json").write_text('{"heads": 4, "interpolation": "bilinear"}')
+    said = library_side(f"openai:{file}?activation=gelu&heads=8,2&mean=0.5").settings
+    assert said["activation, text"] == "gelu"
+    assert said["heads"] == "8, 2"  # the name goes before the JSON
+    assert said["interpolation"] == "bilinear"
+    assert said["mean"] == "0.5 0.5 0.5"
+    assert library_side(f"openai:{file}").settings["heads"] == "4, 4"

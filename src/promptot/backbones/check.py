@@ -23,10 +23,11 @@ from promptot.errors import PromptotError
 
 PIXELS = 1e-4
 """Of normalised pixels; one of 256 grey levels is 0.015 under CLIP's deviations."""
-FEATURES = 1e-4
-"""Of unit vectors, by the norm of the difference. Rounding in fp32 makes 1e-6; GELU in place of
-QuickGELU makes 1e-1 in real weights, and half a grey level in every pixel about 1e-3."""
-COSINES = 2e-4
+FEATURES = 5e-5
+"""Of unit vectors, by the norm of the difference. Rounding in fp32 makes 1e-6 in a ViT-B/16 and a
+ViT-L/14; in the bundled model the other GELU makes 5e-2, and half a grey level in every pixel
+1e-2."""
+COSINES = 1e-4
 SCALE = 1e-5
 
 DIAGRAM_TEXTS = ("a diagram", "a dog", "a cat")
