@@ -52,7 +52,8 @@ SOURCES = {
     "open_clip": "LICENSE of github.com/mlfoundations/open_clip, which publishes the weights "
     "among its releases.",
     "open_clip-docs": "github.com/mlfoundations/open_clip, docs/PRETRAINED.md at commit {commit}.",
-    "card": "The model's card on the Hugging Face hub.",
+    "card": "The model's card on the Hugging Face hub when it was read; licences change, so look "
+    "there.",
     "card-copy": "A copy of the model's card on the Hugging Face hub.",
     "metaclip": "LICENSE of github.com/facebookresearch/MetaCLIP, which publishes the weights.",
     "big_vision": "README of github.com/google-research/big_vision, section License.",

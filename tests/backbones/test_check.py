@@ -166,7 +166,33 @@ def test_a_picture_that_is_read_wrongly_is_named(
         return image
 
     monkeypatch.setattr(images, "load_image", load)
-    assert check_backbone(names["openai"]).differences == AFTER_PIXELS
+    report = check_backbone(names["openai"])
+    assert report.differences == AFTER_PIXELS
+    kind = {"EXIF": "turned JPEG", "alpha": "transparent PNG"}[spoiled]
+    assert report.comparisons[0].on.startswith(f"7 pictures; different: {kind}")
+    assert report.comparisons[0].on.count(" × ") == 1
+
+
+def test_a_sentence_that_is_read_wrongly_is_named(names: dict[str, str]) -> None:
+    def lose_case(backbone: Backbone) -> None:
+        encode = backbone.tokenizer.encode
+        backbone.tokenizer.encode = lambda text: encode(text.replace("é", "e"))
+
+    report = check_backbone(names["openai"], load=spoil(lose_case))
+    tokens = report.comparisons[1]
+    assert tokens.measured == 1
+    assert tokens.on.startswith("9 sentences; different: a  jalapeño")
+
+
+def test_a_library_that_cannot_compute_gives_one_sentence(
+    names: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def uneven(name: str) -> Any:
+        return replace(library_side(name), pixels=lambda image: torch.zeros(3, *image.size))
+
+    monkeypatch.setattr(check_module, "library_side", uneven)
+    with pytest.raises(PromptotError, match="can't compute the built-in inputs"):
+        check_backbone(names["openai"])
 
 
 def test_nan_is_a_difference_and_json_has_none(names: dict[str, str]) -> None:

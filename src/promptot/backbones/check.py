@@ -164,8 +164,8 @@ def check_backbone(
         del side, backbone
         tell("backbone", 1, 2)
         library = library_side(name)
-        theirs = _compute(library, [library.pixels(p.upright) for p in pictures()], sentences)
-        comparisons += _compare(ours, theirs, _encode(library, ours.pixels))
+        theirs = _compute_library(name, library, sentences)
+        comparisons += _compare(ours, theirs, _encode(library, ours.pixels), sentences)
         comparisons += _compare_scores(ours, theirs, scale, library.scale)
     if seen is not None:
         comparisons.append(compare_diagram(seen))
@@ -220,6 +220,18 @@ def _compute(side: Side, pixels: list[Tensor], sentences: list[str]) -> _Outputs
     )
 
 
+def _compute_library(name: str, library: Side, sentences: list[str]) -> _Outputs:
+    try:
+        pixels = [library.pixels(picture.upright) for picture in pictures()]
+        return _compute(library, pixels, sentences)
+    except (RuntimeError, ValueError) as error:  # such as pictures that stay of several sizes
+        reason = " ".join(str(error).split())[:300]
+        raise PromptotError(
+            f"{library.name} can't compute the built-in inputs with '{name}': {reason}.",
+            fix="Check its preprocessing and tokenizer.",
+        ) from error
+
+
 def _encode(side: Side, pixels: Tensor) -> Tensor | None:
     """Features of pictures; None if they don't fit the image tower."""
     try:
@@ -228,15 +240,25 @@ def _encode(side: Side, pixels: Tensor) -> Tensor | None:
         return None
 
 
-def _compare(ours: _Outputs, theirs: _Outputs, shared: Tensor | None) -> list[Comparison]:
-    images, texts = f"{len(ours.pixels)} pictures", f"{len(ours.tokens)} sentences"
-    unlike = sum(a != b for a, b in zip(ours.tokens, theirs.tokens, strict=True))
+def _compare(
+    ours: _Outputs, theirs: _Outputs, shared: Tensor | None, sentences: list[str]
+) -> list[Comparison]:
+    images, texts = f"{len(ours.pixels)} pictures", f"{len(sentences)} sentences"
+    unlike = [
+        text for text, a, b in zip(sentences, ours.tokens, theirs.tokens, strict=True) if a != b
+    ]
     relative = "largest relative difference"
     return [
         Comparison(
-            "pixels", images, "largest difference", PIXELS, _largest(ours.pixels, theirs.pixels)
+            "pixels",
+            _naming(images, _unlike_pictures(ours.pixels, theirs.pixels)),
+            "largest difference",
+            PIXELS,
+            _largest(ours.pixels, theirs.pixels),
         ),
-        Comparison("token ids", texts, "sentences that differ", 0, unlike),
+        Comparison(
+            "token ids", _naming(texts, unlike), "sentences that differ", 0, float(len(unlike))
+        ),
         Comparison(
             "image features",
             f"{images}, pixels alike",
@@ -253,6 +275,20 @@ def _compare(ours: _Outputs, theirs: _Outputs, shared: Tensor | None) -> list[Co
             _relative(ours.images, theirs.images),
         ),
     ]
+
+
+def _unlike_pictures(a: Tensor, b: Tensor) -> list[str]:
+    """Which pictures the two sides read differently."""
+    if a.shape != b.shape:
+        return []
+    far = ((a - b).abs().amax(dim=(1, 2, 3)) > PIXELS).tolist()
+    return [picture.what for picture, differs in zip(pictures(), far, strict=True) if differs]
+
+
+def _naming(what: str, unlike: list[str]) -> str:
+    """What was compared, and which of it differs unless all does."""
+    all_of_it = what.startswith(f"{len(unlike)} ")
+    return f"{what}; different: {'; '.join(unlike)}" if unlike and not all_of_it else what
 
 
 def _compare_scores(
