@@ -139,9 +139,12 @@ RECOMMENDED: dict[str, tuple[str, str]] = {  # name → purpose and reason, best
         "photographs",
         "Among the strongest here; mind licence and size.",
     ),
-    "open_clip:ViT-B-16/openai": ("papers", "The one that most of them use."),
-    "open_clip:xlm-roberta-base-ViT-B-32/laion5b_s13b_b90k": ("languages", "The smallest."),
-    "open_clip:ViT-B-16-SigLIP2/webli": ("languages", "The newer kind."),
+    "open_clip:ViT-B-16/openai": ("papers", "What most papers about prompt learning use."),
+    "open_clip:xlm-roberta-base-ViT-B-32/laion5b_s13b_b90k": (
+        "languages",
+        "The smallest that reads many languages.",
+    ),
+    "open_clip:ViT-B-16-SigLIP2/webli": ("languages", "Of a newer kind (SigLIP 2)."),
 }
 HF = {  # repository of a transformers CLIPModel → the open_clip pair of the same weights
     "openai/clip-vit-base-patch32": "ViT-B-32/openai",
