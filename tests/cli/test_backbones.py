@@ -9,6 +9,7 @@ import pytest
 
 from promptot.backbones import load_backbone
 from promptot.backbones.catalogue import read_catalogue
+from promptot.cli.backbones import Purpose
 
 
 def listed(run, *arguments: str) -> tuple[list[str], str]:
@@ -45,6 +46,12 @@ def test_all_and_filters(run) -> None:
     assert "None is like that." in shown
     assert run("backbones", "--for", "dogs").code == 2
     assert run("backbones", "--max-params", "-1").code == 2
+
+
+def test_every_purpose_can_be_asked_for(run) -> None:
+    assert [purpose.value for purpose in Purpose] == list(read_catalogue().purposes)
+    for purpose in Purpose:
+        assert listed(run, "--for", purpose.value)[0]
 
 
 def test_json_names_the_source_of_each_figure(run) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ import yaml
 sys.path.insert(0, str(Path(__file__).parents[2] / "tools"))
 
 import make_catalogue
+from promptot.backbones.catalogue import read_catalogue
 
 RESULTS = """\
 name,pretrained,params (M),FLOPs (B),Average perf. on 38 datasets,ImageNet 1k
@@ -70,6 +72,21 @@ def test_each_fact_has_its_source(rows) -> None:
     assert counted_there["sources"]["parameters"] == "results"
     assert rows["open_clip:PE-Core-L-14-336/meta"]["imagenet"] == 83.5
     assert rows["open_clip:PE-Core-L-14-336/meta"]["sources"]["imagenet"] == "readme"
+
+
+def test_the_file_in_the_package_is_of_this_tool() -> None:
+    catalogue = read_catalogue()
+    assert catalogue.purposes == make_catalogue.PURPOSES
+    assert catalogue.sources.keys() == make_catalogue.SOURCES.keys()
+    recommended = {e.name: (e.purpose, e.reason) for e in catalogue.recommended()}
+    assert recommended == make_catalogue.RECOMMENDED
+    for key, text in make_catalogue.SOURCES.items():
+        assert catalogue.sources[key].startswith(text.partition("{")[0])
+    licences = {e.name: e.licence for e in catalogue.entries}
+    for pattern, licence, _ in make_catalogue.LICENCES:
+        named = [name for name in licences if re.fullmatch(f"open_clip:{pattern}", name)]
+        assert named
+        assert {licences[name] for name in named} == {licence}
 
 
 def test_what_has_no_source_is_left_out(rows) -> None:

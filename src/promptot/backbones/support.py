@@ -60,11 +60,11 @@ def _check_open_clip(spec: str) -> None:
     from promptot.backbones import open_clip_models
 
     architecture, _, tag = spec.rpartition("/")
-    by_name = getattr(open_clip_models, "find_open_clip", None)  # the loader's first check
-    if by_name is not None:
-        by_name(spec)
+    loader = vars(open_clip_models)  # its first check, by name and configuration
+    if "find_open_clip" in loader:
+        loader["find_open_clip"](spec)
     else:
-        open_clip_models._check_known(architecture, tag)
+        loader["_check_known"](architecture, tag)
     model, tokenizer = _outline(architecture)
     defaults = PreprocessCfg(size=model.visual.image_size)
     settings = merge_preprocess_dict(defaults, get_pretrained_cfg(architecture, tag))
