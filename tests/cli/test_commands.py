@@ -244,5 +244,5 @@ def test_output_into_a_closed_pipe_is_no_traceback(
     with monkeypatch.context() as patched:
         patched.setattr("promptot.cli.app.write_result", lambda *_: closed(""))
         patched.setattr("sys.stdout", io.StringIO())
-        assert run("backbones").code == 1
-    assert run("backbones").code == 0
+        assert run("recipes").code == 1
+    assert run("recipes").code == 0

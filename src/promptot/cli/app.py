@@ -12,6 +12,7 @@ import typer
 from promptot.cli import production, serve
 from promptot.cli import report as report_command
 from promptot.cli import tune as tune_command
+from promptot.cli.backbones import backbones as backbones_app
 from promptot.cli.console import (
     PlainGroup,
     Stages,
@@ -449,20 +450,7 @@ report_command.register(app)
 tune_command.register(app)
 production.register(app)
 serve.register(app)
-
-
-@app.command(epilog="Example: promptot backbones")
-def backbones(json_path: Json = None) -> None:
-    """List where frozen models can come from."""
-    from promptot.backbones.bundled import list_bundled
-    from promptot.backbones.load import SOURCES
-    from promptot.cli.tables import source_list
-
-    console = console_for(json_path)
-    console.print(source_list(SOURCES.values()))
-    console.print(f"\nBundled: {', '.join(f'bundled:{name}' for name in list_bundled())}")
-    result = {name: {"pattern": s.pattern, "summary": s.summary} for name, s in SOURCES.items()}
-    write_result({"sources": result, "bundled": list_bundled()}, json_path)
+app.add_typer(backbones_app, name="backbones")
 
 
 @app.command(epilog="Example: promptot recipes prompt-ot")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -121,9 +122,14 @@ def source_list(sources: Iterable[Source]) -> Table:
     """How each kind of backbone is written, and what it is."""
     table = Table(box=None, show_header=False, pad_edge=False)
     for source in sources:
-        names = [f"[bold]{plain(name)}[/]" for name in source.pattern.split(" or ")]
+        names = [f"[bold]{plain(name)}[/]" for name in _forms(source.pattern)]
         table.add_row("\n".join(names) + f"\n  {plain(source.summary)}")
     return table
+
+
+def _forms(pattern: str) -> list[str]:
+    """The ways to write a kind of name: each begins with the kind and a colon."""
+    return re.split(r" or (?=\w+:)", pattern)
 
 
 def recipe_list(recipes: Iterable[Recipe]) -> Table:

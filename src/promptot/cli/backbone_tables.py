@@ -1,0 +1,120 @@
+"""The tables of `promptot backbones` and its check; each fits a terminal of 80 columns."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import groupby
+from typing import TYPE_CHECKING
+
+from rich import box
+from rich.table import Table
+
+from promptot.backbones.catalogue import Catalogue, Entry
+from promptot.cli.console import plain
+
+if TYPE_CHECKING:
+    from promptot.backbones.check import CheckReport, Comparison
+
+CAPTION = (
+    "params: of both towers, in millions. size: to download; ≈ is parameters × 4 bytes. px: side "
+    "of the input. GFLOP: an image and a text. top-1: zero-shot on ImageNet, %, by open_clip's own "
+    "tables. What is not known stays empty; --json names the source of each figure."
+)
+
+
+def catalogue_table(
+    entries: Sequence[Entry], catalogue: Catalogue, *, by_purpose: bool = False
+) -> Table:
+    """What is known of each backbone, below each purpose if they come sorted so."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, caption=CAPTION, caption_justify="left")
+    table.padding = (0, 1, 0, 0)
+    table.add_column("backbone", overflow="fold")
+    for label in ("params", "size", "px", "GFLOP", "top-1"):
+        table.add_column(label, justify="right", no_wrap=True)
+    groups = groupby(entries, key=lambda e: e.purpose) if by_purpose else [(None, entries)]
+    for purpose, members in groups:
+        if by_purpose and purpose is not None:
+            table.add_row(f"[bold cyan]{plain(catalogue.purposes[purpose])}[/]")
+        for entry in members:
+            table.add_row(
+                f"[bold]{plain(entry.name)}[/]\n[dim]{plain(_kind(entry))}[/]"
+                + (f"\n{plain(entry.reason)}" if entry.reason else ""),
+                "" if entry.parameters is None else f"{entry.parameters / 1e6:.0f}",
+                _size(entry),
+                "" if entry.resolution is None else str(entry.resolution),
+                "" if entry.gflops is None else f"{entry.gflops:.0f}",
+                "" if entry.imagenet is None else f"{entry.imagenet:.1f}",
+            )
+        if by_purpose:
+            table.add_section()
+    return table
+
+
+def _kind(entry: Entry) -> str:
+    """What can be adapted, the licence, and what else has the same weights."""
+    refused = entry.refusal
+    parts = ["text and image prompts" if refused is None else f"not yet: {_shorten(refused)}"]
+    parts += [entry.licence] if entry.licence else []
+    parts += [f"same as {entry.same_as}"] if entry.same_as else []
+    return "; ".join(parts)
+
+
+def _shorten(refusal: str) -> str:
+    """The part of a refusal that tells the kind."""
+    short = refusal.removeprefix("This open_clip model has ").rstrip(".")
+    return short.removesuffix(", which is not supported yet")
+
+
+def _size(entry: Entry) -> str:
+    if entry.download is None:
+        return ""
+    about = "≈" if entry.sources.get("download") == "computed" else ""
+    gigabytes = entry.download / 1e9
+    number = f"{gigabytes:.1f} GB" if gigabytes >= 0.1 else f"{1000 * gigabytes:.0f} MB"
+    return f"{about}{number}"
+
+
+def settings_table(report: CheckReport) -> Table:
+    """What beside the weights changes the function, as each side has it."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("setting", no_wrap=True)
+    for side in (report.ours, report.library):
+        table.add_column(plain(side), overflow="fold")
+    table.add_column("", no_wrap=True)
+    for setting in report.settings:
+        table.add_row(
+            plain(setting.what),
+            plain(setting.ours),
+            plain(setting.library),
+            _verdict(setting.equal),
+        )
+    return table
+
+
+def comparison_table(report: CheckReport) -> Table:
+    """Each step that both sides computed: the largest difference beside its bound."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("compared", overflow="fold")
+    table.add_column("measure", overflow="fold")
+    for label in ("measured", "bound"):
+        table.add_column(label, justify="right", no_wrap=True)
+    table.add_column("", no_wrap=True)
+    for item in report.comparisons:
+        table.add_row(
+            f"{plain(item.what)}\n[dim]{plain(item.on)}[/]",
+            plain(item.measure),
+            _measured(item),
+            f"{item.bound:.0e}" if item.bound else "0",
+            _verdict(item.equal),
+        )
+    return table
+
+
+def _measured(item: Comparison) -> str:
+    if item.measured is None:
+        return "other shapes"
+    return f"{item.measured:.1e}" if item.bound else f"{item.measured:.0f}"
+
+
+def _verdict(equal: bool) -> str:
+    return "[green]equal[/]" if equal else "[bold red]differs[/]"

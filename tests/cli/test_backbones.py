@@ -1,0 +1,104 @@
+"""`promptot backbones` and `promptot backbones check`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from promptot.backbones import load_backbone
+from promptot.backbones.catalogue import read_catalogue
+from promptot.cli.backbones import Purpose
+
+
+def listed(run, *arguments: str) -> tuple[list[str], str]:
+    result = run("backbones", *arguments, "--json", "-")
+    assert result.code == 0
+    assert max(map(len, result.err.splitlines()), default=0) <= 80
+    return [row["name"] for row in json.loads(result.out)["backbones"]], result.err
+
+
+def test_the_recommended_ones_come_first_with_reasons(run) -> None:
+    names, shown = listed(run)
+    assert names == [entry.name for entry in read_catalogue().recommended()]
+    for text in ("bundled:tiny", "Photographs", "many languages", "not yet", "73.5", "MIT",
+                 "hf:<repo or dir>", "promptot backbones --all"):  # fmt: skip
+        assert text in shown
+    assert "RN50" not in shown
+
+
+def test_all_and_filters(run) -> None:
+    names, shown = listed(run, "--all")
+    assert set(names) == {entry.name for entry in read_catalogue().entries}
+    assert "a ResNet image tower" in shown
+    names, _ = listed(run, "--search", "dfn", "--supported")
+    assert names
+    assert all("dfn" in name for name in names)
+    names, _ = listed(run, "--max-params", "155", "--max-download", "0.7", "-s", "openai")
+    assert names[0] == "open_clip:ViT-B-16/openai"
+    assert "open_clip:ViT-L-14/openai" not in names
+    names, shown = listed(run, "--for", "small")
+    assert names == ["open_clip:ViT-B-32-256/datacomp_s34b_b86k",
+                     "open_clip:ViT-B-32/datacomp_xl_s13b_b90k"]  # fmt: skip
+    names, shown = listed(run, "--search", "nothing like this")
+    assert names == []
+    assert "None is like that." in shown
+    assert run("backbones", "--for", "dogs").code == 2
+    assert run("backbones", "--max-params", "-1").code == 2
+
+
+def test_every_purpose_can_be_asked_for(run) -> None:
+    assert [purpose.value for purpose in Purpose] == list(read_catalogue().purposes)
+    for purpose in Purpose:
+        assert listed(run, "--for", purpose.value)[0]
+
+
+def test_json_names_the_source_of_each_figure(run) -> None:
+    found = json.loads(run("backbones", "--search", "ViT-B-16/openai", "--json", "-").out)
+    (row,) = found["backbones"]
+    assert row["imagenet"] == 68.34
+    assert row["adapts"] == ["text prompts", "image prompts"]
+    assert "openclip_results.csv" in found["facts"][row["sources"]["imagenet"]]
+    assert set(found["sources"]) >= {"bundled", "open_clip", "hf", "openai"}
+    assert found["bundled"] == ["tiny"]
+
+
+def test_check_is_equal_or_names_what_differs_by_exit_code(
+    run, clip_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = f"openai:{clip_file}"
+    equal = run("backbones", "check", name)
+    assert equal.code == 0
+    assert "Equal: " in equal.out
+    assert max(map(len, equal.out.splitlines())) <= 80
+    for text in ("activation, image", "quick_gelu", "0.48145", "image features", "token ids"):
+        assert text in equal.out
+
+    def wrong(name: str):
+        backbone = load_backbone(name)
+        for block in backbone.image_tower.transformer.resblocks:
+            block.mlp.quick = False
+        return backbone
+
+    from promptot.backbones import check
+
+    monkeypatch.setattr(check.check_backbone, "__kwdefaults__",
+                        {**check.check_backbone.__kwdefaults__, "load": wrong})  # fmt: skip
+    different = run("backbones", "check", name, "--json", "-")
+    assert different.code == 1
+    assert "Different: activation, image; image features;" in different.err
+    found = json.loads(different.out)
+    assert found["equal"] is False
+    assert found["differences"][0] == "activation, image"
+
+
+def test_check_of_what_is_not_there_is_one_error(run, fails, clip_file: Path) -> None:
+    assert "knows no architecture" in fails("backbones", "check", "open_clip:ViT-B-17/openai")
+    assert "There is no file" in fails("backbones", "check", "openai:none.pt")
+    message = fails("backbones", "check", f"openai:{clip_file}", "--diagram", "CLIP.png")
+    assert "of another shape" in message
+    assert run("backbones", "check").code == 2
+    shown = run("backbones", "check", "--help")
+    assert "Example: promptot backbones check" in shown.out
+    assert max(map(len, shown.out.splitlines())) <= 80
