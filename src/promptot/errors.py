@@ -1,4 +1,4 @@
-"""The one exception a user of promptot has to know."""
+"""The one exception a user of promptot has to know, and the one warning."""
 
 from __future__ import annotations
 
@@ -26,6 +26,10 @@ class PromptotError(Exception):
 
 class NotFinite(PromptotError):  # noqa: N818 - what it is, not how it ends
     """NaN or an infinite number where training or transport needs finite ones."""
+
+
+class PromptotWarning(UserWarning):
+    """Something that goes on, but that the user should know of and may have to put right."""
 
 
 def nearest(word: str, choices: Iterable[str]) -> str:
