@@ -145,7 +145,8 @@ def model_card(card: Card, repository: str) -> str:
         ""
         if known
         else "\nThe backbone was a local file or folder; load it by its place on your machine,\n"
-        "with `backbone=`. Its weights, and what is done with them, must be the same: both are checked.\n"
+        "with `backbone=`. Its weights must be the same, and what is done with them: both are\n"
+        "checked.\n"
     )
     recipe = card.recipe.get("name") or card.prompts.design
     return f"""---

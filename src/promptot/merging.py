@@ -146,20 +146,16 @@ def _check_alike(card: Card, other: Card, which: str) -> None:
             "the backbone",
             *(f"{c.backbone.name} ({c.backbone.weight_hash[:12]})" for c in (card, other)),
         )
-    functions = card.backbone.function, other.backbone.function
-    if (functions[0] is None) != (functions[1] is None):
+    one, two = card.backbone.function, other.backbone.function
+    if (one is None) != (two is None):
         raise PromptotError(
             f"{which} can't be averaged: the card of one does not say what its backbone does with "
             "its weights, because an older promptot wrote it.",
             fix="Train that one again.",
         )
-    if functions[0] is not None and functions[1] is not None:
-        names = differences(functions[0], functions[1])
-        if names:
-            raise differ(
-                "what the backbone does with its weights",
-                *({name: function[name] for name in names} for function in functions),
-            )
+    if one is not None and two is not None and (names := differences(one, two)):
+        settings = ({name: function[name] for name in names} for function in (one, two))
+        raise differ("what the backbone does with its weights", *settings)
     if card.prompts != other.prompts:
         one, two = card.prompts.model_dump(), other.prompts.model_dump()
         keys = [key for key in {**one, **two} if one.get(key) != two.get(key)]

@@ -164,8 +164,8 @@ class Backbone(nn.Module):
     def identity(self) -> FunctionIdentity:
         """What the features depend on, beside the image or the text.
 
-        It is read from the modules, the tokenizer and the preprocessing as they are now. Weights and
-        tokenizer are hashed once; the rest takes some milliseconds.
+        It is read from the modules, the tokenizer and the preprocessing as they are now. Weights
+        and tokenizer are hashed once; the rest takes some milliseconds.
         """
         if self._tokenizer_known is None or self._tokenizer_known[0] is not self.tokenizer:
             self._tokenizer_known = self.tokenizer, describe_tokenizer(self.tokenizer)

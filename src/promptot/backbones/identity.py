@@ -184,13 +184,13 @@ def describe_tokenizer(tokenizer: Encoder) -> dict[str, str]:
       adapter may be used: its class names are ordinary text.
     """
     found = {
-        "words": _hash([tokenizer.encode(text) for text in _ordinary()]),
+        "words": _hash([_ids(tokenizer, text) for text in _ordinary()]),
         "cleaning": _hash([_ids(tokenizer, text) for text in _UNUSUAL]),
     }
     tables = _tables(tokenizer)
     if tables is not None:
         tokens, merges = tables
-        special = set(tokenizer.encode("")) if tokens else set()
+        special = set(_ids(tokenizer, ""))
         ordinary = {str(index): token for token, index in tokens.items() if index not in special}
         found["vocabulary"] = _hash([ordinary, merges])
     return found
@@ -205,10 +205,10 @@ def _ids(tokenizer: Encoder, text: str) -> list[int] | str:
 
 def _tables(tokenizer: Any) -> tuple[dict[str, int], list[list[str]]] | None:
     """Tokens with their ids, and merges in their order; None where there are none to read."""
-    bpe = getattr(tokenizer, "_bpe", None)  # open_clip's
+    bpe: Any = getattr(tokenizer, "_bpe", None)  # open_clip's
     if hasattr(bpe, "encoder") and hasattr(bpe, "bpe_ranks"):
         return dict(bpe.encoder), [list(m) for m in sorted(bpe.bpe_ranks, key=bpe.bpe_ranks.get)]
-    backend = getattr(tokenizer, "_backend", None)  # the `tokenizers` library's, or around it
+    backend: Any = getattr(tokenizer, "_backend", None)  # the `tokenizers` library's, or around it
     backend = getattr(getattr(tokenizer, "_tokenizer", None), "backend_tokenizer", backend)
     if not hasattr(backend, "to_str"):
         return None
@@ -232,7 +232,9 @@ def _ordinary() -> tuple[str, ...]:
     for number in range(_MADE_UP):
         drawn = hashlib.sha256(f"word {number}".encode()).digest()
         # the square of a number in 0..1 leans to the frequent letters
-        made.append("".join(letters[byte * byte * 26 >> 16] for byte in drawn[1 : 3 + drawn[0] % 9]))
+        made.append(
+            "".join(letters[byte * byte * 26 >> 16] for byte in drawn[1 : 3 + drawn[0] % 9])
+        )
     lines = [" ".join(made[start : start + 20]) for start in range(0, _MADE_UP, 20)]
     return ("", *_SENTENCES, *lines)
 

@@ -11,7 +11,7 @@ from promptot.adapter import build_model, load_adapter, save_adapter
 from promptot.backbones.backbone import Backbone
 from promptot.errors import PromptotError
 from promptot.model import PromptedModel
-from promptot.protocols.cells import VERSION, Cell, image_name
+from promptot.protocols.cells import VERSION, Cell
 from promptot.recipes import describe
 from promptot.run import versions
 from promptot.tasks.dataset import ImageTask
@@ -83,11 +83,10 @@ class KeptAdapters:
             "template": cell.method.template(train),
             "seed": cell.seed,
             "class names": train.class_names,
-            "images": [(image_name(e.path), e.label) for e in (*train.train, *train.validation)],
+            "images": [(e.hash(), e.label) for e in (*train.train, *train.validation)],
             "words": words,
             "left out of the words": sorted(tested) if words else [],
-            "backbone": self.backbone.weight_hash(),
-            "precision": self.backbone.precision,
+            "backbone": self.backbone.identity().digest,
         }
         digest = hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
         return self.folder / digest[:32]
