@@ -293,7 +293,7 @@ def _had_wrong_activation(name: str) -> bool:
     """Whether a name stands for a tag that needs QuickGELU on an architecture that does not."""
     source, _, spec = name.partition(":")
     architecture, _, tag = spec.rpartition("/")
-    if source != "open_clip" or not architecture:
+    if source != "open_clip" or not architecture or ":" in architecture:  # "local-dir:", "hf-hub:"
         return False
     from open_clip import get_model_config
     from open_clip.pretrained import get_pretrained_cfg

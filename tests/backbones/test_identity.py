@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -404,7 +404,7 @@ def save_hugging_face(folder: Path, state: dict[str, torch.Tensor]) -> str:
 
 
 @pytest.fixture(scope="module")
-def loaded(small_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
+def loaded(small_file: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """One CLIP through three loaders, and through one that gives it another activation."""
     pytest.importorskip("transformers")
     state = {key: torch.tensor(value) for key, value in openai_state_dict(5, **SIZES).items()}
@@ -415,7 +415,7 @@ def loaded(small_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         "hf": save_hugging_face(folder / "hf", state),
         "gelu": save_open_clip(folder / "gelu", state, False),
     }
-    yield {key: load_backbone(name) for key, name in names.items()}
+    return {key: load_backbone(name) for key, name in names.items()}
 
 
 def test_one_clip_has_one_identity_through_every_loader(loaded: dict[str, Backbone]) -> None:
