@@ -40,7 +40,7 @@ class Fingerprint:
 
     @property
     def anywhere(self) -> str:
-        """32 hex digits that stay when a folder or an archive moves, or is copied with its times."""
+        """32 hex digits that stay when a folder or an archive moves, or a copy keeps its times."""
         kept = () if self.version is None else (self.version.size, self.version.modified)
         return _digest(self.name, self.content, *kept)
 
