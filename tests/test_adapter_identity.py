@@ -128,8 +128,6 @@ def tokenizer(backbone: Backbone) -> None:
         (context, "text.context_length was 77 and is 70 here"),
         (pool, 'image.pool was "class" and is "mean" here'),
         (eps, "image.norm_eps was 1e-05 and is [1e-05, "),
-        (preprocess, 'preprocess.interpolation was "bicubic" and is "bilinear" here'),
-        (mean, "preprocess.mean was [0.48145466, 0.4578275, 0.40821073] and is [0.5, 0.5, 0.5]"),
         (tokenizer, "tokenizer.words was"),
     ],
 )
@@ -142,6 +140,27 @@ def test_equal_weights_that_do_something_else_are_refused_with_what_differs(
     assert said in str(refused.value)
     assert "something else with the same weights" in str(refused.value)
     assert refused.value.fix is not None
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (preprocess, 'preprocess.interpolation was "bicubic" and is "bilinear" here'),
+        (mean, "preprocess.mean was [0.48145466, 0.4578275, 0.40821073] and is [0.5, 0.5, 0.5]"),
+    ],
+)
+def test_images_prepared_in_another_way_are_told_of(
+    adapter: Path, other: Backbone, change: Callable[[Backbone], None], said: str
+) -> None:
+    change(other)
+    with pytest.warns(PromptotWarning) as told:
+        promptot.load(adapter, other)
+    assert said in str(told[0].message)
+    gelu(other)
+    with pytest.raises(PromptotError) as refused:
+        promptot.load(adapter, other)
+    assert "image.activation" in str(refused.value)
+    assert "preprocess" not in str(refused.value)
 
 
 def test_other_weights_are_refused_as_ever(adapter: Path, backbone: Backbone) -> None:

@@ -20,7 +20,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 
 from promptot.backbones.backbone import Backbone
-from promptot.backbones.identity import differences
+from promptot.backbones.identity import PREPROCESS, differences
 from promptot.errors import PromptotError, PromptotWarning
 from promptot.files import replace_folder, write_bytes, write_json
 from promptot.model import PromptedModel
@@ -228,13 +228,15 @@ def check_backbone(card: Card, backbone: Backbone) -> None:
 
     Another precision is no other model. Neither is another way to clean unusual text before it is
     cut into tokens (see `describe_tokenizer`): so an adapter may be used in the same CLIP whichever
-    library loads it.
+    library loads it. Nor is another way to prepare images: libraries differ by a pixel there, and
+    who loads a folder of their own may have reasons; but they should know.
 
     Raises:
-        PromptotError: the weights differ, or what is done with them, or with the images.
+        PromptotError: the weights differ, or what is done with them: activation, heads, pooling,
+            norms, context length, tokens.
 
     Warns:
-        PromptotWarning: see `warn_of_activation`.
+        PromptotWarning: images are prepared in another way; or see `warn_of_activation`.
     """
     if backbone.weight_hash() != card.backbone.weight_hash:
         raise PromptotError(
@@ -248,12 +250,22 @@ def check_backbone(card: Card, backbone: Backbone) -> None:
         return
     here = backbone.identity().function
     differ = differences(card.backbone.function, here)
+    prepared = [name for name in differ if name.startswith(PREPROCESS)]
+    differ = [name for name in differ if name not in prepared]
     if differ:
         raise PromptotError(
             f"This adapter was trained in '{card.backbone.name}', and '{backbone.name}' does "
             "something else with the same weights: "
             f"{describe_differences(card.backbone.function, here, differ)}.",
             fix="Load the backbone as its card names it; or train again in this one.",
+        )
+    if prepared:
+        how = describe_differences(card.backbone.function, here, prepared)
+        warnings.warn(
+            f"This adapter was trained in '{card.backbone.name}', and '{backbone.name}' prepares "
+            f"images in another way: {how}. It may get less right than its test said.",
+            PromptotWarning,
+            stacklevel=3,
         )
 
 

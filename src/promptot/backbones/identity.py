@@ -22,6 +22,9 @@ from promptot.backbones.transformer import MLP
 SCHEME = 1
 """Raise it when a change to promptot gives the same backbone another function."""
 
+PREPROCESS = "preprocess."
+"""What the names in `function` start with that say how images are prepared."""
+
 CLEANING = "tokenizer.cleaning"
 """The one name in `function` that an adapter does not depend on, see `describe_tokenizer`."""
 
@@ -80,7 +83,7 @@ def describe_function(
         found |= {f"{name}.{key}": value for key, value in _describe_tower(tower).items()}
     found |= {f"tokenizer.{key}": value for key, value in tokenizer.items()}
     found |= {
-        f"preprocess.{field.name}": _plain(getattr(preprocess, field.name))
+        f"{PREPROCESS}{field.name}": _plain(getattr(preprocess, field.name))
         for field in fields(preprocess)
     }
     return found
@@ -96,11 +99,10 @@ def _describe_tower(tower: nn.Module) -> dict[str, Value]:
         name: values[0] if all(value == values[0] for value in values) else values
         for name, values in collected.items()
     }
-    parts = dict(tower.named_parameters(recurse=False))
     if hasattr(tower, "ln_pre"):
         found["pre_norm"] = not isinstance(tower.ln_pre, nn.Identity)
     if hasattr(tower, "projection_bias"):
-        found["projection_bias"] = "projection_bias" in parts
+        found["projection_bias"] = tower.projection_bias is not None
     return found
 
 

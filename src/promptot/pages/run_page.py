@@ -184,6 +184,7 @@ def _function(noted: Any) -> dict[str, Any]:
     return {
         str(key): ", ".join(map(str, value)) if isinstance(value, list) else value
         for key, value in noted.items()
+        if not str(key).startswith("tokenizer.")  # hashes, which say nothing to a reader
     }
 
 
