@@ -98,8 +98,8 @@ def warn_of_old_results(records: Mapping[str, Mapping[str, Any]], version: int, 
         results = "1 result is" if old == 1 else f"{old} results are"
         warnings.warn(
             f"{results} left alone in '{path}': another version of promptot wrote them without "
-            "noting all that decides them (activation, preprocessing, changed images), so they "
-            "are computed again.",
+            "noting all that decides them (activation, preprocessing, changed images). They don't "
+            "count, and what is missing is computed again.",
             PromptotWarning,
             stacklevel=3,
         )
