@@ -193,8 +193,10 @@ def describe_tokenizer(tokenizer: Encoder) -> dict[str, str]:
     if tables is not None:
         tokens, merges = tables
         special = set(_ids(tokenizer, ""))
-        ordinary = {str(index): token for token, index in tokens.items() if index not in special}
-        found["vocabulary"] = _hash([ordinary, merges])
+        lines = [f"{i} {token}" for token, i in tokens.items() if i not in special]
+        digest = hashlib.sha256("\n".join(sorted(lines)).encode("utf8", "surrogatepass"))
+        digest.update("\n".join(["", "", *merges]).encode("utf8", "surrogatepass"))
+        found["vocabulary"] = digest.hexdigest()
     return found
 
 
@@ -205,11 +207,11 @@ def _ids(tokenizer: Encoder, text: str) -> list[int] | str:
         return type(error).__name__
 
 
-def _tables(tokenizer: Any) -> tuple[dict[str, int], list[list[str]]] | None:
-    """Tokens with their ids, and merges in their order; None where there are none to read."""
+def _tables(tokenizer: Any) -> tuple[dict[str, int], list[str]] | None:
+    """Tokens with their ids, and merges ("t h") in their order; None where none can be read."""
     bpe: Any = getattr(tokenizer, "_bpe", None)  # open_clip's
     if hasattr(bpe, "encoder") and hasattr(bpe, "bpe_ranks"):
-        return dict(bpe.encoder), [list(m) for m in sorted(bpe.bpe_ranks, key=bpe.bpe_ranks.get)]
+        return bpe.encoder, list(map(" ".join, sorted(bpe.bpe_ranks, key=bpe.bpe_ranks.get)))
     backend: Any = getattr(tokenizer, "_backend", None)  # the `tokenizers` library's, or around it
     backend = getattr(getattr(tokenizer, "_tokenizer", None), "backend_tokenizer", backend)
     if not hasattr(backend, "to_str"):
@@ -218,8 +220,7 @@ def _tables(tokenizer: Any) -> tuple[dict[str, int], list[list[str]]] | None:
     vocabulary, merges = model.get("vocab"), model.get("merges")
     if not isinstance(vocabulary, dict) or not isinstance(merges, list):
         return None
-    pairs = [merge.split(" ") if isinstance(merge, str) else list(merge) for merge in merges]
-    return vocabulary, pairs
+    return vocabulary, [merge if isinstance(merge, str) else " ".join(merge) for merge in merges]
 
 
 def _hash(value: Any) -> str:
