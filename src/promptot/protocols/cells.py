@@ -108,7 +108,7 @@ def fingerprint(trial: Trial, prints: Prints | None = None) -> str:
     all images count, and beside them the tested images as they are; `make_cells` adds the shots.
     """
     prints = prints or Prints()
-    digest = hashlib.sha256()
+    digest = hashlib.sha256(trial.classes.encode())
     if trial.digest is not None:
         digest.update(trial.digest.encode())
         for name, part in trial.parts.items():
@@ -121,7 +121,6 @@ def fingerprint(trial: Trial, prints: Prints | None = None) -> str:
         "validation": (pool.validation, pool.class_names),
         **{f"part {name}": (part.test, part.class_names) for name, part in trial.parts.items()},
     }
-    digest.update(trial.classes.encode())
     for task in (pool, *trial.parts.values()):
         digest.update(json.dumps([task.own_template, dict(task.synonyms)]).encode())
     for name, (examples, class_names) in lists.items():
