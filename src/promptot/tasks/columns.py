@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from promptot.errors import PromptotError
-from promptot.tasks.file_version import FileVersion
+from promptot.tasks.file_version import times_of
 
 
 def import_arrow(path: object) -> Any:
@@ -49,8 +49,8 @@ class ColumnFile:
                 file = parquet.ParquetFile(path)
                 self._schema, self.rows = file.schema_arrow, file.metadata.num_rows
             else:
-                version = FileVersion.of(path.stat())
-                table = _arrow_table(str(path), version)
+                state = path.stat()
+                table = _arrow_table(str(path), times_of(state), state.st_size)
                 self._schema, self.rows = table.schema, table.num_rows
         except (arrow.ArrowException, OSError) as error:
             raise damaged(path, error) from error
@@ -65,8 +65,8 @@ class ColumnFile:
                 from pyarrow import parquet
 
                 return list(parquet.read_table(self.path, columns=[column])[column].to_pylist())
-            version = FileVersion.of(self.path.stat())
-            table = _arrow_table(str(self.path), version)
+            state = self.path.stat()
+            table = _arrow_table(str(self.path), times_of(state), state.st_size)
             return list(table[column].to_pylist())
         except (arrow.ArrowException, OSError) as error:
             raise damaged(self.path, error) from error
@@ -100,8 +100,8 @@ class ColumnFile:
     def _chunks(self, column: str) -> Any:
         """A column in pieces that fit into memory."""
         if self.path.suffix.lower() != ".parquet":
-            version = FileVersion.of(self.path.stat())
-            yield from _arrow_table(str(self.path), version)[column].chunks
+            state = self.path.stat()
+            yield from _arrow_table(str(self.path), times_of(state), state.st_size)[column].chunks
             return
         from pyarrow import parquet
 
@@ -109,11 +109,11 @@ class ColumnFile:
             yield batch.column(0)
 
 
-def read_cell(path: str, version: FileVersion, column: str, row: int) -> Any:
+def read_cell(path: str, modified: int, size: int, column: str, row: int) -> Any:
     """One cell; of a cell {bytes, path} the bytes.
 
     Args:
-        path, version: the file, and what tells a replaced one from the one before.
+        path, modified, size: the file, and what tells a replaced one from the one before.
         column: its name.
         row: from 0.
 
@@ -121,10 +121,10 @@ def read_cell(path: str, version: FileVersion, column: str, row: int) -> Any:
         KeyError, IndexError: there is no such column or row.
     """
     if path.lower().endswith(".parquet"):
-        group, start = _group_of(_group_sizes(path, version), row)
-        cell = _row_group(path, version, group, column)[row - start].as_py()
+        group, start = _group_of(_group_sizes(path, modified, size), row)
+        cell = _row_group(path, modified, size, group, column)[row - start].as_py()
     else:
-        cell = _arrow_table(path, version)[column][row].as_py()
+        cell = _arrow_table(path, modified, size)[column][row].as_py()
     return cell.get("bytes") if isinstance(cell, dict) else cell
 
 
@@ -134,7 +134,7 @@ def damaged(path: Path, error: Exception) -> PromptotError:
 
 
 @lru_cache(maxsize=64)
-def _group_sizes(path: str, version: FileVersion) -> tuple[int, ...]:
+def _group_sizes(path: str, modified: int, size: int) -> tuple[int, ...]:
     import_arrow(path)
     from pyarrow import parquet
 
@@ -143,7 +143,7 @@ def _group_sizes(path: str, version: FileVersion) -> tuple[int, ...]:
 
 
 @lru_cache(maxsize=4)
-def _row_group(path: str, version: FileVersion, group: int, column: str) -> Any:
+def _row_group(path: str, modified: int, size: int, group: int, column: str) -> Any:
     """One column of one row group: images beside each other are mostly asked for together."""
     from pyarrow import parquet
 
@@ -161,7 +161,7 @@ def _group_of(sizes: tuple[int, ...], row: int) -> tuple[int, int]:
 
 
 @lru_cache(maxsize=64)
-def _arrow_table(path: str, version: FileVersion) -> Any:
+def _arrow_table(path: str, modified: int, size: int) -> Any:
     """An Arrow file (a stream, as `datasets` writes it, or with an index), mapped into memory."""
     arrow = import_arrow(path)
     mapped = arrow.memory_map(path)

@@ -19,7 +19,7 @@ from typing import BinaryIO
 from zipfile import ZipFile
 
 from promptot.errors import PromptotError
-from promptot.tasks.file_version import FileVersion
+from promptot.tasks.file_version import times_of
 
 MAX_BYTES = 1 << 30
 _INSIDE = re.compile(r"(.+?\.(zip|tar|parquet|arrow))::(.+)", re.IGNORECASE | re.DOTALL)
@@ -60,22 +60,22 @@ def open_bytes(name: str) -> BinaryIO:
     state = _regular_file(holder, shown=name)
     if member is None:
         return Path(holder).open("rb")
-    version = FileVersion.of(state)
+    version = (holder, times_of(state), state.st_size)
     kind = Path(holder).suffix.lower()
     if kind == ".zip":
-        content = _read_zip(name, holder, version, member)
+        content = _read_zip(name, version, member)
     elif kind == ".tar":
-        content = _read_tar(name, holder, version, member)
+        content = _read_tar(name, version, member)
     else:
-        content = _read_cell(name, holder, version, member)
+        content = _read_cell(name, version, member)
     if not content:
         raise UnreadableImage(name, "the file is empty")
     return io.BytesIO(content)
 
 
-def _read_zip(name: str, holder: str, version: FileVersion, member: str) -> bytes:
+def _read_zip(name: str, version: tuple[str, int, int], member: str) -> bytes:
     # A handle shared with a forked process would share its position in the file: one per process.
-    archive = _open_zip(holder, version, os.getpid())
+    archive = _open_zip(*version, os.getpid())
     try:
         info = archive.getinfo(member)
     except KeyError:
@@ -85,17 +85,17 @@ def _read_zip(name: str, holder: str, version: FileVersion, member: str) -> byte
 
 
 @lru_cache(maxsize=8)
-def _open_zip(archive: str, version: FileVersion, process: int) -> ZipFile:
+def _open_zip(archive: str, modified: int, size: int, process: int) -> ZipFile:
     return ZipFile(archive)
 
 
-def _read_tar(name: str, holder: str, version: FileVersion, member: str) -> bytes:
+def _read_tar(name: str, version: tuple[str, int, int], member: str) -> bytes:
     try:
-        offset, size = tar_members(holder, version)[member]
+        offset, size = tar_members(*version)[member]
     except KeyError:
         raise UnreadableImage(name, "the tar file has no such member") from None
     _check_size(name, size)
-    with Path(holder).open("rb") as file:
+    with Path(version[0]).open("rb") as file:
         file.seek(offset)
         content = file.read(size)
     if len(content) < size:
@@ -104,7 +104,7 @@ def _read_tar(name: str, holder: str, version: FileVersion, member: str) -> byte
 
 
 @lru_cache(maxsize=64)
-def tar_members(archive: str, version: FileVersion) -> dict[str, tuple[int, int]]:
+def tar_members(archive: str, modified: int, size: int) -> dict[str, tuple[int, int]]:
     """Where each regular file in an uncompressed tar file starts, and how long it is."""
     with tarfile.open(archive, "r:") as file:
         return {
@@ -116,17 +116,18 @@ def tar_members(archive: str, version: FileVersion) -> dict[str, tuple[int, int]
 
 def list_tar(path: Path) -> list[str]:
     """The regular files in an uncompressed tar file, in their order."""
-    return list(tar_members(str(path), FileVersion.of(path.stat())))
+    state = path.stat()
+    return list(tar_members(str(path), times_of(state), state.st_size))
 
 
-def _read_cell(name: str, holder: str, version: FileVersion, member: str) -> bytes:
+def _read_cell(name: str, version: tuple[str, int, int], member: str) -> bytes:
     from promptot.tasks.columns import read_cell
 
     column, _, row = member.rpartition("::")
     if not row.isdigit():
         raise UnreadableImage(name, "a table's cell is written FILE::COLUMN::ROW")
     try:
-        content = read_cell(holder, version, column, int(row))
+        content = read_cell(*version, column, int(row))
     except (KeyError, IndexError):
         raise UnreadableImage(name, "the table has no such cell") from None
     if not isinstance(content, bytes):
