@@ -12,7 +12,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from promptot.errors import PromptotError
+from promptot.errors import PromptotError, PromptotWarning
 
 if TYPE_CHECKING:
     from promptot.api import evaluate, fit, report
@@ -30,6 +30,7 @@ __version__ = "0.1.0"
 __all__ = [
     "PromptClassifier",
     "PromptotError",
+    "PromptotWarning",
     "__version__",
     "evaluate",
     "export",

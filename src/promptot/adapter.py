@@ -8,31 +8,36 @@ import os
 import shutil
 import stat
 import tempfile
-from collections.abc import Callable, Mapping
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 
 from promptot.backbones.backbone import Backbone
-from promptot.errors import PromptotError
+from promptot.backbones.identity import PREPROCESS, differences
+from promptot.errors import PromptotError, PromptotWarning
 from promptot.files import replace_folder, write_bytes, write_json
 from promptot.model import PromptedModel
 from promptot.probe import LinearHead
 from promptot.prompts import DESIGNS, PromptDesign
 from promptot.tasks.names import check_template, is_name
 
-FORMAT_VERSION = 3
-"""1 (promptot 0.1.0) knew the design "ivlp" only, and one template; 2 knew no synonyms. Both are
-read as they stand."""
+FORMAT_VERSION = 4
+"""1 (promptot 0.1.0) knew the design "ivlp" only, and one template; 2 knew no synonyms; 3 knew the
+backbone by its weights alone. All are read as they stand."""
 TENSORS = "prompts.safetensors"
 CARD = "card.json"
+LONGEST_VALUE = 60  # characters, in a message
 LARGEST_CARD = 16 * 2**20  # bytes; a card holds names and numbers
 LARGEST_TENSORS = 2**32  # bytes
 MOST_CLASSES = 2**20
+MOST_SETTINGS = 2**10  # of a backbone's function
 LARGEST_SIZE = 2**16  # of a width, a depth, a number of tokens or of classes
 NOTHING = "none"
 
@@ -49,10 +54,30 @@ class _Part(BaseModel):
 
 
 class BackboneIdentity(_Part):
-    """The frozen model that the prompts were trained in."""
+    """The frozen model that the prompts were trained in.
+
+    Attributes:
+        name: what it was loaded from.
+        weight_hash: see `Backbone.weight_hash`.
+        function: what is done with the weights, see `FunctionIdentity`; None where an older
+            promptot did not note it.
+    """
 
     name: str
     weight_hash: str = Field(pattern=r"^[0-9a-f]{64}$")
+    function: dict[str, JsonValue] | None = Field(default=None, max_length=MOST_SETTINGS)
+
+    @classmethod
+    def of(cls, backbone: Backbone, name: str | None = None) -> BackboneIdentity:
+        """That of a loaded backbone, under its own name or another one."""
+        identity = backbone.identity()
+        return cls.model_validate(
+            {
+                "name": backbone.name if name is None else name,
+                "weight_hash": identity.weights,
+                "function": dict(identity.function),
+            }
+        )
 
 
 class LearnedShape(BaseModel):
@@ -111,7 +136,7 @@ def save_adapter(
     """
     state = {} if learned is None else learned.state_dict()
     if isinstance(backbone, Backbone):
-        backbone = BackboneIdentity(name=backbone.name, weight_hash=backbone.weight_hash())
+        backbone = BackboneIdentity.of(backbone)
     tensors = save({key: value.detach().cpu().contiguous() for key, value in state.items()})
     card = Card(
         backbone=backbone,
@@ -201,8 +226,17 @@ def build_model(card: Card, learned: Learned, backbone: Backbone) -> PromptedMod
 def check_backbone(card: Card, backbone: Backbone) -> None:
     """Refuse to use an adapter in another model than the one it was trained in.
 
+    Another precision is no other model. Neither is another way to clean unusual text before it is
+    cut into tokens (see `describe_tokenizer`): so an adapter may be used in the same CLIP whichever
+    library loads it. Nor is another way to prepare images: libraries differ by a pixel there, and
+    who loads a folder of their own may have reasons; but they should know.
+
     Raises:
-        PromptotError: the weights differ.
+        PromptotError: the weights differ, or what is done with them: activation, heads, pooling,
+            norms, context length, tokens.
+
+    Warns:
+        PromptotWarning: images are prepared in another way; or see `warn_of_activation`.
     """
     if backbone.weight_hash() != card.backbone.weight_hash:
         raise PromptotError(
@@ -211,6 +245,74 @@ def check_backbone(card: Card, backbone: Backbone) -> None:
             f"(weights {backbone.weight_hash()[:12]}).",
             fix="Load the backbone that its card names.",
         )
+    if card.backbone.function is None:
+        warn_of_activation(card)
+        return
+    here = backbone.identity().function
+    differ = differences(card.backbone.function, here)
+    prepared = [name for name in differ if name.startswith(PREPROCESS)]
+    differ = [name for name in differ if name not in prepared]
+    if differ:
+        raise PromptotError(
+            f"This adapter was trained in '{card.backbone.name}', and '{backbone.name}' does "
+            "something else with the same weights: "
+            f"{describe_differences(card.backbone.function, here, differ)}.",
+            fix="Load the backbone as its card names it; or train again in this one.",
+        )
+    if prepared:
+        how = describe_differences(card.backbone.function, here, prepared)
+        warnings.warn(
+            f"This adapter was trained in '{card.backbone.name}', and '{backbone.name}' prepares "
+            f"images in another way: {how}. It may get less right than its test said.",
+            PromptotWarning,
+            stacklevel=3,
+        )
+
+
+def describe_differences(
+    there: Mapping[str, Any], here: Mapping[str, Any], names: Sequence[str]
+) -> str:
+    """The settings that differ, each with the value of an adapter and the one here."""
+
+    def shown(value: Any) -> str:
+        text = json.dumps(value, ensure_ascii=False)
+        return text if len(text) <= LONGEST_VALUE else f"{text[:LONGEST_VALUE]}…"
+
+    return "; ".join(f"{n} was {shown(there[n])} and is {shown(here[n])} here" for n in names)
+
+
+def warn_of_activation(card: Card) -> None:
+    """Tell of an adapter that was trained in a model with another activation than it is meant for.
+
+    Up to promptot 0.1.0 the activation of an open_clip model came from its architecture alone,
+    where that of the pretrained tag decides. Cards of that time do not note it.
+
+    Warns:
+        PromptotWarning: the card names such a tag, and no activation.
+    """
+    if card.backbone.function is None and _had_wrong_activation(card.backbone.name):
+        warnings.warn(
+            f"This adapter was trained in '{card.backbone.name}' when promptot gave that model the "
+            "wrong activation (GELU; these weights need QuickGELU), so it fits another model than "
+            "the one that is loaded now. Train it again.",
+            PromptotWarning,
+            stacklevel=3,
+        )
+
+
+@cache
+def _had_wrong_activation(name: str) -> bool:
+    """Whether a name stands for a tag that needs QuickGELU on an architecture that does not."""
+    source, _, spec = name.partition(":")
+    architecture, _, tag = spec.rpartition("/")
+    if source != "open_clip" or not architecture or ":" in architecture:  # "local-dir:", "hf-hub:"
+        return False
+    from open_clip import get_model_config
+    from open_clip.pretrained import get_pretrained_cfg
+
+    asked = get_model_config(architecture) or {}
+    needed = get_pretrained_cfg(architecture, tag) or {}
+    return bool(needed.get("quick_gelu")) and not asked.get("quick_gelu")
 
 
 def _check_sizes(arguments: Mapping[str, Any], backbone: Backbone) -> None:

@@ -180,8 +180,7 @@ class Classifier:
         key = (
             class_names,
             model.template,
-            model.backbone.weight_hash(),
-            model.backbone.precision,
+            model.backbone.identity().digest,
             tuple((tensor.data_ptr(), tensor._version) for tensor in prompts),
         )
         if key not in self._text_features:

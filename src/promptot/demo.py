@@ -268,6 +268,7 @@ def _report(
             "seed": seed,
             "backbone": backbone.name,
             "backbone weights (SHA-256)": backbone.weight_hash(),
+            "backbone identity (SHA-256)": backbone.identity().digest,
             "seconds": round(demo.seconds, 1),
             **versions(),
         },

@@ -1,4 +1,4 @@
-"""The one exception a user of promptot has to know."""
+"""The one exception a user of promptot has to know, and the one warning."""
 
 from __future__ import annotations
 
@@ -43,6 +43,10 @@ class UnaskedBackbone(PromptotError):  # noqa: N818 - what it is, not how it end
 
     def __reduce__(self) -> tuple[type[UnaskedBackbone], tuple[str]]:
         return type(self), (self.name,)
+
+
+class PromptotWarning(UserWarning):
+    """Something that goes on, but that the user should know of and may have to put right."""
 
 
 def nearest(word: str, choices: Iterable[str]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -10,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from promptot.adapter import CARD, TENSORS, Card, load_adapter
+from promptot.adapter import CARD, TENSORS, Card, load_adapter, warn_of_activation
 from promptot.classifier import adapter_folder
 from promptot.errors import PromptotError
 from promptot.files import write_bytes, write_text
@@ -47,6 +48,7 @@ def push(
     hub, repository = _hub(), _name(repository)
     folder = adapter_folder(run)
     card, _ = load_adapter(folder)  # nothing damaged is published
+    warn_of_activation(card)
     with tempfile.TemporaryDirectory() as place:
         for name in (CARD, TENSORS):
             shutil.copyfile(folder / name, Path(place) / name)
@@ -98,7 +100,8 @@ def pull(
                 else "Choose another folder.",
             )
     source = fetch(repository, revision=revision, token=token)
-    load_adapter(source)
+    card, _ = load_adapter(source)
+    warn_of_activation(card)
     for name in reversed(FILES):  # the card last: without it there is no adapter
         if (source / name).is_file():
             write_bytes(target / name, (source / name).read_bytes())
@@ -145,7 +148,8 @@ def model_card(card: Card, repository: str) -> str:
         ""
         if known
         else "\nThe backbone was a local file or folder; load it by its place on your machine,\n"
-        "with `backbone=`. Its weights must be the same: their hash is checked.\n"
+        "with `backbone=`. Its weights must be the same, and what is done with them: both are\n"
+        "checked.\n"
     )
     recipe = card.recipe.get("name") or card.prompts.design
     return f"""---
@@ -172,7 +176,17 @@ classifier.predict(["new.jpg"], class_names=["cat", "red panda"])
 ```
 {where}
 The card (`card.json`) holds every value of the recipe and the versions it was trained with.
-"""
+{_function(card)}"""
+
+
+def _function(card: Card) -> str:
+    """What the backbone does with its weights and with images, as a table."""
+    rows = [
+        f"| {_plain(key)} | {_plain(json.dumps(value, ensure_ascii=False))} |"
+        for key, value in (card.backbone.function or {}).items()
+        if not key.startswith("tokenizer.")
+    ]
+    return "\n".join(["\n| backbone | |", "|---|---|", *rows, ""]) if rows else ""
 
 
 def _plain(text: str) -> str:

@@ -13,7 +13,8 @@ from typing import Any, ClassVar
 
 import torch
 
-from promptot.adapter import Card, Learned, load_adapter, save_adapter
+from promptot.adapter import Card, Learned, load_adapter, save_adapter, warn_of_activation
+from promptot.backbones.identity import differences
 from promptot.classifier import adapter_folder
 from promptot.errors import PromptotError
 from promptot.files import write_json
@@ -75,6 +76,8 @@ def merge(
     shares = _shares(weights, len(runs))
     check_run_folder(Path(out), overwrite)
     loaded = [load_adapter(adapter_folder(run)) for run in runs]
+    for own, _ in loaded:
+        warn_of_activation(own)
     (card, learned), *others = loaded
     for run, (other, _) in zip(runs[1:], others, strict=True):
         _check_alike(card, other, f"'{os.fspath(runs[0])}' and '{os.fspath(run)}'")
@@ -143,6 +146,16 @@ def _check_alike(card: Card, other: Card, which: str) -> None:
             "the backbone",
             *(f"{c.backbone.name} ({c.backbone.weight_hash[:12]})" for c in (card, other)),
         )
+    one, two = card.backbone.function, other.backbone.function
+    if (one is None) != (two is None):
+        raise PromptotError(
+            f"{which} can't be averaged: the card of one does not say what its backbone does with "
+            "its weights, because an older promptot wrote it.",
+            fix="Train that one again.",
+        )
+    if one is not None and two is not None and (names := differences(one, two)):
+        settings = ({name: function[name] for name in names} for function in (one, two))
+        raise differ("what the backbone does with its weights", *settings)
     if card.prompts != other.prompts:
         one, two = card.prompts.model_dump(), other.prompts.model_dump()
         keys = [key for key in {**one, **two} if one.get(key) != two.get(key)]

@@ -16,7 +16,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from promptot.adapter import save_adapter
+from promptot.adapter import BackboneIdentity, save_adapter
 from promptot.backbones.backbone import Backbone
 from promptot.batches import evaluation_loader, training_loader, views_bytes, views_used
 from promptot.errors import PromptotError
@@ -74,6 +74,8 @@ __all__ = [
 
 Classes = Literal["base", "novel", "all"]
 
+SCHEME = 2
+"""Of what a run to resume is known by. 1 (not noted) knew the backbone by its weights alone."""
 OTHER_DRAWINGS = 160
 """Drawings that a run on a bundled model is tested on for what it still knows."""
 PLAN_FIGURES = (
@@ -160,9 +162,10 @@ def fit(
         check_class_names(chosen.class_names)
         hashes = [example.hash() for example in chosen.train]
         identity = {
+            "scheme": SCHEME,
             "recipe": _what_shapes_it(recipe),
             "seed": seed,
-            "backbone": backbone.weight_hash(),
+            "backbone": backbone.identity().digest,
             "classes": classes,
             "train": _digest([*_names_of(chosen), *_labelled(hashes, chosen)]),
             "vocabulary": _digest(_anchor_words(recipe, chosen.class_names, drawn.class_names)),
@@ -505,12 +508,18 @@ def _check_same(stored: Any, wanted: dict[str, Any]) -> None:
     names = {
         "recipe": "the recipe or its values",
         "seed": "the seed",
-        "backbone": "the backbone",
+        "backbone": "the backbone, its precision or what it does with images and text",
         "classes": "the classes",
         "train": "the training images",
         "vocabulary": "the anchor words",
     }
     known = stored if isinstance(stored, dict) else {}
+    if known.get("scheme", 1) != SCHEME:
+        raise PromptotError(
+            "The interrupted run was started by another version of promptot, which may have made "
+            "something else of the same backbone: it did not note what decides that.",
+            fix="Start anew with --overwrite, or go on with that version.",
+        )
     differ = [what for key, what in names.items() if known.get(key) != wanted[key]]
     if differ:
         raise PromptotError(
@@ -530,7 +539,10 @@ def _manifest(
     return {
         "recipe": describe(recipe),
         "seed": identity["seed"],
-        "backbone": {"name": backbone.name, "weight_hash": backbone.weight_hash()},
+        "backbone": {
+            **BackboneIdentity.of(backbone).model_dump(),
+            "identity": identity["backbone"],
+        },
         "task": {
             "name": drawn.name,
             "classes": identity["classes"],

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from promptot.backbones import Backbone
-from promptot.protocols.cells import fingerprint, image_name, make_cells
+from promptot.protocols.cells import fingerprint, make_cells
 from promptot.protocols.methods import Method, parse_methods
 from promptot.protocols.protocol import PROTOCOLS
 from promptot.protocols.trials import Trial, load_sources
@@ -102,10 +102,6 @@ def test_a_moved_folder_is_the_same_and_a_changed_image_is_not(
     assert of(moved) == of(photos)
     with (moved / "red" / "0.png").open("ab") as file:
         file.write(b"more")
-    image_name.cache_clear()
-    from promptot.protocols import cells
-
-    cells._size.cache_clear()
     assert of(moved) != of(photos)
 
 

@@ -10,6 +10,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from promptot.backbones.identity import (
+    FunctionIdentity,
+    describe_function,
+    describe_structure,
+    describe_tokenizer,
+)
 from promptot.backbones.image_tower import ImageTower
 from promptot.backbones.packing import (
     PADDING_PER_GROUP,
@@ -62,6 +68,7 @@ class Backbone(nn.Module):
         self.register_buffer("logit_scale", logit_scale)
         self.precision = "fp32"
         self._weight_hash: str | None = None
+        self._tokenizer_known: tuple[Tokenizer, dict[str, str]] | None = None
         self._frozen_texts: OrderedDict[Hashable, Tensor] = OrderedDict()
         self.requires_grad_(False)
         self.eval()
@@ -160,8 +167,25 @@ class Backbone(nn.Module):
         padding = PADDING_PER_GROUP if self.device.type == "cpu" else PADDING_PER_GROUP_ON_GPU
         return pack(sequences, shared=1, padding=padding).to(self.device)
 
+    def identity(self) -> FunctionIdentity:
+        """What the features depend on, beside the image or the text.
+
+        It is read from the modules, the tokenizer and the preprocessing as they are now. Weights
+        and tokenizer are hashed once; the rest takes some milliseconds.
+        """
+        if self._tokenizer_known is None or self._tokenizer_known[0] is not self.tokenizer:
+            self._tokenizer_known = self.tokenizer, describe_tokenizer(self.tokenizer)
+        towers = {"image": self.image_tower, "text": self.text_tower}
+        function = describe_function(towers, self.preprocess, self._tokenizer_known[1])
+        return FunctionIdentity(
+            self.weight_hash(), function, describe_structure(self), self.precision
+        )
+
     def weight_hash(self) -> str:
-        """SHA-256 over the names, shapes and values of the weights as loaded, 64 hex digits."""
+        """SHA-256 over the names, shapes and values of the weights as loaded, 64 hex digits.
+
+        Equal weights are not an equal function: see `identity`.
+        """
         if self._weight_hash is None:
             self._weight_hash = self._hash()
         return self._weight_hash
@@ -170,6 +194,5 @@ class Backbone(nn.Module):
         digest = hashlib.sha256()
         for key, value in sorted(self.state_dict().items()):
             digest.update(f"{key}{tuple(value.shape)}".encode())
-            array = value.detach().to("cpu", torch.float32).contiguous().numpy()
-            digest.update(array.tobytes())
+            digest.update(value.detach().to("cpu", torch.float32).contiguous().numpy())
         return digest.hexdigest()

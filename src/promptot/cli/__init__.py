@@ -24,12 +24,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
             stream.reconfigure(errors="backslashreplace")
 
     from promptot.cli.app import app
-    from promptot.cli.console import errors, show_error
+    from promptot.cli.console import errors, show_error, warnings_shown
     from promptot.errors import PromptotError
 
     before = signal.signal(signal.SIGTERM, _terminate)
     try:
-        app(list(sys.argv[1:] if arguments is None else arguments), prog_name="promptot")
+        with warnings_shown():
+            app(list(sys.argv[1:] if arguments is None else arguments), prog_name="promptot")
     except PromptotError as error:
         show_error(error)
         sys.exit(1)

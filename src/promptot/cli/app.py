@@ -503,10 +503,11 @@ def info(
         console.print(pairs(found))
         write_result(found, json_path)
         return
-    from promptot.adapter import load_adapter
+    from promptot.adapter import load_adapter, warn_of_activation
     from promptot.classifier import adapter_folder
 
     card, prompts = load_adapter(adapter_folder(run))
+    warn_of_activation(card)
     parameters = 0 if prompts is None else sum(p.numel() for p in prompts.parameters())
     console.print(card_tables(card, parameters))
     write_result(card.model_dump(mode="json"), json_path)

@@ -7,6 +7,7 @@ import re
 import shlex
 import sys
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -119,6 +120,25 @@ def with_backbone(call: Callable[[str | None], Result], backbone: str | None) ->
         if answer.strip().lower() not in ("y", "yes"):
             raise
         return call(error.name)
+
+
+@contextmanager
+def warnings_shown() -> Iterator[None]:
+    """Let warnings of ours be printed as sentences, without the line of code they come from."""
+    from promptot.errors import PromptotWarning
+
+    before = warnings.showwarning
+
+    def show(message: Warning | str, category: type[Warning], *rest: Any, **more: Any) -> None:
+        if issubclass(category, PromptotWarning):
+            errors.print(f"[yellow]Warning:[/] {plain(message)}", soft_wrap=True)
+        else:
+            before(message, category, *rest, **more)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", PromptotWarning)
+        warnings.showwarning = show
+        yield
 
 
 def show_skipped(console: Console, skipped: tuple[Skipped, ...], most: int = 10) -> None:

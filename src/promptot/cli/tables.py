@@ -148,6 +148,7 @@ def card_tables(card: Card, parameters: int) -> Group:
     recipe = {key: value for key, value in card.recipe.items() if "." in key}
     adapter = {
         "backbone": f"{card.backbone.name} (weights {card.backbone.weight_hash[:12]})",
+        **_function(card),
         "recipe": card.recipe.get("name", "unknown"),
         "learnt": f"{parameters:,} parameters",
         "classes": f"{len(card.class_names)}: {_shorten(card.class_names)}",
@@ -165,6 +166,16 @@ def card_tables(card: Card, parameters: int) -> Group:
     if card.versions:
         shown += ["", pairs(card.versions, title="Versions")]
     return Group(*shown)
+
+
+def _function(card: Card) -> dict[str, Any]:
+    """What its backbone does with the weights: the part that is worth a line."""
+    noted = card.backbone.function
+    if noted is None:
+        return {"activation": "not noted: an older promptot wrote the card"}
+    shown = ("activation", "pool", "context_length", "resolution", "interpolation")
+    names = [name for name in noted if name.rpartition(".")[2] in shown]
+    return {name.replace(".", " ").replace("_", " "): noted[name] for name in names}
 
 
 def _shorten(names: Sequence[str], most: int = 12) -> str:

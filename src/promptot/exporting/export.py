@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from promptot.adapter import BackboneIdentity
 from promptot.backbones.backbone import Backbone
 from promptot.classifier import load
 from promptot.errors import PromptotError, nearest
@@ -128,7 +129,8 @@ def export(
     classifier = load(run, backbone, "cpu")
     model = classifier.model_for(class_names)
     content = describe(model)
-    about = _about(format, content, classifier.card.backbone.model_dump())
+    named = BackboneIdentity.of(model.backbone, classifier.card.backbone.name)
+    about = _about(format, content, named.model_dump())
 
     target.parent.mkdir(parents=True, exist_ok=True)
     staging = Path(tempfile.mkdtemp(dir=target.parent, prefix=".partial-"))

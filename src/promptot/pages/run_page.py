@@ -168,10 +168,22 @@ def _environment(manifest: Mapping[str, Any]) -> dict[str, Any]:
         "template": _sentence(manifest["task"]["template"]),
         "backbone": manifest["backbone"]["name"],
         "backbone weights (SHA-256)": manifest["backbone"]["weight_hash"],
+        **_function(manifest["backbone"].get("function")),
         "device": manifest["device"],
         "precision": manifest["precision"],
         "platform": manifest["platform"],
         **manifest["versions"],
+    }
+
+
+def _function(noted: Any) -> dict[str, Any]:
+    """What the backbone does with its weights and images, where the manifest says it."""
+    if not isinstance(noted, dict):
+        return {}
+    return {
+        str(key): ", ".join(map(str, value)) if isinstance(value, list) else value
+        for key, value in noted.items()
+        if not str(key).startswith("tokenizer.")  # hashes, which say nothing to a reader
     }
 
 

@@ -10,9 +10,10 @@ from typing import Any
 from promptot.backbones import Backbone, load_backbone
 from promptot.devices import pick_device
 from promptot.errors import PromptotError
-from promptot.protocols.cells import Cell, make_cells
+from promptot.protocols.cells import VERSION, Cell, make_cells
 from promptot.protocols.forecast import Forecast, make_forecast
 from promptot.protocols.planning import METHODS, Request, make_plan
+from promptot.protocols.results import warn_of_old_results
 from promptot.protocols.runner import Observer, Places, is_result, run_missing
 from promptot.protocols.summary import Summary, summarise
 from promptot.protocols.trials import Split
@@ -155,15 +156,17 @@ def run_benchmark(
         )
     plan = make_plan(request)
     places = default_places(request.out, cache)
-    places.results.read()  # a damaged file is told of before anything is loaded
+    records = places.results.read()  # a damaged file is told of before anything is loaded
     name = None if isinstance(backbone, Backbone) else backbone
     if not isinstance(backbone, Backbone):
         backbone = load_backbone(backbone, pick_device(device), precision)
     cells = make_cells(protocol, plan.trials, plan.methods, plan.seeds, split, backbone)
     observer = observer or Observer()
+    missing = _missing(cells, places)
+    if missing:
+        warn_of_old_results(records, VERSION, places.results.path)
     if not report_only:
         if observer.on_forecast is not None:
-            missing = _missing(cells, places)
             observer.on_forecast(make_forecast(missing, backbone, jobs))
         if jobs > 1 and name is not None:
             machine = Machine(name, device, precision, workers)

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import cache
-from pathlib import Path
+from typing import Any
 
 from promptot.backbones.backbone import Backbone
 from promptot.protocols.methods import Method
 from promptot.protocols.trials import Split, Trial
-from promptot.tasks.containers import split_place
 from promptot.tasks.dataset import Example
+from promptot.tasks.fingerprints import Looks
 
-VERSION = 1
-"""Raise it when a change to promptot makes cells of before incomparable."""
+VERSION = 2
+"""Raise it when a change to promptot makes cells of before incomparable. 1 knew the backbone by its
+weights alone, and an image by its name and size."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,11 +48,14 @@ def make_cells(
     """All cells, ordered by trial and seed: methods on the same images follow each other."""
     methods, seeds = list(methods), list(seeds)
     cells = []
+    prints = Prints()
+    identity = backbone.identity().digest
     for trial in trials:
-        images = fingerprint(trial)
+        images = fingerprint(trial, prints)
         for seed in seeds:
+            shots = _shots(trial, seed, prints)
             for method in (method.with_shots(trial.shots) for method in methods):
-                decides = {
+                decides: dict[str, Any] = {
                     "version": VERSION,
                     "protocol": protocol,
                     "task": trial.task,
@@ -61,9 +64,10 @@ def make_cells(
                     "words": method.words(),
                     "seed": seed,
                     "split": split,
-                    "backbone": backbone.weight_hash(),
-                    "precision": backbone.precision,
+                    "backbone": identity,
                 }
+                if shots is not None:
+                    decides["shots"] = shots
                 if seed in trial.lists:
                     decides["shot list"] = trial.lists[seed].digest
                 key = hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
@@ -71,40 +75,69 @@ def make_cells(
     return cells
 
 
-def fingerprint(trial: Trial) -> str:
-    """A hash of a trial's class names, labels and images, each by its last two names and size."""
+class Prints:
+    """Hashes of lists of images, each list looked at once; for one pass over the trials."""
+
+    def __init__(self) -> None:
+        self._looks = Looks()
+        self._known: dict[tuple[int, bool], tuple[Sequence[Example], str]] = {}
+
+    def of(self, examples: Sequence[Example], *, published: bool = False) -> str:
+        """What a list of images and labels is known by.
+
+        Args:
+            examples: the images.
+            published: they are a public data set's, which everybody fetches anew: their times say
+                nothing, see `Fingerprint.published`.
+        """
+        key = id(examples), published
+        if key not in self._known:
+            digest = hashlib.sha256()
+            for example in examples:
+                print_ = example.fingerprint(self._looks)
+                known = print_.published if published else print_.anywhere
+                digest.update(f"{known} {example.label}\n".encode())
+            self._known[key] = examples, digest.hexdigest()  # kept alive, as its id is the key
+        return self._known[key][1]
+
+
+def fingerprint(trial: Trial, prints: Prints | None = None) -> str:
+    """A hash of a trial's class names, labels and images.
+
+    Of a public data set, where the training images may be more than a million, names and labels of
+    all images count, and beside them the tested images as they are; `make_cells` adds the shots.
+    """
+    prints = prints or Prints()
+    digest = hashlib.sha256(trial.classes.encode())
     if trial.digest is not None:
-        return trial.digest
+        digest.update(trial.digest.encode())
+        for name, part in trial.parts.items():
+            known = [name, part.class_names, prints.of(part.test, published=True)]
+            digest.update(json.dumps(known).encode())
+        return digest.hexdigest()
     pool = trial.pool
-    lists: dict[str, tuple[Iterable[Example], tuple[str, ...]]] = {
+    lists: dict[str, tuple[Sequence[Example], tuple[str, ...]]] = {
         "train": (pool.train, pool.class_names),
         "validation": (pool.validation, pool.class_names),
         **{f"part {name}": (part.test, part.class_names) for name, part in trial.parts.items()},
     }
-    digest = hashlib.sha256(trial.classes.encode())
     for task in (pool, *trial.parts.values()):
-        if task.own_template or task.synonyms:  # others keep the keys that they had before
-            digest.update(json.dumps([task.own_template, dict(task.synonyms)]).encode())
+        digest.update(json.dumps([task.own_template, dict(task.synonyms)]).encode())
     for name, (examples, class_names) in lists.items():
-        digest.update(json.dumps([name, class_names]).encode())
-        for example in examples:
-            known = example.hash() if example.held else image_name(example.path)
-            digest.update(f"{known} {example.label}\n".encode("utf8", "replace"))
+        digest.update(json.dumps([name, class_names, prints.of(examples)]).encode())
     return digest.hexdigest()
 
 
-@cache
-def image_name(path: str) -> str:
-    """The end of an image's path and its size (that of the archive for a member of one)."""
-    holder, member = split_place(path)
-    file = Path(holder)
-    names = member or "/".join(file.parts[-2:])
-    return f"{names} {_size(file)}"
-
-
-@cache
-def _size(file: Path) -> int:
-    try:
-        return file.stat().st_size
-    except OSError:
-        return -1  # whoever reads it will say what is wrong
+def _shots(trial: Trial, seed: int, prints: Prints) -> str | None:
+    """The images that a seed draws from a public data set; None of other tasks, which `fingerprint`
+    knows in full."""
+    if trial.digest is None:
+        return None
+    if seed in trial.lists and trial.place is not None:
+        listed = trial.lists[seed]
+        rows = (*listed.train, *listed.validation)
+        return prints.of(
+            [Example(f"{trial.place}/{row.path}", row.label) for row in rows], published=True
+        )
+    drawn = trial.pool.few_shot(trial.shots, seed)
+    return prints.of((*drawn.train, *drawn.validation), published=True)

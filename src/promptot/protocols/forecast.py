@@ -84,7 +84,7 @@ def make_forecast(cells: Sequence[Cell], backbone: Backbone, jobs: int = 1) -> F
         return Forecast((), 0.0, 0, 0, jobs)
     trials = list({id(cell.trial): cell.trial for cell in cells}.values())
     rates = _rates(trials, backbone)
-    shown = {example.path for t in trials for part in t.parts.values() for example in part.test}
+    shown = {example.source for t in trials for part in t.parts.values() for example in part.test}
     labels = list(dict.fromkeys(cell.method.label for cell in cells))
     methods, memory = [], 0
     views: dict[tuple[int, int, int], int] = {}  # of one trial and seed: kept once for all methods

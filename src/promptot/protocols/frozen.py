@@ -16,7 +16,8 @@ from torch import Tensor
 from promptot.backbones.backbone import Backbone
 from promptot.batches import evaluation_loader
 from promptot.files import atomic_write
-from promptot.tasks.dataset import Example
+from promptot.tasks.dataset import Example, Held
+from promptot.tasks.fingerprints import Looks
 from promptot.tasks.loader import Batch
 
 ROWS = 1024
@@ -24,10 +25,10 @@ ROWS = 1024
 
 
 class FrozenFeatures:
-    """Features of images by their files, in memory and in a folder that processes share.
+    """Features of images by their fingerprints, in memory and in a folder that processes share.
 
-    An image is known by its path, size and time of change, so that hundreds of thousands need not
-    be read again to be recognised. D numbers an image: 2 KB for a ViT-B/16.
+    An image is known by `Fingerprint.here`, so that hundreds of thousands need not be read again to
+    be recognised. D numbers an image: 2 KB for a ViT-B/16.
 
     Args:
         folder: where the files go; it may be removed when nothing runs.
@@ -41,7 +42,8 @@ class FrozenFeatures:
         self.backbone = backbone
         self.identity = identity
         self.workers = workers
-        self._keys: dict[str, str] = {}  # path -> key
+        self._keys: dict[tuple[str, Held | None], str] = {}  # source -> key
+        self._looks = Looks()
         self._rows: dict[str, Tensor | None] = {}  # key -> features [D], None: unreadable
         self._files: set[Path] = set()  # that were read
 
@@ -51,7 +53,7 @@ class FrozenFeatures:
         """The readable images among some; a batch has labels, places and features [B, D] only."""
         if self._missing(examples):
             self._fill(examples, count)
-        rows = [self._rows.get(self._key(example.path)) for example in examples]
+        rows = [self._rows.get(self._key(example)) for example in examples]
         places = [place for place, row in enumerate(rows) if row is not None]
         for start in range(0, len(places), ROWS):
             chosen = places[start : start + ROWS]
@@ -60,21 +62,13 @@ class FrozenFeatures:
             nothing = torch.empty(len(chosen), 0)
             yield Batch(nothing, labels, torch.tensor(chosen), features)
 
-    def _key(self, path: str) -> str:
-        if path not in self._keys:
-            archive, separator, member = path.partition(".zip::")
-            file = Path(f"{archive}.zip" if separator else path)
-            try:
-                state = file.stat()
-                seen = f"{file.resolve()} {member} {state.st_size} {state.st_mtime_ns}"
-            except OSError:
-                seen = f"{file} {member} missing"
-            encoded = seen.encode("utf8", "surrogateescape")
-            self._keys[path] = hashlib.sha256(encoded).hexdigest()[:32]
-        return self._keys[path]
+    def _key(self, example: Example) -> str:
+        if example.source not in self._keys:
+            self._keys[example.source] = example.fingerprint(self._looks).here
+        return self._keys[example.source]
 
     def _missing(self, examples: Sequence[Example]) -> list[Example]:
-        absent = {e.path: e for e in examples if self._key(e.path) not in self._rows}
+        absent = {key: e for e in examples if (key := self._key(e)) not in self._rows}
         return list(absent.values())
 
     def _fill(self, examples: Sequence[Example], count: Callable[[int], None] | None) -> None:
@@ -92,12 +86,12 @@ class FrozenFeatures:
         for batch in evaluation_loader(self.backbone, tuple(examples), self.workers):
             found = self.backbone.encode_image(batch.images.to(self.backbone.device))
             features.append(found.float().cpu())
-            keys += [self._key(examples[index].path) for index in batch.indices.tolist()]
+            keys += [self._key(examples[index]) for index in batch.indices.tolist()]
             if count is not None:
                 count(len(batch.labels))
         matrix = torch.cat(features)
         for example in examples:  # those that could not be read stay None, in this process
-            self._rows[self._key(example.path)] = None
+            self._rows[self._key(example)] = None
         self._rows.update(zip(keys, matrix, strict=True))
         digest = hashlib.sha256("\n".join([self.identity, *keys]).encode()).hexdigest()
         path = self.folder / f"frozen-{digest[:16]}.safetensors"

@@ -25,7 +25,7 @@ from promptot.batches import (
 from promptot.files import atomic_write
 from promptot.protocols.frozen import FrozenFeatures
 from promptot.recipes import Recipe
-from promptot.tasks.dataset import Example, ImageTask
+from promptot.tasks.dataset import Example, Held, ImageTask
 from promptot.tasks.images import UnreadableImage
 from promptot.tasks.loader import Batch
 from promptot.training.loop import Loader
@@ -47,11 +47,6 @@ def keeps_tokens(backbone: Backbone) -> bool:
         return bool(2 * backbone.image_tower.stem(blank).numel() <= blank.numel())
 
 
-def identity(backbone: Backbone) -> str:
-    """What the features of an image depend on, beside the image."""
-    return f"{backbone.weight_hash()} {backbone.precision} {backbone.preprocess}"
-
-
 class KeptImages:
     """Test images as patch tokens and teacher features, computed once and kept in a folder.
 
@@ -70,10 +65,11 @@ class KeptImages:
         self.folder = folder
         self.backbone = backbone
         self.workers = workers
-        self._hashes: dict[str, str | None] = {}  # path -> hash of the bytes, None: unreadable
+        self._hashes: dict[tuple[str, Held | None], str | None] = {}
+        """By source the hash of the content, None: unreadable."""
         self._rows: dict[str, tuple[Tensor, Tensor]] | None = None  # hash -> tokens, teacher
         self._keeps = keeps_tokens(backbone)
-        self._identity = identity(backbone)
+        self._identity = backbone.identity().digest
         self._frozen = FrozenFeatures(folder, backbone, self._identity, workers)
 
     def batches(
@@ -110,12 +106,12 @@ class KeptImages:
         return Batch(tokens, labels, torch.tensor(places), teacher)
 
     def _hash(self, example: Example) -> str | None:
-        if example.path not in self._hashes:
+        if example.source not in self._hashes:
             try:
-                self._hashes[example.path] = example.hash()
+                self._hashes[example.source] = example.hash()
             except UnreadableImage:
-                self._hashes[example.path] = None
-        return self._hashes[example.path]
+                self._hashes[example.source] = None
+        return self._hashes[example.source]
 
     def _compute(
         self,
@@ -129,8 +125,11 @@ class KeptImages:
             kept = keep_view(self.backbone, loader, count)
         except ValueError:  # none of them can be read
             kept = None
-        for skipped in loader.skipped:
-            self._hashes[skipped.path] = None
+        read = set() if kept is None else set(kept.indices.tolist())
+        unreadable = {self._hash(e) for place, e in enumerate(once) if place not in read}
+        for example in examples:  # those of the same content too
+            if self._hash(example) in unreadable:
+                self._hashes[example.source] = None
         if kept is None or kept.teacher is None:
             return
         hashes = [self._hash(once[index]) or "" for index in kept.indices.tolist()]
@@ -243,7 +242,7 @@ class KeptViews:
         return made
 
     def _path(self, kind: str, crop: float, views: int | None) -> Path:
-        decides: list[Any] = [identity(self.backbone), self.seed, crop, views]
+        decides: list[Any] = [self.backbone.identity().digest, self.seed, crop, views]
         decides += [(example.hash(), example.label) for example in self.task.train]
         digest = hashlib.sha256(json.dumps(decides).encode()).hexdigest()[:16]
         return self.folder / f"{kind}-{digest}.safetensors"

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+import warnings
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from io import BufferedRandom
 from pathlib import Path
 from typing import Any
 
-from promptot.errors import PromptotError
+from promptot.errors import PromptotError, PromptotWarning
 
 try:
     import fcntl
@@ -79,6 +80,29 @@ class ResultFile:
                 f"Can't write '{self.path}': {error.strerror or error}.",
                 fix="Free some space or choose another --out; the lines before are intact.",
             ) from error
+
+
+def warn_of_old_results(records: Mapping[str, Mapping[str, Any]], version: int, path: Path) -> None:
+    """Say that a file holds results of an older promptot, which nobody will find under their keys.
+
+    Args:
+        records: its lines by their key.
+        version: what lines of this promptot have at "version"; 1 where there is none.
+        path: the file.
+
+    Warns:
+        PromptotWarning: there are such lines.
+    """
+    old = sum(record.get("version", 1) != version for record in records.values())
+    if old:
+        results = "1 result is" if old == 1 else f"{old} results are"
+        warnings.warn(
+            f"{results} left alone in '{path}': another version of promptot wrote them without "
+            "noting all that decides them (activation, preprocessing, changed images). They don't "
+            "count, and what is missing is computed again.",
+            PromptotWarning,
+            stacklevel=3,
+        )
 
 
 class NewLines:

@@ -17,7 +17,7 @@ from promptot.backbones.backbone import Backbone
 from promptot.batches import views_used
 from promptot.errors import PromptotError
 from promptot.model import PromptedModel
-from promptot.protocols.cells import Cell
+from promptot.protocols.cells import VERSION, Cell
 from promptot.protocols.claims import Claims
 from promptot.protocols.forecast import Forecast
 from promptot.protocols.kept import KeptImages, KeptViews
@@ -189,7 +189,9 @@ def _describe(cell: Cell, backbone: Backbone, drawn: _Drawn) -> dict[str, Any]:
         "split": cell.split,
         "method": cell.method.written,
         "recipe": cell.method.values(),
+        "version": VERSION,
         "backbone": backbone.weight_hash(),
+        "identity": backbone.identity().digest,
         "train_images": len(train.train),
         "train_classes": len(train.class_names),
         "shot_list": drawn.digest,

@@ -11,10 +11,10 @@ from promptot.adapter import build_model, load_adapter, save_adapter
 from promptot.backbones.backbone import Backbone
 from promptot.errors import PromptotError
 from promptot.model import PromptedModel
-from promptot.protocols.cells import VERSION, Cell, image_name
+from promptot.protocols.cells import VERSION, Cell
 from promptot.recipes import describe
 from promptot.run import versions
-from promptot.tasks.dataset import ImageTask
+from promptot.tasks.dataset import Example, ImageTask
 
 
 class Trained(NamedTuple):
@@ -39,6 +39,7 @@ class KeptAdapters:
     def __init__(self, folder: Path, backbone: Backbone) -> None:
         self.folder = folder
         self.backbone = backbone
+        self._hashes: dict[str, str] = {}  # of training images, which all methods share
 
     def load(self, cell: Cell, train: ImageTask) -> Trained | None:
         """The model of a cell, if it was trained before; a damaged file counts as none."""
@@ -74,6 +75,11 @@ class KeptAdapters:
     def _keeps(self, cell: Cell) -> bool:
         return cell.method.learns and cell.trial.classes == "all" and cell.trial.place is not None
 
+    def _hash(self, example: Example) -> str:
+        if example.path not in self._hashes:
+            self._hashes[example.path] = example.hash()
+        return self._hashes[example.path]
+
     def _place(self, cell: Cell, train: ImageTask) -> Path:
         words = cell.method.words()
         tested = {name for part in cell.trial.parts.values() for name in part.class_names}
@@ -83,11 +89,10 @@ class KeptAdapters:
             "template": cell.method.template(train),
             "seed": cell.seed,
             "class names": train.class_names,
-            "images": [(image_name(e.path), e.label) for e in (*train.train, *train.validation)],
+            "images": [(self._hash(e), e.label) for e in (*train.train, *train.validation)],
             "words": words,
             "left out of the words": sorted(tested) if words else [],
-            "backbone": self.backbone.weight_hash(),
-            "precision": self.backbone.precision,
+            "backbone": self.backbone.identity().digest,
         }
         digest = hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
         return self.folder / digest[:32]

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from promptot.errors import PromptotError
+from promptot.tasks.file_version import times_of
 
 
 def import_arrow(path: object) -> Any:
@@ -49,7 +50,7 @@ class ColumnFile:
                 self._schema, self.rows = file.schema_arrow, file.metadata.num_rows
             else:
                 state = path.stat()
-                table = _arrow_table(str(path), state.st_mtime_ns, state.st_size)
+                table = _arrow_table(str(path), times_of(state), state.st_size)
                 self._schema, self.rows = table.schema, table.num_rows
         except (arrow.ArrowException, OSError) as error:
             raise damaged(path, error) from error
@@ -65,7 +66,7 @@ class ColumnFile:
 
                 return list(parquet.read_table(self.path, columns=[column])[column].to_pylist())
             state = self.path.stat()
-            table = _arrow_table(str(self.path), state.st_mtime_ns, state.st_size)
+            table = _arrow_table(str(self.path), times_of(state), state.st_size)
             return list(table[column].to_pylist())
         except (arrow.ArrowException, OSError) as error:
             raise damaged(self.path, error) from error
@@ -100,7 +101,7 @@ class ColumnFile:
         """A column in pieces that fit into memory."""
         if self.path.suffix.lower() != ".parquet":
             state = self.path.stat()
-            yield from _arrow_table(str(self.path), state.st_mtime_ns, state.st_size)[column].chunks
+            yield from _arrow_table(str(self.path), times_of(state), state.st_size)[column].chunks
             return
         from pyarrow import parquet
 

@@ -19,6 +19,7 @@ from typing import BinaryIO
 from zipfile import ZipFile
 
 from promptot.errors import PromptotError
+from promptot.tasks.file_version import times_of
 
 MAX_BYTES = 1 << 30
 _INSIDE = re.compile(r"(.+?\.(zip|tar|parquet|arrow))::(.+)", re.IGNORECASE | re.DOTALL)
@@ -59,7 +60,7 @@ def open_bytes(name: str) -> BinaryIO:
     state = _regular_file(holder, shown=name)
     if member is None:
         return Path(holder).open("rb")
-    version = (holder, state.st_mtime_ns, state.st_size)
+    version = (holder, times_of(state), state.st_size)
     kind = Path(holder).suffix.lower()
     if kind == ".zip":
         content = _read_zip(name, version, member)
@@ -116,7 +117,7 @@ def tar_members(archive: str, modified: int, size: int) -> dict[str, tuple[int, 
 def list_tar(path: Path) -> list[str]:
     """The regular files in an uncompressed tar file, in their order."""
     state = path.stat()
-    return list(tar_members(str(path), state.st_mtime_ns, state.st_size))
+    return list(tar_members(str(path), times_of(state), state.st_size))
 
 
 def _read_cell(name: str, version: tuple[str, int, int], member: str) -> bytes:

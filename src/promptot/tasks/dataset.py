@@ -11,6 +11,7 @@ from typing import Any, Protocol
 from PIL import Image
 
 from promptot.errors import PromptotError
+from promptot.tasks.fingerprints import Fingerprint, Looks
 from promptot.tasks.images import ImageLike, UnreadableImage, explain, image_hash, load_image
 from promptot.tasks.names import DEFAULT_TEMPLATE, check_template
 
@@ -73,8 +74,26 @@ class Example:
             return load_image(self.path)
         return load_image(self.held.fetch(self.path), self.path)
 
+    @property
+    def source(self) -> tuple[str, Held | None]:
+        """What tells it from the other images of a process: two in memory may share a name."""
+        return self.path, self.held
+
+    def fingerprint(self, looks: Looks | None = None) -> Fingerprint:
+        """What results of the image are kept under, wherever it lies; no file is read.
+
+        Args:
+            looks: shared among many images, it saves time.
+        """
+        if self.held is None:
+            return (looks or Looks()).file(self.path)
+        try:
+            return Fingerprint(content=self.hash())
+        except UnreadableImage as error:
+            return Fingerprint(content=f"unreadable: {error.reason}")
+
     def hash(self) -> str:
-        """What the image is known by, wherever it lies, see `image_hash`.
+        """SHA-256 of the image's content, wherever it lies, see `image_hash`; reads the file.
 
         Raises:
             UnreadableImage: with the reason.

@@ -6,6 +6,7 @@ import hashlib
 import json
 import time
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 from promptot.backbones import Backbone
@@ -13,6 +14,7 @@ from promptot.errors import PromptotError
 from promptot.evaluation.retention import measure_retention
 from promptot.evaluation.scoring import NothingToScore, Scores, score
 from promptot.model import PromptedModel
+from promptot.protocols.cells import VERSION
 from promptot.protocols.kept import KeptImages, KeptViews
 from promptot.protocols.runner import Progress
 from promptot.recipes import Recipe
@@ -52,13 +54,18 @@ class Trials:
     def key(self, settings: Settings) -> str:
         """What a trial's figures depend on, as one hash."""
         decides: list[Any] = [self.recipe.model_dump(mode="json"), settings, self.seed]
-        decides += [self.backbone.weight_hash(), self.backbone.precision]
+        decides += [VERSION, self.backbone.identity().digest, self._images]
+        return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
+
+    @cached_property
+    def _images(self) -> list[Any]:
+        """Class names, and images by their content, of what is trained and tested on."""
+        found: list[Any] = []
         for part in (self.train, self.fit_part, self.novel_part):
             if part is not None:
                 examples = part.train if part is self.train else part.test
-                decides.append(part.class_names)
-                decides += [(e.hash(), e.label) for e in examples]
-        return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
+                found.append([part.class_names, [(e.hash(), e.label) for e in examples]])
+        return found
 
     def zero_shot(self) -> Point:
         """The frozen model as a point."""

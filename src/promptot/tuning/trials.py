@@ -16,8 +16,9 @@ from promptot.backbones import Backbone, load_backbone
 from promptot.devices import pick_device
 from promptot.errors import PromptotError
 from promptot.files import write_text
+from promptot.protocols.cells import VERSION
 from promptot.protocols.kept import KeptImages, KeptViews
-from promptot.protocols.results import ResultFile
+from promptot.protocols.results import ResultFile, warn_of_old_results
 from promptot.protocols.runner import Progress
 from promptot.recipes import Recipe, load_recipe
 from promptot.tasks.readable import choose_shots
@@ -170,13 +171,15 @@ def tune(
             finished = True
             break
         key = trials.key(settings)
+        if not points and key not in known:
+            warn_of_old_results(known, VERSION, folder / TRIALS)
         if key in known:
             point = _read_point(known[key], folder / TRIALS)
         elif points and spent + median(p.seconds for p in points) > budget:
             break
         else:
             point = trials.run(settings, progress, len(points) + 1)
-            results.append({"cell": key, **dataclasses.asdict(point)})
+            results.append({"cell": key, "version": VERSION, **dataclasses.asdict(point)})
         points.append(point)
         spent += point.seconds
         on_point(len(points), point)
