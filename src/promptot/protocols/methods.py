@@ -38,6 +38,10 @@ class Method:
             del values["data"]["teacher"]
         if self.recipe.optim.on_nonfinite == "stop":
             del values["optim"]["on_nonfinite"]
+        if not self.recipe.prompts.cloned_projections:
+            del values["prompts"]["cloned_projections"]
+        if self.recipe.data.template_mean == "normalised":
+            del values["data"]["template_mean"]
         return values | ({"own_template": True} if self.own_template else {})
 
     def template(self, task: ImageTask) -> str:
