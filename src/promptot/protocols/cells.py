@@ -50,8 +50,9 @@ def make_cells(
     cells = []
     for trial in trials:
         images = fingerprint(trial)
+        here = [method.at(trial.task, trial.shots) for method in methods]
         for seed in seeds:
-            for method in (method.with_shots(trial.shots) for method in methods):
+            for method in here:
                 decides = {
                     "version": VERSION,
                     "protocol": protocol,
