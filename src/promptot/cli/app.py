@@ -380,7 +380,7 @@ def benchmark(
     ] = None,
     read_at: Annotated[
         ReadAt,
-        typer.Option(help="Epoch whose prompts are tested: the last, or, of a suite, the published."),
+        typer.Option(help="Epoch to test: the last, or the one whose figures were published."),
     ] = ReadAt.last,
     settings: Annotated[
         bool, typer.Option("--settings", help="Print each cell's settings in a suite; run nothing.")

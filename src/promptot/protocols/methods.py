@@ -14,8 +14,8 @@ from promptot.tasks.dataset import ImageTask
 from promptot.tasks.vocabulary import load_vocabulary
 
 Rule = Callable[[str, str, int | None], Settings]
-"""From the name of a recipe, of a task and the number of shots (None for what learns from none) to the
-settings of a cell."""
+"""From the names of a recipe and a task and the number of shots (None for what learns from none) to
+the settings of a cell."""
 
 
 @dataclass(frozen=True)
@@ -151,8 +151,10 @@ def _key(override: str) -> str:
 
 def load_once(source: str, overrides: Sequence[str] = ()) -> Recipe:
     """`load_recipe`, which remembers shipped recipes: a suite asks for them cell by cell."""
-    return _shipped(source, tuple(overrides)) if source in list_recipes() else load_recipe(
-        source, overrides
+    return (
+        _shipped(source, tuple(overrides))
+        if source in list_recipes()
+        else load_recipe(source, overrides)
     )
 
 

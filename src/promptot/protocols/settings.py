@@ -1,4 +1,4 @@
-"""Published settings of a method, by protocol, data set and number of shots, as a suite has them."""
+"""Published settings of a method by protocol, data set and number of shots, as a suite has them."""
 
 from __future__ import annotations
 

@@ -130,9 +130,9 @@ def state_text(row: SettingsRow) -> str:
     """A few words on where the settings come from.
 
     Example:
-        >>> row = SettingsRow("coop", "all", NOT_PUBLISHED, "published for 16 shots", 5, 5, None, {})
+        >>> row = SettingsRow("coop", "all", NOT_PUBLISHED, "published for 16", 5, 5, None, {})
         >>> state_text(row)
-        'not published (published for 16 shots)'
+        'not published (published for 16)'
     """
     return f"{row.state} ({row.note})" if row.note else row.state
 
@@ -185,9 +185,9 @@ def _where(some: Sequence[Place], everything: Sequence[Place]) -> str:
         >>> _where([("B", 2), ("C", 2)], places)
         'all but A (K = 2)'
     """
-    if set(some) == set(everything):
-        return "all"
     tasks = list(dict.fromkeys(task for task, _ in everything))
+    if set(some) == set(everything):
+        return tasks[0] if len(tasks) == 1 else "all"
     counts = list(dict.fromkeys(shots for _, shots in everything))
     by_tasks: dict[tuple[str, ...], list[int]] = {}
     for shots in counts:

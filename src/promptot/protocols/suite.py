@@ -75,7 +75,7 @@ class Suite(SettingsTable):
     source: str
     own_template: list[str]
     published: dict[str, Published]
-    small_print: list[str] = []
+    small_print: tuple[str, ...] = ()
 
     def sets(self, protocol: str | None = None, wanted: Sequence[str] = ()) -> list[PublicSet]:
         """The data sets that a protocol needs, or all; of them those that are wanted, if any are.

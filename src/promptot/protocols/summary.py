@@ -121,7 +121,7 @@ def summarise(
     backbone: str,
     *,
     published: Mapping[str, Mapping[str, float]] = MappingProxyType({}),
-    elsewhere: Elsewhere = Elsewhere(),
+    elsewhere: Elsewhere | None = None,
     notes: Sequence[str] = (),
 ) -> Summary:
     """Sum up the cells that are finished.
@@ -142,6 +142,7 @@ def summarise(
     Raises:
         PromptotError: no task is finished.
     """
+    elsewhere = elsewhere or Elsewhere()
     labels = list(dict.fromkeys(cell.method.label for cell in cells))
     trials = list({id(cell.trial): cell.trial for cell in cells}.values())
     unfinished = {cell.trial.task for cell in cells if cell.key not in records}
@@ -246,7 +247,7 @@ def _settings(methods: Sequence[Method]) -> dict[str, Any]:
     return {
         key: own[0] if len(own) == 1 else ", ".join(map(str, own))
         for key, own in values.items()
-        if ("." in key or key == "evaluate_epoch" and own != [None]) and key != "data.shots"
+        if ("." in key or (key == "evaluate_epoch" and own != [None])) and key != "data.shots"
     }
 
 

@@ -324,9 +324,7 @@ def _by_domain(source: Source) -> list[Source]:
         present = sorted({example.label for example in part.examples})
         task = replace(part.select(present), name=f"{source.name} {domain}")
         text = f"{source.text}::{domain}"
-        parts.append(
-            Source(text, task.name, task, None, None, listed_from=source.listed_from)
-        )
+        parts.append(Source(text, task.name, task, None, None, listed_from=source.listed_from))
     return parts
 
 

@@ -441,8 +441,8 @@ def settings_table(settings: Sequence[SettingsRow], small_print: str = "") -> Te
         ],
         (),
         "Published: for this method, protocol, data set and number of shots. Not published: the "
-        "recipe's own values. Changed: published ones with values of one's own. Epoch: whose prompts "
-        f"are tested, the last one unless it says of how many. {small_print}".strip(),
+        "recipe's own values. Changed: published ones with values of one's own. Epoch: whose "
+        f"prompts are tested, the last one unless it says of how many. {small_print}".strip(),
         prose=True,
     )
 
