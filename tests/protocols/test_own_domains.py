@@ -79,8 +79,10 @@ def test_domains_of_one_table_are_tested_whole(
     table.write_text("\n".join(rows) + "\n")
     first, second = domains([str(table)])
     assert list(first.parts) == ["source", "domain/pictures sketch"]
-    assert [len(part.test) for part in first.parts.values()] == [12, 40]
-    assert [len(part.test) for part in second.parts.values()] == [12, 40]
+    whole = [first.parts["domain/pictures sketch"], second.parts["domain/pictures photo"]]
+    assert [len(part.test) for part in whole] == [40, 40]
+    # a table is divided class by class, over its domains together
+    assert len(first.parts["source"].test) + len(second.parts["source"].test) == 24
 
 
 @pytest.fixture

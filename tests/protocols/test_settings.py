@@ -36,7 +36,12 @@ SENTENCES = {
 }
 B2N, CROSS, DOMAINS, FEW = "base-to-novel", "cross-dataset", "domain-generalization", "few-shot"
 TASKS = {B2N: ELEVEN, CROSS: ("ImageNet",), DOMAINS: ("ImageNet",), FEW: ELEVEN}
-SHOTS = {B2N: (16,), CROSS: (16,), DOMAINS: (16,), FEW: (1, 2, 4, 8, 16)}
+SHOTS: dict[str, tuple[int, ...]] = {
+    B2N: (16,),
+    CROSS: (16,),
+    DOMAINS: (16,),
+    FEW: (1, 2, 4, 8, 16),
+}
 
 # The table: (lr, epochs, batch size) of each method and protocol that anything was published for.
 SCHEDULE: dict[str, dict[str, tuple[float, int, int]]] = {
@@ -152,7 +157,11 @@ def test_every_cell_has_the_settings_of_the_table(
     protocol: str, read_at: str, nothing_at_hand: Path
 ) -> None:
     names = ",".join(list_recipes())
-    found = listed(protocol, "-m", names, "--seeds", "1", "--read-at", read_at)
+    some = SHOTS[protocol] if read_at == "last" else SHOTS[protocol][-1:]
+    more = ("--shots", ",".join(map(str, some)), "--read-at", read_at)
+    if some == SHOTS[protocol]:  # what is run unless shots are given
+        more = more[2:]
+    found = listed(protocol, "-m", names, "--seeds", "1", *more)
     assert (found["suite"], found["protocol"], found["read_at"]) == ("coop", protocol, read_at)
     cells = {(cell["method"], cell["task"], cell["shots"]): cell for cell in found["cells"]}
     assert len(cells) == len(found["cells"])
@@ -160,7 +169,7 @@ def test_every_cell_has_the_settings_of_the_table(
         (method, task, shots)
         for method in list_recipes()
         for task in TASKS[protocol]
-        for shots in SHOTS[protocol]
+        for shots in some
     }
     for (method, task, shots), cell in cells.items():
         values, where = cell["settings"], (protocol, method, task, shots)

@@ -31,7 +31,8 @@ class Case(_Part):
 
     def fits(self, data_set: str, shots: int | None) -> bool:
         """Whether it is about this data set and number of shots."""
-        return data_set in (self.data or [data_set]) and shots in (self.shots or [shots])
+        here = not self.data or data_set in self.data
+        return here and (not self.shots or shots in self.shots)
 
 
 class MethodSettings(_Part):

@@ -163,8 +163,8 @@ def load_sources(texts: Sequence[str], shares: Shares = SPLIT) -> list[Source]:
     sources = []
     for text, task in zip(texts, tasks, strict=True):
         if text.startswith(BUNDLED):
-            others = load_bundled_others(task.name)
-            sources.append(Source(text, task.name, task, others, task.name, listed_from=DRAWINGS))
+            drawings = load_bundled_others(task.name)
+            sources.append(Source(text, task.name, task, drawings, task.name, listed_from=DRAWINGS))
         else:
             rest = [other for other in tasks if other is not task]
             others = merge(rest, task.class_names)

@@ -228,7 +228,8 @@ def to_rich(table: TextTable) -> Table:
         cells = [Text(printable(row[0]).replace("[", "\n[", 1))]
         for column, text in enumerate(row[1:], start=1):
             if table.prose:
-                cells.append(Text(printable(text).replace("; ", "\n")))
+                last = column == len(row) - 1  # a list of values
+                cells.append(Text(printable(text).replace("; ", "\n" if last else "; ")))
                 continue
             cells.append(_stacked(text, bold=(number, column) in table.strong))
         shown.add_row(*cells)
