@@ -262,6 +262,11 @@ def test_rows_say_where_what_and_which_epoch() -> None:
     assert [epoch_text(row) for row in rows] == ["11 of 40", "11 of 40", "2 of 5"]
     assert [row.state for row in rows] == ["published", "not published", "published"]
     assert rows[1].note == "read as prompt-ot is"
+    _, rows = benchmark_settings(B2N, methods="prompt-ot,early=prompt-ot[evaluate_epoch=31]")
+    assert [(row.state, epoch_text(row)) for row in rows] == [
+        ("published", "40 (published: 31)"),
+        ("published", "31 of 40"),
+    ]
 
 
 def test_values_of_one_s_own_go_before_and_are_told_of(tmp_path: Path) -> None:

@@ -163,7 +163,8 @@ def _state(method: Method) -> str:
         return NOT_PUBLISHED
     published = load_once(method.source, settings.overrides)
     data = published.data.model_copy(update={"shots": method.recipe.data.shots})
-    same = published.model_copy(update={"data": data}) == method.recipe
+    read = method.recipe.evaluate_epoch  # which is told apart from the settings
+    same = published.model_copy(update={"data": data, "evaluate_epoch": read}) == method.recipe
     return PUBLISHED if same else CHANGED
 
 
