@@ -48,6 +48,7 @@ class Benchmark:
             "protocol": self.summary.protocol,
             "split": self.summary.split,
             "tasks": list(self.summary.tasks),
+            "tested": list(self.summary.tested),
             "seeds": list(self.summary.seeds),
             "shots": list(self.summary.shots),
             "control": self.summary.control,
