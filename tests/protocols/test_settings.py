@@ -278,6 +278,7 @@ def test_values_of_one_s_own_go_before_and_are_told_of(tmp_path: Path) -> None:
     assert states("vpt[optim.lr=0.1]") == ["changed"]
     assert states("vpt", "optim.epochs=7") == ["changed"]
     assert states("vpt", "optim.epochs=5") == ["published"]  # which is what was published
+    assert states("zero-shot", "optim.epochs=5") == ["published"]  # it has no epochs
     assert states("vpt", shots=(4,)) == ["not published (published for 16 shots)"]
     assert states("zero-shot", shots=(4,)) == ["published"]  # it learns from no image
     cells, _ = benchmark_settings(B2N, methods="vpt", shots=(4,))

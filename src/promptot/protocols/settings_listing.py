@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from promptot.protocols.methods import Method, load_once
-from promptot.recipes import describe
+from promptot.recipes import Recipe, describe
 
 PUBLISHED, CHANGED, NOT_PUBLISHED = "published", "changed", "not published"
 """What settings are: published; published ones with values of the user's; the recipe's own."""
@@ -75,8 +75,8 @@ def describe_cell(method: Method, task: str, template: str, shots: int, seed: in
     """
     recipe, settings = method.recipe, method.settings
     values = {key: value for key, value in describe(recipe).items() if "." in key}
-    own = describe(load_once(method.source))
-    differs = {key: v for key, v in values.items() if own.get(key) != v and key != "data.shots"}
+    own = _effective(load_once(method.source))
+    differs = {key: v for key, v in _effective(recipe).items() if own.get(key) != v}
     if method.own_template and "data.template" in values:
         values["data.template"] = template
     return CellSettings(
@@ -161,11 +161,14 @@ def _state(method: Method) -> str:
     settings = method.settings
     if settings is None or not settings.published:
         return NOT_PUBLISHED
-    published = load_once(method.source, settings.overrides)
-    data = published.data.model_copy(update={"shots": method.recipe.data.shots})
-    read = method.recipe.evaluate_epoch  # which is told apart from the settings
-    same = published.model_copy(update={"data": data, "evaluate_epoch": read}) == method.recipe
-    return PUBLISHED if same else CHANGED
+    published = _effective(load_once(method.source, settings.overrides))
+    return PUBLISHED if published == _effective(method.recipe) else CHANGED
+
+
+def _effective(recipe: Recipe) -> dict[str, Any]:
+    """The values that have an effect; the shots and the epoch that is read are told apart."""
+    values = describe(recipe)
+    return {key: v for key, v in values.items() if "." in key and key != "data.shots"}
 
 
 Place = tuple[str, int]
