@@ -146,3 +146,13 @@ def test_no_figure_of_prompt_ot_is_claimed() -> None:
     names = {*published.methods, *(row.name for row in published.others)}
     assert not {name for name in names if name.casefold().replace(" ", "").startswith("prompt-ot")}
     assert set(published.methods) <= set(list_recipes())
+
+
+def test_the_documentation_has_the_same_figures() -> None:
+    page = Path(__file__).parents[2] / "docs" / "public-benchmarks.md"
+    text = page.read_text(encoding="utf-8")
+    table = text.partition("| | base | novel | HM |")[2].partition("\n\n")[0]
+    rows = [line.split("|")[2:5] for line in table.splitlines()[2:]]
+    found = {tuple(None if c.strip() == "–" else float(c) for c in row) for row in rows}
+    assert found == {*METHODS.values(), *OTHERS.values()}
+    assert len(rows) == len(METHODS) + len(OTHERS)
