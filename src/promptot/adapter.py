@@ -26,7 +26,7 @@ from promptot.files import replace_folder, write_bytes, write_json
 from promptot.model import PromptedModel
 from promptot.probe import LinearHead
 from promptot.prompts import DESIGNS, PromptDesign
-from promptot.tasks.names import check_template, is_name
+from promptot.tasks.names import TemplateMean, check_template, is_name
 
 FORMAT_VERSION = 4
 """1 (promptot 0.1.0) knew the design "ivlp" only, and one template; 2 knew no synonyms; 3 knew the
@@ -103,6 +103,7 @@ class Card(_Part):
     prompts: LearnedShape
     class_names: tuple[str, ...] = Field(max_length=MOST_CLASSES)
     template: str | tuple[str, ...]
+    template_mean: TemplateMean = "normalised"
     synonyms: dict[str, tuple[str, ...]] = {}
     recipe: dict[str, Any] = {}
     metrics: dict[str, float] = {}
@@ -118,6 +119,7 @@ def save_adapter(
     template: str | tuple[str, ...],
     *,
     synonyms: Mapping[str, tuple[str, ...]] | None = None,
+    template_mean: TemplateMean = "normalised",
     recipe: Mapping[str, Any] | None = None,
     metrics: Mapping[str, float] | None = None,
     versions: Mapping[str, str] | None = None,
@@ -128,7 +130,7 @@ def save_adapter(
 
     Args:
         learned: prompts or a linear head, as `PromptedModel.learned` gives them.
-        backbone, class_names, template, synonyms: of the model.
+        backbone, class_names, template, synonyms, template_mean: of the model.
         recipe, metrics, versions: for the card.
 
     Raises:
@@ -143,6 +145,7 @@ def save_adapter(
         prompts=_describe(learned),
         class_names=class_names,
         template=template,
+        template_mean=template_mean,
         synonyms=dict(synonyms or {}),
         recipe=dict(recipe or {}),
         metrics=dict(metrics or {}),
@@ -155,7 +158,9 @@ def save_adapter(
         target.parent.mkdir(parents=True, exist_ok=True)
         staging = Path(tempfile.mkdtemp(dir=target.parent, prefix=".partial-"))
         write_bytes(staging / TENSORS, tensors)
-        write_json(staging / CARD, card.model_dump(mode="json"))
+        # Older versions read what they know.
+        usual = {"template_mean"} if template_mean == "normalised" else set()
+        write_json(staging / CARD, card.model_dump(mode="json", exclude=usual))
         staging.chmod(0o755)
         replace_folder(staging, target)
         staging = None
@@ -219,7 +224,13 @@ def build_model(card: Card, learned: Learned, backbone: Backbone) -> PromptedMod
     head = learned if isinstance(learned, LinearHead) else None
     prompts = None if isinstance(learned, LinearHead) else learned
     return PromptedModel(
-        backbone, prompts, card.class_names, card.template, head=head, synonyms=card.synonyms
+        backbone,
+        prompts,
+        card.class_names,
+        card.template,
+        head=head,
+        synonyms=card.synonyms,
+        template_mean=card.template_mean,
     )
 
 

@@ -107,6 +107,7 @@ def merge(
         card.class_names,
         card.template,
         synonyms=card.synonyms,
+        template_mean=card.template_mean,
         recipe={**card.recipe, "merged": sources},
         versions=versions(),
     )
@@ -170,6 +171,8 @@ def _check_alike(card: Card, other: Card, which: str) -> None:
         raise differ("the synonyms", card.synonyms, other.synonyms)
     if card.template != other.template:
         raise differ("the template", repr(card.template), repr(other.template))
+    if card.template_mean != other.template_mean:
+        raise differ("the mean over templates", card.template_mean, other.template_mean)
 
 
 def _distance(other: Learned, first: Learned) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
@@ -17,6 +18,9 @@ from promptot.objectives.features import Features
 from promptot.probe import LinearHead
 from promptot.prompts.design import PromptDesign
 from promptot.prompts.tokens import PromptTokens
+
+if TYPE_CHECKING:
+    from promptot.tasks.names import TemplateMean
 
 PER_IMAGE_TOKENS = 2**15
 """Tokens of class names that are computed together when each image has its own text."""
@@ -34,7 +38,7 @@ class PromptedModel(nn.Module):
         prompts: what learns; None makes the student the teacher.
         class_names: C names.
         template: the teacher's sentence, with "{}" for the name. Of several, the teacher's feature
-            is the normalised mean of the normalised features of each.
+            is the normalised mean of the features of each.
         vocabulary: V anchor words; `forward` can read some of them beside the class names.
         head: a linear classifier of the frozen image features.
         trained_names: the names that class-specific prompts or the head belong to, in their order;
@@ -42,6 +46,7 @@ class PromptedModel(nn.Module):
         synonyms: other names of a class, by its name; both models read all of them, and the class's
             text feature is the normalised mean of their normalised features. A synonym that is
             itself one of `class_names` is left out.
+        template_mean: whether features are normalised before the mean over templates.
 
     Raises:
         PromptotError: a name is empty or too long, what was learned is specific to other classes,
@@ -61,6 +66,7 @@ class PromptedModel(nn.Module):
         head: LinearHead | None = None,
         trained_names: Sequence[str] | None = None,
         synonyms: Mapping[str, Sequence[str]] | None = None,
+        template_mean: TemplateMean = "normalised",
     ) -> None:
         super().__init__()
         self.backbone = backbone
@@ -68,6 +74,7 @@ class PromptedModel(nn.Module):
         self.head = head
         self.class_names = tuple(class_names)
         self.template = template if isinstance(template, str) else tuple(template)
+        self.template_mean = template_mean
         self.vocabulary = tuple(vocabulary)
         self.trained_names = self.class_names if trained_names is None else tuple(trained_names)
         self.synonyms = {name: tuple(others) for name, others in (synonyms or {}).items()}
@@ -241,6 +248,7 @@ class PromptedModel(nn.Module):
             head=self.head,
             trained_names=self.trained_names,
             synonyms={**self.synonyms, **(synonyms or {})},
+            template_mean=self.template_mean,
         )
 
     def _list_names(self) -> tuple[list[str], list[int] | None]:
@@ -328,4 +336,4 @@ class PromptedModel(nn.Module):
     def _encode_templates(self, names: Sequence[str]) -> Tensor:
         """The frozen features of names in every template, averaged, [C, D]."""
         templates = (self.template,) if isinstance(self.template, str) else self.template
-        return self.backbone.frozen_text(names, templates)
+        return self.backbone.frozen_text(names, templates, self.template_mean)

@@ -214,6 +214,7 @@ def fit(
                 chosen.class_names,
                 model.template,
                 synonyms=own_synonyms(chosen),
+                template_mean=model.template_mean,
                 recipe=describe(recipe),
                 metrics=metrics,
                 versions=versions(),
@@ -303,11 +304,16 @@ def adapt(
     """
     names = task.class_names
     templates = teacher_templates(recipe.data.templates, task.template)
-    if recipe.probes:
-        head = _fit_probe(backbone, task, seed, workers)
-        return PromptedModel(backbone, None, names, templates, head=head, synonyms=task.synonyms)
-    if not recipe.trains:
-        return PromptedModel(backbone, None, names, templates, synonyms=task.synonyms)
+    if recipe.probes or not recipe.trains:
+        return PromptedModel(
+            backbone,
+            None,
+            names,
+            templates,
+            head=_fit_probe(backbone, task, seed, workers) if recipe.probes else None,
+            synonyms=task.synonyms,
+            template_mean=recipe.data.template_mean,
+        )
     model = _untrained(backbone, names, recipe, templates, seed, held_out, task.synonyms)
     vocabulary = model.vocabulary
     if loader is None:
@@ -362,7 +368,15 @@ def _untrained(
     generator = torch.Generator().manual_seed(seed)
     prompts = build_prompts(recipe.prompts, backbone, len(names), generator).to(backbone.device)
     vocabulary = _anchor_words(recipe, names, held_out)
-    return PromptedModel(backbone, prompts, names, templates, vocabulary, synonyms=synonyms)
+    return PromptedModel(
+        backbone,
+        prompts,
+        names,
+        templates,
+        vocabulary,
+        synonyms=synonyms,
+        template_mean=recipe.data.template_mean,
+    )
 
 
 def trial_model(backbone: Backbone, names: tuple[str, ...], recipe: Recipe) -> PromptedModel:

@@ -96,7 +96,9 @@ def test_domains_of_one_table_are_compared(run: Command, trained: Path, quick: l
     lines = (trained / "bench" / "results.jsonl").read_text().splitlines()
     records = [json.loads(line) for line in lines]
     assert [record["task"] for record in records] == ["table photo", "table sketch"]
-    assert list(records[0]["parts"]) == ["domain/table sketch"]
+    assert list(records[0]["parts"]) == ["source", "domain/table sketch"]
+    images = {name: part["images"] for name, part in records[0]["parts"].items()}
+    assert images == {"source": 6, "domain/table sketch": 12}  # of a target, all
 
     scored = run("evaluate", "run", "table.csv", *quick[:4], "--json", "-")
     assert {"domain photo", "domain sketch"} <= set(json.loads(scored.out)["results"])

@@ -96,9 +96,12 @@ def test_ivlp(backbone: Backbone, classes: int | None, fixed_words: str) -> None
     check(PromptedModel(backbone, prompts, NAMES), text, image)
 
 
-@pytest.mark.parametrize("depth", [1, 3])
-def test_maple(backbone: Backbone, depth: int) -> None:
-    prompts = enlarge(MaPLePrompts(64, 128, 2, depth, fixed_words="of a", generator=generator()))
+@pytest.mark.parametrize(("depth", "cloned"), [(1, False), (3, False), (1, True), (3, True)])
+def test_maple(backbone: Backbone, depth: int, cloned: bool) -> None:
+    prompts = MaPLePrompts(
+        64, 128, 2, depth, fixed_words="of a", generator=generator(), cloned_projections=cloned
+    )
+    enlarge(prompts)
     text = plain_text(backbone, list(prompts.text), NAMES, "of a")
     state = dict(prompts.named_parameters())
     vision = [
@@ -107,6 +110,21 @@ def test_maple(backbone: Backbone, depth: int) -> None:
     ]
     image = plain_image(backbone.image_tower, images(), vision)
     check(PromptedModel(backbone, prompts, NAMES), text, image)
+
+
+def test_cloned_projections_start_as_one(backbone: Backbone) -> None:
+    """One matrix for all later blocks at the start, which each of them then moves for itself."""
+    prompts = MaPLePrompts(64, 128, 2, 3, None, "of a", generator(), cloned_projections=True)
+    state = dict(prompts.named_parameters())
+    weight, bias = state["projections.1.weight"], state["projections.1.bias"]
+    first = state["text.0"] @ state["projections.0.weight"].T + state["projections.0.bias"]
+    vision = [first, *(state[f"text.{i}"] @ weight.T + bias for i in (1, 2))]
+    model = PromptedModel(backbone, prompts, NAMES)
+    with torch.no_grad():
+        plain = plain_image(backbone.image_tower, images(), vision)
+        torch.testing.assert_close(model(images())[0].image, plain, rtol=0, atol=2e-6)
+    enlarge(prompts)
+    assert not torch.equal(weight, state["projections.2.weight"])
 
 
 @pytest.mark.parametrize("fixed_words", ["", "of a"])

@@ -59,7 +59,8 @@ PEERS: dict[str, tuple[dict[str, object], tuple[float, ...]]] = {
         (0.0025, 20, 4, 1e-5),
     ),
     "maple": (
-        {"design": "maple", "text_tokens": 2, "text_depth": 9, "init_words": "a photo of a"},
+        {"design": "maple", "text_tokens": 2, "text_depth": 9, "init_words": "a photo of a"}
+        | {"cloned_projections": False},
         (0.0035, 5, 4, 1e-5),
     ),
     "promptsrc": (

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections import OrderedDict
 from collections.abc import Hashable, Sequence
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
@@ -26,6 +27,9 @@ from promptot.backbones.packing import (
 from promptot.backbones.preprocess import Preprocess
 from promptot.backbones.text_tower import TextTower
 from promptot.backbones.tokenizer import Tokenizer, tokenize_names, tokenize_template
+
+if TYPE_CHECKING:
+    from promptot.tasks.names import TemplateMean
 
 CLASSES_TOGETHER = 1024
 """Class names that are computed together, but in training."""
@@ -115,35 +119,42 @@ class Backbone(nn.Module):
         return F.normalize(self.text_tower(text, context).float(), dim=-1)
 
     @torch.no_grad()
-    def frozen_text(self, class_names: Sequence[str], templates: Sequence[str]) -> Tensor:
-        """Features [C, D] of names without learned context.
+    def frozen_text(
+        self,
+        class_names: Sequence[str],
+        templates: Sequence[str],
+        template_mean: TemplateMean = "normalised",
+    ) -> Tensor:
+        """L2-normalised features [C, D] of names without learned context.
 
-        Of several templates, the normalised mean of the features in each. The last lists that were
-        asked for are remembered: methods that are compared read the same ones.
+        Of several templates, the normalised mean of the features in each, which are normalised
+        before or not. The last lists that were asked for are remembered: methods that are compared
+        read the same ones.
         """
-        key = (tuple(class_names), tuple(templates), self.precision, self.device)
+        key = (tuple(class_names), tuple(templates), template_mean, self.precision, self.device)
         if key in self._frozen_texts:
             self._frozen_texts.move_to_end(key)
             return self._frozen_texts[key]
-        features = [self._encode_names(class_names, text) for text in templates]
+        raw = template_mean == "raw"
+        features = [self._encode_names(class_names, text, raw) for text in templates]
         mean = features[0]
-        if len(features) > 1:
+        if len(features) > 1 or raw:
             mean = F.normalize(torch.stack(features).mean(dim=0), dim=-1)
         self._frozen_texts[key] = mean
         if len(self._frozen_texts) > FROZEN_TEXTS:
             self._frozen_texts.popitem(last=False)
         return mean
 
-    def _encode_names(self, class_names: Sequence[str], template: str) -> Tensor:
-        """Features [C, D], some names at a time, so that memory does not grow with C."""
-        return torch.cat(
-            [
-                self.encode_text(
-                    self.tokenize(class_names[start : start + CLASSES_TOGETHER], template)
-                )
-                for start in range(0, max(1, len(class_names)), CLASSES_TOGETHER)
-            ]
-        )
+    def _encode_names(self, class_names: Sequence[str], template: str, raw: bool) -> Tensor:
+        """Features [C, D], some names at a time, so that memory does not grow with C.
+
+        They are normalised, or as the text tower gives them.
+        """
+        features = []
+        for start in range(0, max(1, len(class_names)), CLASSES_TOGETHER):
+            text = self.tokenize(class_names[start : start + CLASSES_TOGETHER], template)
+            features.append(self.text_tower(text).float() if raw else self.encode_text(text))
+        return torch.cat(features)
 
     def tokenize(
         self, class_names: Sequence[str], template: str = "a photo of a {}."

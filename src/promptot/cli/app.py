@@ -36,6 +36,7 @@ from promptot.cli.options import (
     TestShare,
     by_commas,
     split_names,
+    three_shares,
 )
 from promptot.cli.run_options import (
     BackboneName,
@@ -44,6 +45,7 @@ from promptot.cli.run_options import (
     Overrides,
     Precision,
     PrecisionName,
+    ReadAt,
     Seed,
     Workers,
 )
@@ -324,7 +326,9 @@ def benchmark(
     protocol: Annotated[
         Protocol, typer.Argument(help="What is trained on and what is tested.", metavar="PROTOCOL")
     ],
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for results and report.")],
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Folder for results and report.")
+    ] = None,
     methods: Annotated[
         str,
         typer.Option(
@@ -378,6 +382,19 @@ def benchmark(
     shot_lists: Annotated[
         Path | None, typer.Option(help="Folder of shot lists to learn from instead of drawing.")
     ] = None,
+    split_shares: Annotated[
+        str | None,
+        typer.Option(
+            help="Of training, validation and test where a task has no splits; 0.5,0.2,0.3."
+        ),
+    ] = None,
+    read_at: Annotated[
+        ReadAt,
+        typer.Option(help="Epoch to test: the last, or the one whose figures were published."),
+    ] = ReadAt.last,
+    settings: Annotated[
+        bool, typer.Option("--settings", help="Print each cell's settings in a suite; run nothing.")
+    ] = False,
     jobs: Annotated[int, typer.Option("--jobs", "-j", min=1, help="Processes to share it.")] = 1,
     estimate: Annotated[
         bool, typer.Option("--estimate", help="Say what the missing cells will cost; run nothing.")
@@ -388,32 +405,45 @@ def benchmark(
 
     Protocols: base-to-novel, cross-dataset, domain-generalization, few-shot.
     """
-    from promptot.cli.suites import forecast_json, show_forecast
+    from promptot.cli.suites import forecast_json, settings_json, show_forecast
     from promptot.cli.training import benchmark_observer
     from promptot.protocols import run_benchmark
-    from promptot.protocols.benchmark import RESULTS, forecast_benchmark
-    from promptot.reports.benchmark_tables import benchmark_tables, to_rich
+    from promptot.protocols.benchmark import RESULTS, benchmark_settings, forecast_benchmark
+    from promptot.reports.benchmark_tables import benchmark_tables, settings_table, to_rich
 
     console = console_for(json_path)
-    asked: dict[str, Any] = {
+    cells: dict[str, Any] = {
         "methods": methods,
         "tasks": tuple(by_commas(tasks)),
-        "sources": tuple(by_commas(sources)),
         "seeds": tuple(_numbers("--seeds", seeds)),
         "shots": None if shots is None else tuple(_numbers("--shots", shots)),
         "overrides": tuple(set_ or ()),
+        "suite": suite,
+        "read_at": read_at.value,
+    }
+    if settings:
+        listed, rows = benchmark_settings(protocol.value, **cells)
+        console.print(to_rich(settings_table(rows)))
+        write_result(settings_json(protocol.value, cells, listed, rows), json_path)
+        return
+    if out is None:
+        raise typer.BadParameter("Missing option '--out' / '-o': the folder for the results.")
+    asked: dict[str, Any] = {
+        **cells,
+        "sources": tuple(by_commas(sources)),
         "control": control,
         "split": split.value,
         "backbone": backbone,
         "device": device,
         "precision": precision.value,
         "cache": cache,
-        "suite": suite,
         "root": root,
         "unverified": unverified,
         "shot_lists": shot_lists,
         "jobs": jobs,
     }
+    if split_shares is not None:
+        asked["split_shares"] = three_shares(split_shares)
     if estimate:
         forecast = forecast_benchmark(protocol.value, out, **asked)
         show_forecast(console, forecast)
@@ -440,6 +470,9 @@ def benchmark(
         raise
     for table in benchmark_tables(result.summary)[: 3 if result.summary.published else 2]:
         console.print(to_rich(table))
+    if result.summary.settings:
+        small_print = " ".join(result.summary.small_print)
+        console.print(to_rich(settings_table(result.summary.settings, small_print)))
     for text in (*result.summary.notes, *result.problems):
         console.print(f"[yellow]Note:[/] {plain(text)}", soft_wrap=True)
     console.print(f"Report: [bold]{plain(result.files[-1])}[/]", soft_wrap=True)

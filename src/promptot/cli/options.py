@@ -71,6 +71,21 @@ def split_names(text: str) -> list[tuple[str, ...]]:
     return names
 
 
+def three_shares(text: str) -> tuple[float, float, float]:
+    """Shares of training, validation and test in one argument.
+
+    Raises:
+        PromptotError: there are not three numbers.
+    """
+    shares = decimals("--split-shares", text)
+    if len(shares) != 3:
+        raise PromptotError(
+            f"--split-shares '{text}' are not three shares.",
+            fix="Write those of training, validation and test: --split-shares 0.5,0.2,0.3.",
+        )
+    return shares[0], shares[1], shares[2]
+
+
 def decimals(option: str, text: str) -> list[float]:
     """Numbers in one argument.
 

@@ -8,6 +8,13 @@ from typing import Annotated
 import typer
 
 
+class ReadAt(str, Enum):
+    """Which epoch's prompts a benchmark tests."""
+
+    last = "last"
+    published = "published"
+
+
 class Classes(str, Enum):
     """Which classes to train on."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich import box
@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from promptot.protocols.forecast import Forecast
+from promptot.protocols.settings_listing import CellSettings, SettingsRow, as_json
 from promptot.reports.tables import format_value, printable
 from promptot.tasks.public import SetCheck
 from promptot.training.estimate import GIB
@@ -72,6 +73,22 @@ def show_forecast(console: Console, forecast: Forecast) -> None:
 def forecast_json(forecast: Forecast) -> dict[str, Any]:
     """The same as plain values."""
     return {**dataclasses.asdict(forecast), "seconds": forecast.seconds}
+
+
+def settings_json(
+    protocol: str,
+    asked: Mapping[str, Any],
+    cells: Sequence[CellSettings],
+    rows: Sequence[SettingsRow],
+) -> dict[str, Any]:
+    """The settings of each cell of a suite, and the same summed up, as plain values."""
+    return {
+        "suite": asked["suite"],
+        "protocol": protocol,
+        "read_at": asked["read_at"],
+        "cells": [as_json(cell) for cell in cells],
+        "rows": [as_json(row) for row in rows],
+    }
 
 
 def forecast_text(forecast: Forecast) -> str:

@@ -28,7 +28,8 @@ class Content:
         vision, text: the learned tokens of each block from the first on, [m, W] and [n, W]; no
             text tokens where they are specific to a class.
         template: how other names are written for a text tower with these tokens; None where what
-            was learned serves its own names only.
+            was learned serves its own names only, or where the mean over several sentences is one
+            that readers of an export do not know.
     """
 
     model: PromptedModel
@@ -75,6 +76,8 @@ def _template(model: PromptedModel, blocks: int) -> Template:
     """The sentence whose first words the learned context replaces, or the teacher's."""
     learned = model.learned
     if learned is not None and learned.classes is not None:
+        return None
+    if not blocks and not isinstance(model.template, str) and model.template_mean == "raw":
         return None
     if not blocks:
         return model.template if isinstance(model.template, str) else list(model.template)

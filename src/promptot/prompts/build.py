@@ -71,6 +71,7 @@ def _maple(
         initial_context=initial_context,
         fixed_words=fixed_words,
         generator=generator,
+        cloned_projections=config.cloned_projections,
     )
 
 

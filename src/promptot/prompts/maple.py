@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import torch
 from torch import Tensor, nn
 
@@ -14,7 +16,8 @@ class MaPLePrompts(PromptDesign):
 
     Khattak et al., "MaPLe: Multi-modal Prompt Learning" (2023, arXiv:2210.03117), section 3.2. The
     tokens start as N(0, 0.02²), the first block's as `initial_context` if that is given; the
-    projections as `nn.Linear` does.
+    projections as `nn.Linear` does. In the reference code those of the later blocks start as copies
+    of one another (`cloned_projections`); they are parameters of their own either way.
 
     Args:
         text_width, vision_width: widths of the towers.
@@ -23,6 +26,7 @@ class MaPLePrompts(PromptDesign):
         initial_context: start of the first block's text tokens, [n, W_text].
         fixed_words: see `PromptDesign`.
         generator: source of the random start.
+        cloned_projections: start the projections of all blocks but the first from one draw.
 
     Example:
         >>> prompts = MaPLePrompts(512, 768, tokens=2, depth=9)
@@ -41,6 +45,7 @@ class MaPLePrompts(PromptDesign):
         initial_context: Tensor | None = None,
         fixed_words: str = "",
         generator: torch.Generator | None = None,
+        cloned_projections: bool = False,
     ) -> None:
         super().__init__(
             {
@@ -54,9 +59,10 @@ class MaPLePrompts(PromptDesign):
             classes=None,
         )
         self.text = random_tokens(depth, (tokens, text_width), generator)
-        self.projections = nn.ModuleList(
-            random_linear(text_width, vision_width, generator) for _ in range(depth)
-        )
+        draws = min(depth, 2) if cloned_projections else depth
+        drawn = [random_linear(text_width, vision_width, generator) for _ in range(draws)]
+        copies = [copy.deepcopy(drawn[-1]) for _ in range(depth - draws)]
+        self.projections = nn.ModuleList([*drawn, *copies])
         set_first(self.text, initial_context)
 
     def forward(self) -> PromptTokens:

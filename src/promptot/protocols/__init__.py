@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from promptot.protocols.benchmark import Benchmark, run_benchmark
+from promptot.protocols.benchmark import Benchmark, benchmark_settings, run_benchmark
 from promptot.protocols.methods import Method, parse_methods
 from promptot.protocols.protocol import PROTOCOLS, Metric, Protocol
 from promptot.protocols.runner import Observer
@@ -16,6 +16,7 @@ __all__ = [
     "Observer",
     "Protocol",
     "Summary",
+    "benchmark_settings",
     "parse_methods",
     "run_benchmark",
 ]

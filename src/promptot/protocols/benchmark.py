@@ -12,11 +12,13 @@ from promptot.devices import pick_device
 from promptot.errors import PromptotError
 from promptot.protocols.cells import VERSION, Cell, make_cells
 from promptot.protocols.forecast import Forecast, make_forecast
-from promptot.protocols.planning import METHODS, Request, make_plan
+from promptot.protocols.planning import METHODS, Request, list_settings, make_plan
 from promptot.protocols.results import warn_of_old_results
 from promptot.protocols.runner import Observer, Places, is_result, run_missing
+from promptot.protocols.settings import ReadAt
+from promptot.protocols.settings_listing import CellSettings, SettingsRow, as_json, sum_up
 from promptot.protocols.summary import Summary, summarise
-from promptot.protocols.trials import Split
+from promptot.protocols.trials import SPLIT, Shares, Split
 from promptot.protocols.workers import Machine, default_places, run_in_processes
 from promptot.reports.benchmark_page import write_benchmark_page
 from promptot.reports.benchmark_tables import write_tables
@@ -47,12 +49,15 @@ class Benchmark:
             "protocol": self.summary.protocol,
             "split": self.summary.split,
             "tasks": list(self.summary.tasks),
+            "tested": list(self.summary.tested),
             "seeds": list(self.summary.seeds),
             "shots": list(self.summary.shots),
             "control": self.summary.control,
             "cells": self.cells,
             "problems": list(self.problems),
             "notes": list(self.summary.notes),
+            "small_print": list(self.summary.small_print),
+            "settings": [as_json(row) for row in self.summary.settings],
             "methods": [
                 {
                     "method": method.label,
@@ -94,6 +99,8 @@ def run_benchmark(
     unverified: bool = False,
     shot_lists: str | Path | None = None,
     jobs: int = 1,
+    read_at: ReadAt = "last",
+    split_shares: Shares = SPLIT,
 ) -> Benchmark:
     """Compare methods by a protocol: run the cells that are missing, then sum all of them up.
 
@@ -129,6 +136,10 @@ def run_benchmark(
         unverified: accept data sets whose numbers of classes and images are not the published ones.
         shot_lists: folder of shot lists to learn from instead of drawing; see `shot_list_name`.
         jobs: processes that run cells; for more than one the backbone is given by its name.
+        read_at: of a suite, the epoch whose prompts are tested: the last one's, or those that the
+            published figures are of.
+        split_shares: of training, validation and test in each class of a task without splits of its
+            own.
 
     Raises:
         PromptotError: with what to do about it.
@@ -148,6 +159,8 @@ def run_benchmark(
         None if root is None else Path(root),
         unverified,
         None if shot_lists is None else Path(shot_lists),
+        read_at,
+        split_shares,
     )
     if jobs < 1 or (jobs > 1 and isinstance(backbone, Backbone)):
         raise PromptotError(
@@ -181,6 +194,7 @@ def run_benchmark(
         plan.control,
         backbone.name,
         published=plan.published,
+        elsewhere=plan.elsewhere,
         notes=plan.notes,
     )
     files = [*write_tables(summary, request.out), request.out / PAGE]
@@ -220,6 +234,29 @@ def forecast_benchmark(
         backbone = load_backbone(backbone, pick_device(device), precision)
     cells = make_cells(protocol, plan.trials, plan.methods, plan.seeds, request.split, backbone)
     return make_forecast(_missing(cells, places), backbone, jobs)
+
+
+def benchmark_settings(
+    protocol: str, suite: str | None = "coop", **asked: Any
+) -> tuple[list[CellSettings], list[SettingsRow]]:
+    """The settings of every cell of a suite, and the same in a few rows.
+
+    Neither data nor weights are needed.
+
+    Args:
+        protocol, suite: as in `run_benchmark`; only a suite has published settings.
+        asked: the fields of `Request`.
+
+    Raises:
+        PromptotError: as `run_benchmark` raises it.
+
+    Example:
+        >>> cells, rows = benchmark_settings("base-to-novel", methods="coop", seeds=(1,))
+        >>> len(cells), [(row.where, row.epochs) for row in rows]
+        (11, [('ImageNet', 50), ('all but ImageNet', 200)])
+    """
+    cells = list_settings(Request(protocol, Path(), suite=suite, **asked))
+    return cells, sum_up(cells)
 
 
 def _missing(cells: Sequence[Cell], places: Places) -> list[Cell]:

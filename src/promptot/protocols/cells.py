@@ -52,9 +52,10 @@ def make_cells(
     identity = backbone.identity().digest
     for trial in trials:
         images = fingerprint(trial, prints)
+        here = [method.at(trial.task, trial.shots) for method in methods]
         for seed in seeds:
             shots = _shots(trial, seed, prints)
-            for method in (method.with_shots(trial.shots) for method in methods):
+            for method in here:
                 decides: dict[str, Any] = {
                     "version": VERSION,
                     "protocol": protocol,

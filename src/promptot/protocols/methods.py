@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from types import MappingProxyType
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cache
 from typing import Any
 
 from promptot.errors import PromptotError
-from promptot.recipes import Recipe, is_recipe, load_recipe
+from promptot.protocols.settings import Settings
+from promptot.recipes import Recipe, is_recipe, list_recipes, load_recipe
 from promptot.tasks.dataset import ImageTask
 from promptot.tasks.vocabulary import load_vocabulary
+
+Rule = Callable[[str, str, int | None], Settings]
+"""From the names of a recipe and a task and the number of shots (None for what learns from none) to
+the settings of a cell."""
 
 
 @dataclass(frozen=True)
@@ -23,12 +28,21 @@ class Method:
         recipe: what it does.
         own_template: whether its frozen text reads the sentence that a task has, where it has one,
             and not the recipe's.
+        source: the name or the file that the recipe was loaded from.
+        overrides: the user's, in the order in which they apply.
+        rule: gives the published settings of a cell, which `overrides` go before; None: there are
+            none, and the recipe is the same everywhere.
+        settings: those of this cell, once `at` has found them.
     """
 
     label: str
     written: str
     recipe: Recipe
     own_template: bool = False
+    source: str = ""
+    overrides: tuple[str, ...] = ()
+    rule: Rule | None = field(default=None, compare=False, repr=False)
+    settings: Settings | None = None
 
     def values(self) -> dict[str, Any]:
         """All that decides what the method does: the recipe without its name and its reasons."""
@@ -38,6 +52,10 @@ class Method:
             del values["data"]["teacher"]
         if self.recipe.optim.on_nonfinite == "stop":
             del values["optim"]["on_nonfinite"]
+        if not self.recipe.prompts.cloned_projections:
+            del values["prompts"]["cloned_projections"]
+        if self.recipe.data.template_mean == "normalised":
+            del values["data"]["template_mean"]
         return values | ({"own_template": True} if self.own_template else {})
 
     def template(self, task: ImageTask) -> str:
@@ -54,6 +72,21 @@ class Method:
         """Whether anything is fitted to images, so that shots and seed matter."""
         return self.recipe.trains or self.recipe.probes
 
+    def at(self, task: str, shots: int) -> Method:
+        """The method as it runs on a task with so many images per class.
+
+        Raises:
+            PromptotError: the published settings and the overrides do not go together.
+        """
+        if self.rule is None:
+            return self.with_shots(shots)
+        settings = self.rule(self.source, task, shots if self.learns else None)
+        overrides = [*settings.overrides, *self.overrides]
+        own = self.own_template and not any(_key(text) == "data.template" for text in overrides)
+        recipe = load_once(self.source, overrides)
+        found = replace(self, recipe=recipe, own_template=own, settings=settings)
+        return found.with_shots(shots)
+
     def with_shots(self, shots: int) -> Method:
         """The same method with another number of images per class."""
         data = self.recipe.data.model_copy(update={"shots": shots})
@@ -63,8 +96,8 @@ class Method:
 def parse_methods(
     text: str,
     overrides: Sequence[str] = (),
-    settings: Mapping[str, Sequence[str]] = MappingProxyType({}),
     own_template: Sequence[str] = (),
+    rule: Rule | None = None,
 ) -> list[Method]:
     """Read "zero-shot,ivlp,prompt-ot[objective.strength=3,optim.lr=0.01]".
 
@@ -72,8 +105,8 @@ def parse_methods(
         text: recipes (names or YAML files) between commas, each with overrides of its own in
             square brackets, or none. "name=" before a recipe is what tables call it by.
         overrides: values for all methods; those in brackets go before them.
-        settings: recipe -> values that any override goes before.
         own_template: recipes whose frozen text reads a task's own sentence.
+        rule: gives the published settings of each cell, which any override goes before.
 
     Raises:
         PromptotError: a bracket is open, a method is empty or given twice, shots are given in
@@ -97,17 +130,37 @@ def parse_methods(
                 "'ivlp,prompt-ot[objective.strength=3]', or 'ivlp,weak=prompt-ot[…]'.",
             )
         own = split_outside_brackets(rest[:-1]) if bracket else []
-        if any(override.partition("=")[0].strip() == "data.shots" for override in own):
+        if any(_key(override) == "data.shots" for override in own):
             raise PromptotError(
                 f"'{written}' sets its own shots.", fix="Use --shots, the same for all methods."
             )
-        recipe = load_recipe(name, [*settings.get(name, ()), *overrides, *own])
+        given = (*overrides, *own)
+        recipe = load_recipe(name, given)
         call = f"{recipe.name}{bracket}{rest}"
         label = named or call
         if label in {method.label for method in methods}:
             raise PromptotError(f"The method '{label}' is given twice.", fix="Name it once.")
-        methods.append(Method(label, call, recipe, name in own_template))
+        methods.append(Method(label, call, recipe, name in own_template, name, given, rule))
     return methods
+
+
+def _key(override: str) -> str:
+    """What an override sets."""
+    return override.partition("=")[0].strip()
+
+
+def load_once(source: str, overrides: Sequence[str] = ()) -> Recipe:
+    """`load_recipe`, which remembers shipped recipes: a suite asks for them cell by cell."""
+    return (
+        _shipped(source, tuple(overrides))
+        if source in list_recipes()
+        else load_recipe(source, overrides)
+    )
+
+
+@cache
+def _shipped(name: str, overrides: tuple[str, ...]) -> Recipe:
+    return load_recipe(name, overrides)
 
 
 def _split_name(text: str) -> tuple[str | None, str]:

@@ -49,6 +49,7 @@ class Protocol:
         trials: from tasks, those to train on (none: all), shots and the split to its trials.
         metrics: the figures of these trials; the first one is what methods are ranked by.
         several_shots: whether it is made to compare numbers of shots.
+        one_trained: whether a model is trained on one task and tested on others.
     """
 
     name: str
@@ -56,6 +57,7 @@ class Protocol:
     trials: Callable[[Sequence[Source], Sequence[str], Sequence[int], Split], list[Trial]]
     metrics: Callable[[Sequence[Trial]], list[Metric]]
     several_shots: bool = False
+    one_trained: bool = False
 
 
 def mean_of(part: str) -> Statistic:
@@ -239,12 +241,14 @@ PROTOCOLS: Mapping[str, Protocol] = {
             "Train on all classes of one task, test on every other task.",
             cross_dataset_trials,
             _cross_dataset,
+            one_trained=True,
         ),
         Protocol(
             "domain-generalization",
             "Train in one domain, test the same classes in others.",
             domain_generalization_trials,
             _domain_generalization,
+            one_trained=True,
         ),
         Protocol(
             "few-shot",

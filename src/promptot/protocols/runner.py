@@ -145,21 +145,18 @@ class _Drawn:
 
     train: ImageTask
     views: KeptViews
-    digest: str | None  # of the shot list, where one is kept
+    digest: str  # of the shot list
 
 
 def _draw(cell: Cell, places: Places, backbone: Backbone, workers: int) -> _Drawn:
     trial, seed = cell.trial, cell.seed
     drawn = trial.draw(seed)
     train = select_classes(drawn, trial.classes)
-    digest = None
-    if trial.place is not None:
-        listed = shot_list(drawn, trial.place, trial.shots, seed)
-        path = places.shots / shot_list_name(trial.task, trial.shots, seed)
-        if not _is_kept(listed, path):
-            write_shot_list(listed, path)
-        digest = listed.digest
-    return _Drawn(train, KeptViews(places.cache, backbone, train, seed, workers), digest)
+    listed = shot_list(drawn, trial.listed_from, trial.shots, seed)
+    path = places.shots / shot_list_name(trial.task, trial.shots, seed)
+    if not _is_kept(listed, path):
+        write_shot_list(listed, path)
+    return _Drawn(train, KeptViews(places.cache, backbone, train, seed, workers), listed.digest)
 
 
 def _is_kept(listed: ShotList, path: Path) -> bool:

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict
 
 from promptot.errors import PromptotError, nearest
 from promptot.protocols.methods import Method, parse_methods
+from promptot.protocols.settings import ReadAt, Settings, SettingsTable
 from promptot.protocols.trials import Source
 from promptot.tasks.public import PublicSet, PublicTask, find_set, load_public, public_sets
 from promptot.tasks.public.check import differences
@@ -25,19 +26,35 @@ class _Part(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+class PublishedRow(_Part):
+    """Published averages of a method, in percent.
+
+    Attributes:
+        name: of the method.
+        figures: in the order of the metrics; None where only others are known.
+        note: what must be known to compare with it.
+    """
+
+    name: str
+    figures: list[float | None]
+    note: str = ""
+
+
 class Published(_Part):
     """Published averages of one protocol, in percent.
 
     Attributes:
         metrics: keys of the metrics, in the order of the figures.
         methods: recipe -> figures.
+        others: those of methods that are no recipe here, and reruns.
     """
 
     metrics: list[str]
     methods: dict[str, list[float]]
+    others: list[PublishedRow] = []
 
 
-class Suite(_Part):
+class Suite(SettingsTable):
     """What a suite's YAML file says.
 
     Attributes:
@@ -46,8 +63,9 @@ class Suite(_Part):
         domains: keys of those that only test.
         source: the task to train on in cross-dataset and domain generalization.
         own_template: recipes whose frozen text reads the sentence of each data set.
-        settings: protocol -> recipe -> overrides that were published for it.
         published: protocol -> figures.
+        small_print: what must be known to compare with published tables, a sentence each.
+        settings, variants, shots: see `SettingsTable`.
     """
 
     name: str
@@ -56,8 +74,8 @@ class Suite(_Part):
     domains: list[str]
     source: str
     own_template: list[str]
-    settings: dict[str, dict[str, list[str]]]
     published: dict[str, Published]
+    small_print: tuple[str, ...] = ()
 
     def sets(self, protocol: str | None = None, wanted: Sequence[str] = ()) -> list[PublicSet]:
         """The data sets that a protocol needs, or all; of them those that are wanted, if any are.
@@ -83,14 +101,22 @@ class Suite(_Part):
             chosen.add(self.source)
         return [public_sets()[key] for key in keys if not chosen or key in chosen]
 
-    def methods(self, protocol: str, text: str, overrides: Sequence[str]) -> list[Method]:
-        """`parse_methods` with what was published for the protocol.
+    def methods(
+        self, protocol: str, text: str, overrides: Sequence[str], read_at: ReadAt = "last"
+    ) -> list[Method]:
+        """`parse_methods` with what was published for each cell of the protocol.
 
         Overrides for all methods, and a method's own ones in brackets, go before it.
         """
-        return parse_methods(
-            text, overrides, self.settings.get(protocol, {}), own_template=self.own_template
-        )
+
+        def rule(recipe: str, task: str, shots: int | None) -> Settings:
+            return self.resolve(recipe, protocol, find_set(task).key, shots, read_at)
+
+        return parse_methods(text, overrides, self.own_template, rule)
+
+    def trained(self, protocol: str) -> list[str]:
+        """Names of the data sets that a protocol trains on; none stands for all of them."""
+        return [public_sets()[self.source].name] if protocol in (CROSS, DOMAINS) else []
 
 
 @cache
@@ -179,9 +205,8 @@ def suite_sources(
             fix=f"`promptot data check {suite.name} --root {root}` says what to fetch from where; "
             "--tasks runs fewer data sets, --unverified accepts other counts.",
         )
-    trained = [public_sets()[suite.source].name] if protocol in (CROSS, DOMAINS) else []
     sources = [
         Source(task.task.name, task.task.name, task.task, None, None, task.place, task.digest)
         for task in found
     ]
-    return sources, trained, notes
+    return sources, suite.trained(protocol), notes

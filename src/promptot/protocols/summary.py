@@ -22,8 +22,11 @@ from promptot.evaluation.statistics import (
     paired_differences,
 )
 from promptot.protocols.cells import Cell
+from promptot.protocols.methods import Method
+from promptot.protocols.planning import Elsewhere
 from promptot.protocols.protocol import Metric, Protocol
 from promptot.protocols.runner import NOT_READ, RIGHT, is_result
+from promptot.protocols.settings_listing import SettingsRow, describe_cell, sum_up
 from promptot.protocols.trials import Trial
 from promptot.recipes import describe
 from promptot.reports.benchmark_tables import DIAGNOSTICS
@@ -49,8 +52,9 @@ class MethodSummary:
         rank: 1 the best, averaged over tasks; None where a task is missing.
         differences: to the control.
         diagnostics: means over cells, see `DIAGNOSTICS`.
-        recipe: its values, nested, with the first trial's shots.
-        settings: those of them that have an effect, flat, without the shots.
+        recipe: its values, nested, as they are in the first trial.
+        settings: those of them that have an effect, flat, without the shots; a text of all values
+            where trials differ.
     """
 
     label: str
@@ -62,6 +66,15 @@ class MethodSummary:
     diagnostics: Mapping[str, float]
     recipe: Mapping[str, Any]
     settings: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class PublishedFigures:
+    """What was published of a method that takes no part: figures in 0..1 by metric, and a note."""
+
+    name: str
+    figures: Mapping[str, float]
+    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -77,6 +90,10 @@ class Summary:
         backbone: name.
         notes: what is missing or must be known to read the figures, a sentence each.
         published: method -> metric -> figure in 0..1, where one was published of the same tasks.
+        elsewhere: figures of other methods in 0..1 by metric, with what must be known of them.
+        small_print: what must be known to compare with published tables, a sentence each.
+        settings: of the cells of a suite, a row for those that are alike.
+        tested: what models were tested on, where that is not the task that they were trained on.
     """
 
     protocol: str
@@ -90,6 +107,10 @@ class Summary:
     backbone: str
     notes: Sequence[str]
     published: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    elsewhere: Sequence[PublishedFigures] = ()
+    small_print: Sequence[str] = ()
+    settings: Sequence[SettingsRow] = ()
+    tested: Sequence[str] = ()
 
 
 def summarise(
@@ -100,6 +121,7 @@ def summarise(
     backbone: str,
     *,
     published: Mapping[str, Mapping[str, float]] = MappingProxyType({}),
+    elsewhere: Elsewhere | None = None,
     notes: Sequence[str] = (),
 ) -> Summary:
     """Sum up the cells that are finished.
@@ -113,11 +135,14 @@ def summarise(
         control: label of the method to compare with.
         backbone: its name.
         published: figures of all these tasks by method and metric; left out where a task is.
+        elsewhere: what else was published of all these tasks; its figures are left out where a
+            task is.
         notes: what must be known of the data.
 
     Raises:
         PromptotError: no task is finished.
     """
+    elsewhere = elsewhere or Elsewhere()
     labels = list(dict.fromkeys(cell.method.label for cell in cells))
     trials = list({id(cell.trial): cell.trial for cell in cells}.values())
     unfinished = {cell.trial.task for cell in cells if cell.key not in records}
@@ -162,11 +187,7 @@ def summarise(
                 [records[cell.key] for cell in used if cell.method.label == label]
             ),
             recipe=first[label].values(),
-            settings={
-                key: value
-                for key, value in describe(first[label].recipe).items()
-                if "." in key and key != "data.shots"
-            },
+            settings=_settings([c.method for c in used if c.method.label == label]),
         )
         for label in labels
     ]
@@ -187,6 +208,55 @@ def summarise(
             for label, figures in published.items()
             if label in answers and not unfinished
         },
+        elsewhere=[] if unfinished else _published_figures(elsewhere),
+        small_print=elsewhere.small_print,
+        settings=_settings_rows(used),
+        tested=_tested(trials) if protocol.one_trained else (),
+    )
+
+
+def _tested(trials: Sequence[Trial]) -> list[str]:
+    """The names of the targets or domains."""
+    parts = dict.fromkeys(part for trial in trials for part in trial.parts)
+    return list(dict.fromkeys(part.partition("/")[2] for part in parts if "/" in part))
+
+
+def _published_figures(elsewhere: Elsewhere) -> list[PublishedFigures]:
+    return [
+        PublishedFigures(
+            row.name,
+            {
+                metric: figure / 100
+                for metric, figure in zip(elsewhere.metrics, row.figures, strict=True)
+                if figure is not None
+            },
+            row.note,
+        )
+        for row in elsewhere.rows
+    ]
+
+
+def _settings(methods: Sequence[Method]) -> dict[str, Any]:
+    """The values of one method that have an effect, flat; of several, in the order of the cells."""
+    values: dict[str, list[Any]] = {}
+    for recipe in {str(method.recipe): method.recipe for method in methods}.values():
+        for key, value in describe(recipe).items():
+            own = values.setdefault(key, [])
+            if value not in own:
+                own.append(value)
+    return {
+        key: own[0] if len(own) == 1 else ", ".join(map(str, own))
+        for key, own in values.items()
+        if ("." in key or (key == "evaluate_epoch" and own != [None])) and key != "data.shots"
+    }
+
+
+def _settings_rows(cells: Sequence[Cell]) -> list[SettingsRow]:
+    """Which settings ran where, of a suite."""
+    return sum_up(
+        describe_cell(c.method, c.trial.task, c.trial.pool.template, c.trial.shots, c.seed)
+        for c in cells
+        if c.method.rule is not None and c.seed == cells[0].seed
     )
 
 

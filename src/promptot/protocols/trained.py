@@ -68,6 +68,7 @@ class KeptAdapters:
             self.backbone,
             trained.model.class_names,
             trained.model.template,
+            template_mean=trained.model.template_mean,
             recipe={**describe(cell.method.recipe), "trained": said},
             versions=versions(),
         )

@@ -12,6 +12,7 @@ from typing import Literal
 from promptot.errors import PromptotError, nearest
 from promptot.run import Classes
 from promptot.tasks.bundled import (
+    DRAWINGS,
     UNSEEN,
     list_groups,
     list_styles,
@@ -26,9 +27,10 @@ from promptot.tasks.sources import BUNDLED, load_task
 from promptot.tasks.splits import split_examples
 
 Split = Literal["test", "validation"]
+Shares = tuple[float, float, float]
 
-SPLIT = (0.5, 0.2, 0.3)
-"""Training, validation and test share of each class of a folder without split folders."""
+SPLIT: Shares = (0.5, 0.2, 0.3)
+"""Training, validation and test share of each class of a task without splits of its own."""
 HELD_OUT_STYLE = "fluent-emoji-high-contrast"
 """A training style of the drawings that domain generalization keeps for testing."""
 
@@ -47,7 +49,8 @@ class Trial:
         classes: which of these are trained on.
         parts: what is tested, by name; the images are each one's `test`.
         shots: images per class.
-        place: the folder that the paths of shot lists start from, where lists are kept.
+        place: the folder that holds a public data set, whose shot lists can be replayed.
+        listed_from: the folder that the paths of other tasks' shot lists start from.
         digest: what the pool and the parts are known by, where that is not found out file by file.
         lists: seed -> the shot list to use instead of a draw.
     """
@@ -60,6 +63,7 @@ class Trial:
     place: Path | None = None
     digest: str | None = None
     lists: Mapping[int, ShotList] = field(default_factory=dict)
+    listed_from: Path = Path()
 
     @property
     def unit(self) -> tuple[str, int]:
@@ -88,6 +92,7 @@ class Source:
         others: what else the model should still know.
         group: of the bundled drawings.
         place, digest: of a public data set, see `Trial`.
+        listed_from: see `Trial`.
     """
 
     text: str
@@ -97,6 +102,7 @@ class Source:
     group: str | None
     place: Path | None = None
     digest: str | None = None
+    listed_from: Path = Path()
 
     def trials(
         self,
@@ -118,23 +124,36 @@ class Source:
             sizes = [[name, len(part.class_names), len(part.test)] for name, part in parts.items()]
             decides = json.dumps([digests, classes, sizes])
             digest = hashlib.sha256(decides.encode()).hexdigest()
-        return [Trial(self.name, pool, classes, parts, k, self.place, digest) for k in shots]
+        return [
+            Trial(
+                self.name,
+                pool,
+                classes,
+                parts,
+                k,
+                self.place,
+                digest,
+                listed_from=self.place or self.listed_from,
+            )
+            for k in shots
+        ]
 
 
-def load_sources(texts: Sequence[str]) -> list[Source]:
+def load_sources(texts: Sequence[str], shares: Shares = SPLIT) -> list[Source]:
     """Read "bundled:<group>" and whatever else `load_task` takes.
 
     A group's `others` are all other bundled groups but `unseen`; those of other tasks are the other
-    tasks that were asked for. Tasks without splits are divided once and for all, 50 : 20 : 30.
+    tasks that were asked for. Tasks without splits are divided once and for all.
 
     Args:
         texts: nothing stands for all bundled groups but `unseen`.
+        shares: of training, validation and test in each class of a task without splits.
 
     Raises:
         PromptotError: a task can't be read, or two tasks have one name.
     """
     texts = list(texts) or [f"{BUNDLED}{group}" for group in list_groups() if group != UNSEEN]
-    tasks = [_load(text) for text in texts]
+    tasks = [_load(text, shares) for text in texts]
     names = [task.name for task in tasks]
     doubled = next((name for name in names if names.count(name) > 1), None)
     if doubled is not None:
@@ -144,11 +163,13 @@ def load_sources(texts: Sequence[str]) -> list[Source]:
     sources = []
     for text, task in zip(texts, tasks, strict=True):
         if text.startswith(BUNDLED):
-            others = load_bundled_others(task.name)
-            sources.append(Source(text, task.name, task, others, task.name))
+            drawings = load_bundled_others(task.name)
+            sources.append(Source(text, task.name, task, drawings, task.name, listed_from=DRAWINGS))
         else:
             rest = [other for other in tasks if other is not task]
-            sources.append(Source(text, task.name, task, merge(rest, task.class_names), None))
+            others = merge(rest, task.class_names)
+            own = Path(text) if Path(text).is_dir() else Path(text).parent
+            sources.append(Source(text, task.name, task, others, None, listed_from=own))
     return sources
 
 
@@ -252,7 +273,8 @@ def domain_generalization_trials(
     In a group of drawings a domain is a style. The training styles but one are the source; that one
     and the test style are the shifted domains; the validation styles are tested too, but apart,
     because settings are chosen on them. Of a table with a column of domains each is one; other
-    tasks are one domain each.
+    tasks are one domain each. Nothing is learnt from a target, so all its images are tested, of
+    whatever split; of the source, those of the split.
     """
     sources = [part for source in sources for part in _by_domain(source)]
     trials = []
@@ -262,17 +284,17 @@ def domain_generalization_trials(
             pool, parts = _styles(source.group, split)
         else:
             pool, parts = source.task, _domains(source, domains, split)
-        if source.digest is not None:
-            parts = {"source": _tested(source.task, split), **parts}
+            if source.task.test if split == "test" else source.task.validation:
+                parts = {"source": _tested(source.task, split), **parts}
         parts |= _retention(source, split) if source.group is not None else {}
         trials += source.trials(pool, "all", parts, shots, domains)
     return trials
 
 
-def _load(text: str) -> ImageTask:
+def _load(text: str, shares: Shares) -> ImageTask:
     if text.startswith(BUNDLED):
         return load_bundled(text.removeprefix(BUNDLED))
-    task = split_examples(load_task(text), seed=0, fractions=SPLIT)
+    task = split_examples(load_task(text), seed=0, fractions=shares)
     return replace(task, name=Path(text).resolve().name) if Path(text).is_dir() else task
 
 
@@ -301,7 +323,8 @@ def _by_domain(source: Source) -> list[Source]:
         part = source.task.in_domain(domain)
         present = sorted({example.label for example in part.examples})
         task = replace(part.select(present), name=f"{source.name} {domain}")
-        parts.append(Source(f"{source.text}::{domain}", task.name, task, None, None))
+        text = f"{source.text}::{domain}"
+        parts.append(Source(text, task.name, task, None, None, listed_from=source.listed_from))
     return parts
 
 
@@ -343,7 +366,8 @@ def _domains(source: Source, others: Sequence[Source], split: Split) -> dict[str
                 f"'{source.name}' has not.",
                 fix="Choose the source with the most classes (--sources), or rename the folder.",
             )
-        tested = _tested(other.task, split)
+        whole = replace(other.task, test=other.task.examples)
+        tested = _tested(whole if split == "test" else other.task, split)
         present = sorted({example.label for example in tested.test})
         parts[f"{DOMAIN}{other.name}"] = tested.select(present)
     return parts

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from promptot.recipes.templates import check_templates
-from promptot.tasks.names import check_template
+from promptot.tasks.names import TemplateMean, check_template
 
 PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NonNegativeFloat = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -47,6 +47,9 @@ class PromptsConfig(_Section):
     """Words whose embeddings start the text context; null starts it from N(0, 0.02²)."""
     class_specific: bool = False
     """One text context per class instead of one for all."""
+    cloned_projections: bool = False
+    """Of maple: whether the projections of all blocks but the first start as copies of one
+    another, as in its reference code."""
 
     def used_fields(self) -> set[str]:
         """The fields that have an effect, given the others."""
@@ -58,6 +61,8 @@ class PromptsConfig(_Section):
             used.add("init_words")
             if self.design != "cocoop":
                 used.add("text_depth")
+        if self.design == "maple" and self.text_depth > 2:
+            used.add("cloned_projections")
         if self.design == "ivlp":
             used.add("vision_tokens")
             if self.text_tokens:
@@ -249,6 +254,9 @@ class DataConfig(_Section):
     templates: str | tuple[str, ...] = "one"
     """one: only `template`. imagenet-7, imagenet-60, imagenet-80 or a list of sentences: instead of
     it, the mean of their features."""
+    template_mean: TemplateMean = "normalised"
+    """normalised: the features of each sentence are L2-normalised before the mean. raw: they are
+    averaged as the tower gives them, as PromptSRC's teacher has it. The mean is normalised."""
     smallest_crop: Share = 0.08
     """Smallest share of an image's area that a training crop covers."""
     views: PositiveInt | None = None
@@ -307,7 +315,7 @@ class Recipe(_Section):
 
     def used_fields(self) -> dict[str, set[str]]:
         """The fields that have an effect, by section ("" for those of the recipe itself)."""
-        data = {"templates"} | ({"template"} if self.data.templates == "one" else set())
+        data = {"templates", "template" if self.data.templates == "one" else "template_mean"}
         used = {"": {"name", "summary", "paper"}, "prompts": self.prompts.used_fields()}
         if self.trains:
             used[""].add("evaluate_epoch")

@@ -42,8 +42,8 @@ def render_benchmark_page(summary: Summary) -> str:
     return page_template("benchmark.html.j2").render(
         summary=summary,
         headline=benchmark_headline(summary),
-        tables=[table for table in tables if not table.title.startswith("Task: ")],
-        by_task=[table for table in tables if table.title.startswith("Task: ")],
+        tables=[table for table in tables if not table.task],
+        by_task=[table for table in tables if table.task],
         marks={m.label: safe(legend_point(i)) for i, m in enumerate(summary.methods)},
         figures=figures,
         settings=own,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from rich.text import Text
 
     from promptot.evaluation.statistics import Difference
+    from promptot.protocols.settings_listing import SettingsRow
     from promptot.protocols.summary import Figure, Summary
 
 DIAGNOSTICS = {
@@ -46,6 +47,8 @@ class TextTable:
         rows: as long as the header.
         strong: (row, column) of the cells to print bold.
         caption: what the figures are.
+        task: the task that it is about, if it is about one.
+        prose: whether the cells are words, not figures.
     """
 
     title: str
@@ -53,11 +56,13 @@ class TextTable:
     rows: Sequence[Sequence[str]]
     strong: Collection[tuple[int, int]] = ()
     caption: str = ""
+    task: str = ""
+    prose: bool = False
 
 
 def benchmark_tables(summary: Summary) -> list[TextTable]:
-    """The main table, the differences to the control and to what was published, what the plans did,
-    and one table a task.
+    """The main table, the differences to the control and to what was published, what else was
+    published, the settings of a suite, what the plans did, and one table a task.
     """
     labels = [method.label for method in summary.methods]
     figures = [method.figures for method in summary.methods]
@@ -75,15 +80,24 @@ def benchmark_tables(summary: Summary) -> list[TextTable]:
         tables.append(_difference_table(summary))
     if summary.published:
         tables.append(_published_table(summary))
+    if summary.elsewhere:
+        tables.append(_elsewhere_table(summary))
+    if summary.settings:
+        print_here = not summary.elsewhere
+        small_print = " ".join(summary.small_print) if print_here else ""
+        tables.append(settings_table(summary.settings, small_print))
     tables.append(_diagnostic_table(summary))
     if len(summary.tasks) > 1:
         tables += [
-            _figure_table(
-                f"Task: {task}",
-                summary,
-                labels,
-                [method.by_task.get(task, {}) for method in summary.methods],
-                "Accuracy in percent.",
+            replace(
+                _figure_table(
+                    f"Trained on: {task}" if summary.tested else f"Task: {task}",
+                    summary,
+                    labels,
+                    [method.by_task.get(task, {}) for method in summary.methods],
+                    "Accuracy in percent.",
+                ),
+                task=task,
             )
             for task in summary.tasks
         ]
@@ -132,7 +146,7 @@ def to_markdown(table: TextTable) -> str:
 
     lines = [f"### {_escape(table.title)}", ""]
     lines.append(f"| {' | '.join(map(_escape, table.header))} |".replace("|  |", "| |"))
-    lines.append("|---|" + "---:|" * (len(table.header) - 1))
+    lines.append("|---|" + ("---|" if table.prose else "---:|") * (len(table.header) - 1))
     for number, row in enumerate(table.rows):
         written = [
             f"**{_escape(text)}**" if (number, column) in table.strong else _escape(text)
@@ -149,11 +163,18 @@ def _escape(text: str) -> str:
     return re.sub(r"([\\`*_<>\[\]|])", r"\\\1", printable(text))
 
 
+def _latex(text: str) -> str:
+    """Text that LaTeX prints as it is."""
+    return "".join(_LATEX.get(character, character) for character in printable(text))
+
+
+def _latex_note(text: str) -> str:
+    return rf"\noindent {_latex(text)}"
+
+
 def to_latex(table: TextTable) -> str:
     """The table for LaTeX with the package booktabs."""
-
-    def escape(text: str) -> str:
-        return "".join(_LATEX.get(character, character) for character in printable(text))
+    escape = _latex
 
     def line(cells: Sequence[str]) -> str:
         return "    " + " & ".join(cells) + r" \\"
@@ -170,7 +191,7 @@ def to_latex(table: TextTable) -> str:
             r"\begin{table}",
             r"  \centering",
             rf"  \caption{{{escape(f'{table.title}. {table.caption}'.strip())}}}",
-            rf"  \begin{{tabular}}{{l{'r' * (len(table.header) - 1)}}}",
+            rf"  \begin{{tabular}}{{l{('l' if table.prose else 'r') * (len(table.header) - 1)}}}",
             r"    \toprule",
             line([escape(text) for text in table.header]),
             r"    \midrule",
@@ -197,11 +218,18 @@ def to_rich(table: TextTable) -> Table:
     )
     shown.add_column("", overflow="fold")
     for label in table.header[1:]:
+        if table.prose:
+            shown.add_column(Text(printable(label)), overflow="fold")
+            continue
         narrow = printable(label).replace(" ", "\n")  # so that as much as can be fits 80 columns
         shown.add_column(Text(narrow), justify="right", overflow="fold")
     for number, row in enumerate(table.rows):
         cells = [Text(printable(row[0]).replace("[", "\n[", 1))]
         for column, text in enumerate(row[1:], start=1):
+            if table.prose:
+                last = column == len(row) - 1  # a list of values
+                cells.append(Text(printable(text).replace("; ", "\n" if last else "; ")))
+                continue
             cells.append(_stacked(text, bold=(number, column) in table.strong))
         shown.add_row(*cells)
     return shown
@@ -220,7 +248,8 @@ def _stacked(text: str, bold: bool) -> Text:
 
 def to_csv(summary: Summary) -> str:
     """Every figure, one a line; shares in 0..1. Task "all": over all tasks; `over`: what the
-    interval from `low` to `high` is over.
+    interval from `low` to `high` is over. Published figures of the same tasks are called so in the
+    place of the split.
     """
     header = "protocol,split,task,method,metric,mean,sd,rank,control,difference,low,high,over"
     lines = [csv_line(header.split(","))]
@@ -245,6 +274,11 @@ def to_csv(summary: Summary) -> str:
         for key, value in method.diagnostics.items():
             line = [summary.protocol, summary.split, "all", method.label, key, number(value)]
             lines.append(csv_line(line + [""] * 7))
+    theirs = [*summary.published.items(), *((row.name, row.figures) for row in summary.elsewhere)]
+    for name, published in theirs:
+        for key, value in published.items():
+            line = [summary.protocol, "published", "all", name, key, number(value)]
+            lines.append(csv_line(line + [""] * 7))
     return "".join(lines)
 
 
@@ -260,7 +294,7 @@ def write_tables(summary: Summary, folder: Path) -> list[Path]:
     written = {
         "tables.md": head + "\n\n".join(map(to_markdown, tables)) + notes + "\n",
         "tables.tex": "% needs \\usepackage{booktabs}\n"
-        + "\n\n".join(map(to_latex, tables))
+        + "\n\n".join([*map(to_latex, tables), *map(_latex_note, summary.notes)])
         + "\n",
         "tables.csv": to_csv(summary),
     }
@@ -273,9 +307,13 @@ def _over(summary: Summary) -> str:
     """What the figures are over."""
     seeds = ", ".join(map(str, summary.seeds))
     shots = ", ".join(map(str, summary.shots))
-    text = (
-        f"Accuracy in percent on {summary.split} images of {', '.join(summary.tasks)}; K = {shots}"
-    )
+    tasks, text = ", ".join(summary.tasks), "Accuracy in percent"
+    if summary.tested:
+        images = "" if summary.split == "test" else f"{summary.split} images of "
+        text = f"{text}; trained on {tasks}, tested on {images}{', '.join(summary.tested)}"
+    else:
+        text = f"{text} on {summary.split} images of {tasks}"
+    text = f"{text}; K = {shots}"
     if len(summary.seeds) > 1:
         return (
             f"{text}; mean over tasks and seeds {seeds} ± standard deviation over seeds; bold: the "
@@ -369,6 +407,66 @@ def _published_table(summary: Summary) -> TextTable:
         f"shots. Here: {summary.backbone}, K = {shots}, seeds "
         f"{', '.join(map(str, summary.seeds))}. Gap: percentage points, here less published.",
     )
+
+
+def _elsewhere_table(summary: Summary) -> TextTable:
+    """Published figures of methods that take no part."""
+    keys = list(dict.fromkeys(key for row in summary.elsewhere for key in row.figures))
+    metrics = [metric for metric in summary.metrics if metric.key in keys]
+    metrics.sort(key=lambda metric: keys.index(metric.key))
+    rows = [
+        [
+            row.name,
+            *(f"{100 * f:.2f}" if (f := row.figures.get(m.key)) else MISSING for m in metrics),
+        ]
+        for row in summary.elsewhere
+    ]
+    noted = [f"{row.name}: {row.note}." for row in summary.elsewhere if row.note]
+    return TextTable(
+        "Published averages of other methods",
+        ["", *(metric.label for metric in metrics)],
+        rows,
+        (),
+        " ".join(
+            [
+                "Averages over the same tasks for CLIP ViT-B/16 and 16 shots, as papers, "
+                "repositories or later papers give them; none was measured here.",
+                *noted,
+                *summary.small_print,
+            ]
+        ),
+    )
+
+
+def settings_table(settings: Sequence[SettingsRow], small_print: str = "") -> TextTable:
+    """Which settings ran where, and whether they were published."""
+    from promptot.protocols.settings_listing import epoch_text, state_text
+
+    return TextTable(
+        "Settings",
+        ["", "Trained on", "Settings", "Epoch", "Values that are not the recipe's"],
+        [
+            [
+                row.method,
+                row.where,
+                state_text(row),
+                epoch_text(row) or MISSING,
+                "; ".join(f"{key} = {_setting(v)}" for key, v in row.differs.items()) or MISSING,
+            ]
+            for row in settings
+        ],
+        (),
+        "Published: for this method, protocol, data set and number of shots. Not published: the "
+        "recipe's own values. Changed: published ones with values of one's own. Epoch: whose "
+        f"prompts are tested, the last one unless it says of how many. {small_print}".strip(),
+        prose=True,
+    )
+
+
+def _setting(value: object) -> str:
+    if value is None or isinstance(value, bool):
+        return {None: "none", True: "true", False: "false"}[value]
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _diagnostic_table(summary: Summary) -> TextTable:

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Iterable
+from typing import Literal
 
 from promptot.errors import PromptotError
 
 DEFAULT_TEMPLATE = "a photo of a {}."
+TemplateMean = Literal["normalised", "raw"]
+"""What the mean over several templates is taken of: L2-normalised features, or the text tower's own
+output. The mean is normalised either way."""
 
 
 def clean_name(text: str) -> str:

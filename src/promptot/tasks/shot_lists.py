@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -58,13 +59,14 @@ def shot_list(drawn: ImageTask, place: Path, shots: int, seed: int) -> ShotList:
 
 
 def shot_list_name(task: str, shots: int, seed: int) -> str:
-    """What the file of a list is called.
+    """What the file of a list is called; what a file's name may not hold becomes a dash.
 
     Example:
         >>> shot_list_name("OxfordPets", 16, 1)
         'OxfordPets-16-shots-seed-1.json'
     """
-    return f"{task}-{shots}-shots-seed-{seed}.json"
+    name = re.sub(r"[^\w .()+&-]", "-", task)
+    return f"{name}-{shots}-shots-seed-{seed}.json"
 
 
 def write_shot_list(listed: ShotList, path: Path) -> None:
@@ -145,4 +147,5 @@ def replay(listed: ShotList, task: ImageTask, place: Path) -> ImageTask:
 
 
 def _relative(path: str, place: Path) -> str:
-    return path.removeprefix(f"{place}/").replace("\\", "/")
+    start = f"{place}/".replace("\\", "/")
+    return path.replace("\\", "/").removeprefix(start)

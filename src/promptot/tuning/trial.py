@@ -71,7 +71,8 @@ class Trials:
         """The frozen model as a point."""
         names = self.fit_part.class_names
         templates = teacher_templates(self.recipe.data.templates, self.fit_part.template)
-        frozen = PromptedModel(self.backbone, None, names, templates)
+        mean = self.recipe.data.template_mean
+        frozen = PromptedModel(self.backbone, None, names, templates, template_mean=mean)
         return self._point({}, frozen, 0.0)
 
     def run(self, settings: Settings, progress: Progress, number: int) -> Point:
