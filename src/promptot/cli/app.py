@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import sys
-from enum import Enum
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -62,7 +62,7 @@ app = typer.Typer(
 app.add_typer(data_app, name="data")
 
 
-class Protocol(str, Enum):
+class Protocol(StrEnum):
     """How methods are compared."""
 
     base_to_novel = "base-to-novel"
@@ -71,14 +71,14 @@ class Protocol(str, Enum):
     few_shot = "few-shot"
 
 
-class Split(str, Enum):
+class Split(StrEnum):
     """Which images a benchmark tests on."""
 
     test = "test"
     validation = "validation"
 
 
-class Format(str, Enum):
+class Format(StrEnum):
     """How predictions are printed."""
 
     table = "table"

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from enum import Enum
+from enum import StrEnum
 from typing import Annotated
 
 import typer
 
 
-class Classes(str, Enum):
+class Classes(StrEnum):
     """Which classes to train on."""
 
     all = "all"
@@ -16,7 +16,7 @@ class Classes(str, Enum):
     novel = "novel"
 
 
-class Precision(str, Enum):
+class Precision(StrEnum):
     """Of the towers' matrices."""
 
     fp32 = "fp32"
