@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from promptot.adapter import CARD, Card, build_model, load_adapter
-from promptot.backbones import Backbone, load_backbone
+from promptot.backbones import Backbone, load_backbone, load_recorded
 from promptot.errors import PromptotError
 from promptot.model import PromptedModel
 from promptot.run import ADAPTER
@@ -239,7 +239,8 @@ def load(
     """
     card, learned = load_adapter(adapter_folder(run))
     if not isinstance(backbone, Backbone):
-        backbone = load_backbone(backbone or card.backbone.name, device, precision)
+        load = load_recorded if backbone is None else load_backbone
+        backbone = load(backbone or card.backbone.name, device, precision)
     return Classifier(build_model(card, learned, backbone), card)
 
 
