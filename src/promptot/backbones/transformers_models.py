@@ -45,6 +45,7 @@ def load_transformers(source: str) -> Backbone:
     """
     try:
         import transformers
+        from transformers.models.auto.tokenization_auto import get_tokenizer_config
     except ImportError as error:
         raise PromptotError(
             "Loading 'hf:' weights needs transformers.", fix="pip install 'promptot[hf]'"
@@ -64,6 +65,7 @@ def load_transformers(source: str) -> Backbone:
             model, info = transformers.CLIPModel.from_pretrained(
                 source, config=config, output_loading_info=True, weights_only=True
             )
+            _refuse_code(get_tokenizer_config(source), source)
             tokenizer = transformers.CLIPTokenizerFast.from_pretrained(source)
             processor = processors.from_pretrained(source)
         except PromptotError:
@@ -220,13 +222,18 @@ def _check_processor(images: Mapping[str, Any], source: str) -> None:
 
 
 def _refuse_code(config: Mapping[str, Any], source: str) -> None:
-    code = sorted(map(str, (config.get("auto_map") or {}).values()))
+    named = (config.get("auto_map") or {}).values()
+    code = sorted({str(one) for value in named for one in _listed(value) if one is not None})
     if code:
         raise PromptotError(
             f"'{source}' needs code of its own ({', '.join(code)}), and no code of a repository "
             "is run.",
             fix="Use a CLIPModel of transformers, such as 'hf:openai/clip-vit-base-patch16'.",
         )
+
+
+def _listed(value: Any) -> Any:
+    return value if isinstance(value, list | tuple) else [value]
 
 
 def _check_complete(info: Mapping[str, Any], source: str) -> None:
