@@ -25,8 +25,12 @@ def model(
 
 
 def specials(model: Backbone) -> list[str]:
-    bundled = model.name.startswith("bundled")
-    return ["[SOS]", "[EOS]"] if bundled else ["<|startoftext|>", "<|endoftext|>"]
+    """What the tokenizer of each library takes for the start and the end."""
+    return {
+        "openai": ["<start_of_text>", "<end_of_text>", "<END_OF_TEXT>"],
+        "hf": ["<|startoftext|>", "<|endoftext|>"],
+        "bundled": ["[SOS]", "[EOS]"],
+    }[model.name.partition(":")[0]]
 
 
 @pytest.mark.parametrize("pattern", ["cat{}dog", "{}", "cat {}", "{}{} cat"])
@@ -45,6 +49,15 @@ def test_a_template_with_one_is_blamed_itself(model: Backbone) -> None:
             model.tokenize(["cat"], f"a {special} {{}}.")
         with pytest.raises(PromptotError, match="The context 'of .* start or the end"):
             model.tokenize_names(["cat"], 2, f"of {special}")
+
+
+def test_what_is_special_elsewhere_is_read_as_the_library_does(clip_file: Path) -> None:
+    from open_clip import SimpleTokenizer
+
+    text = "cat<|endoftext|>dog <|startoftext|>"  # plain characters for open_clip
+    ids = SimpleTokenizer()([text])[0].tolist()
+    tokenizer = load_backbone(f"openai:{clip_file}").tokenizer
+    assert tokenizer.encode(text) == ids[: ids.index(49407) + 1]
 
 
 def test_what_only_looks_alike_is_a_name(model: Backbone) -> None:

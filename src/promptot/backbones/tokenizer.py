@@ -145,7 +145,7 @@ def _check_ends(
         at_fault = where if ends.isdisjoint(tokenizer.encode(name)[1:-1]) else f"The class {name!r}"
         raise PromptotError(
             f"{at_fault} holds a token that marks the start or the end of a text for this model.",
-            fix="Leave out what stands in '<|...|>' or square brackets.",
+            fix="Leave out marks such as '<|endoftext|>', '<end_of_text>' or '[EOS]'.",
         )
 
 
