@@ -47,7 +47,7 @@ def _openai(rest: str) -> Backbone:
 SOURCES: dict[str, Source] = {
     "bundled": Source("bundled:<name>", "the small CLIP inside the package", _bundled),
     "open_clip": Source(
-        "open_clip:<arch>/<tag>, open_clip:hf-hub:<owner>/<name> or open_clip:local-dir:<dir>",
+        "open_clip:<arch>/<tag> or open_clip:hf-hub:<owner>/<name> or open_clip:local-dir:<dir>",
         "any ViT of open_clip",
         _open_clip,
     ),
