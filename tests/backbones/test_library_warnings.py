@@ -64,6 +64,22 @@ def test_what_says_nothing_of_the_weights_passes() -> None:
         warnings.warn_explicit("no symlinks", UserWarning, "/lib/huggingface_hub/cache.py", 1)
 
 
+@pytest.mark.parametrize(
+    "message",
+    [
+        "`clean_up_tokenization_spaces` was not set. It will be set to `True` by default. This "
+        "behavior will be changed in a later version.",
+    ],
+)
+def test_a_listed_message_is_harmless(message: str) -> None:
+    with refuse_warnings("transformers", "x"):
+        warnings.warn(message, FutureWarning, stacklevel=1)
+        logging.getLogger("transformers").warning(message)
+    with pytest.raises(PromptotError, match="not so"), refuse_warnings("transformers", "x"):
+        logging.warning("not so: %s", message)
+    assert len(library_warnings.HARMLESS) == 1  # each has its message here
+
+
 def test_only_the_whole_message_is_harmless(monkeypatch: pytest.MonkeyPatch) -> None:
     known = (Harmless(r"\d+ files", "it counts"),)
     monkeypatch.setattr(library_warnings, "HARMLESS", known)

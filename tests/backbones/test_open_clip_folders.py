@@ -108,6 +108,17 @@ def test_what_is_no_repository_is_refused(name: str) -> None:
         load_backbone(f"open_clip:{name}")
 
 
+def test_a_text_is_read_at_the_token_that_ends_it(tmp_path: Path) -> None:
+    text = SMALL["text_cfg"] | {"pool_type": "eos", "eos_id": 49407}
+    model = write(tmp_path, {}, text_cfg=text)
+    backbone = load_backbone(f"open_clip:local-dir:{tmp_path}")
+    tokenizer = open_clip.get_tokenizer("ViT-B-32", context_length=40)
+    check_parity(model, backbone, torch.randn(2, 3, 36, 36), tokenizer)
+    write(tmp_path, {}, text_cfg=text | {"eos_id": 2})
+    with pytest.raises(PromptotError, match="read at the token 2, which is not supported"):
+        load_backbone(f"open_clip:local-dir:{tmp_path}")
+
+
 class Evil:
     """A pickle that makes a file when it is read."""
 

@@ -176,7 +176,7 @@ def test_what_the_library_logs_is_an_error(folder: Path, monkeypatch: pytest.Mon
 
 
 def test_the_library_says_nothing_of_a_sound_model(folder: Path) -> None:
-    """So nothing of transformers' is on the list of harmless messages."""
+    """So nothing of this version is on the list of harmless messages."""
     logging.getLogger("transformers").setLevel(logging.ERROR)
     load_backbone(f"hf:{folder}")
 

@@ -103,6 +103,9 @@ def convert(model: Any, tokenizer: Any, name: str) -> Backbone:
     _check_supported(visual, text, model)
     if not isinstance(tokenizer, SimpleTokenizer):
         raise unsupported(f"the tokenizer {type(tokenizer).__name__}")
+    read_at = getattr(text, "eos_id", getattr(text, "text_eos_id", None))
+    if _text_pool(text) == "eos" and read_at != tokenizer.eot_token_id:
+        raise unsupported(f"a text tower that is read at the token {read_at}")
 
     projection = text.text_projection
     weights = dict(model.state_dict())
@@ -188,6 +191,10 @@ def _transformer_shape(transformer: Any, norm: nn.LayerNorm) -> TransformerShape
     )
 
 
+def _text_pool(text: Any) -> str | None:
+    return getattr(text, "pool_type", None) or getattr(text, "text_pool_type", None)
+
+
 def _check_supported(visual: Any, text: Any, model: Any) -> None:
     if type(visual).__name__ == "ModifiedResNet":
         raise unsupported("a ResNet image tower")
@@ -199,8 +206,7 @@ def _check_supported(visual: Any, text: Any, model: Any) -> None:
         raise unsupported(f"a text tower of the kind {type(text).__name__}")
     if hasattr(model, "text_decoder") or getattr(text, "cls_emb", None) is not None:
         raise unsupported("a CoCa model")
-    pool = getattr(text, "pool_type", None) or getattr(text, "text_pool_type", None)
-    if pool not in ("argmax", "eos") or text.attn_mask is None:
+    if _text_pool(text) not in ("argmax", "eos") or text.attn_mask is None:
         raise unsupported("a text tower that is not causal or not read at its end token")
     if visual.attn_pool is not None or visual.pool_type not in ("tok", "avg"):
         raise unsupported("attention pooling")
