@@ -12,7 +12,7 @@ help:
 	@echo "make docs   the documentation as a site, in site/"
 
 .venv/pip:
-	$(PYTHON) -c 'import sys; sys.exit("promptot needs Python 3.10 or newer" if sys.version_info < (3, 10) else 0)'
+	$(PYTHON) -c 'import sys; sys.exit("promptot needs Python 3.11 or newer" if sys.version_info < (3, 11) else 0)'
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	touch $@

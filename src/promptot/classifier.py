@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from promptot.adapter import CARD, Card, build_model, load_adapter
-from promptot.backbones import Backbone, load_backbone
+from promptot.backbones import Backbone, load_backbone, load_recorded
 from promptot.backbones.known import check_named
 from promptot.errors import PromptotError
 from promptot.model import PromptedModel
@@ -244,7 +244,8 @@ def load(
     if not backbone:
         check_named(card.backbone.name)
     if not isinstance(backbone, Backbone):
-        backbone = load_backbone(backbone or card.backbone.name, device, precision)
+        load = load_recorded if backbone is None else load_backbone
+        backbone = load(backbone or card.backbone.name, device, precision)
     return Classifier(build_model(card, learned, backbone), card)
 
 

@@ -212,7 +212,7 @@ class PromptClassifier(ClassifierMixin, BaseEstimator):
         names = [[name, *card.synonyms.get(name, ())] for name in card.class_names]
         known: dict[str, Any] = {
             "recipe": str(card.recipe.get("name", "prompt-ot")),
-            "backbone": backbone or card.backbone.name,
+            "backbone": backbone or classifier.model.backbone.name,
             "class_names": dict(zip(labels, names, strict=True)),
         }
         loaded = cls(**{**known, **parameters})

@@ -87,7 +87,7 @@ def test_names_that_cannot_work(
         ["a\x00b", "a\x07b", "\x1b[31mred", "tab\tstop"],
         ["<script>alert(1)</script>", "'; DROP TABLE", "{}", "{0}", "%s", "$(x)"],
         ["!!!", "...", "42", "-"],
-        ["&amp;", "&lt;b&gt;", "<|endoftext|> cat", "<start_of_text>"],
+        ["&amp;", "&lt;b&gt;", "<|endoftext|> cat", "start_of_text"],
         ["x"],
         ["naïve", "ÅNGSTRÖM", "ﷺ"],
     ],

@@ -49,11 +49,15 @@ def _openai(rest: str) -> Backbone:
 SOURCES: dict[str, Source] = {
     "bundled": Source("bundled:<name>", "the small CLIP inside the package", _bundled),
     "open_clip": Source(
-        "open_clip:<arch>/<tag> or open_clip:local-dir:<dir>", "any ViT of open_clip", _open_clip
+        "open_clip:<arch>/<tag> or open_clip:hf-hub:<owner>/<name> or open_clip:local-dir:<dir>",
+        "any ViT of open_clip",
+        _open_clip,
     ),
     "hf": Source("hf:<repo or dir>", "a CLIPModel of transformers", _transformers),
     "openai": Source(
-        "openai:<file>", "a state dict in the OpenAI layout (.safetensors, .pt)", _openai
+        "openai:<file> or openai:<file>?activation=...&heads=...&preprocess=...",
+        "a state dict in the OpenAI layout (.safetensors, .pt)",
+        _openai,
     ),
 }
 
@@ -95,3 +99,29 @@ def load_backbone(
     if precision != "fp32":
         backbone.store_matrices(precision)
     return backbone.to(where)
+
+
+def load_recorded(
+    name: str, device: str | torch.device = "auto", precision: str = "fp32"
+) -> Backbone:
+    """Load a frozen CLIP by the name on an adapter's card.
+
+    Cards of earlier versions name files in the OpenAI layout without what their tensors don't tell;
+    those versions took every such file for one of OpenAI's, and the adapter learned in what came of
+    it. So it is loaded as they did.
+
+    Args:
+        name: as the card has it.
+        device, precision: see `load_backbone`.
+
+    Raises:
+        PromptotError: as in `load_backbone`.
+    """
+    from promptot.backbones.openai_settings import Unstated
+
+    try:
+        return load_backbone(name, device, precision)
+    except Unstated as error:
+        if error.as_openai is None:
+            raise
+        return load_backbone(f"{name}{error.as_openai}", device, precision)

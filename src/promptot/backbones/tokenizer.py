@@ -123,7 +123,7 @@ def tokenize_template(
 
     Raises:
         PromptotError: the template has no "{}", a name is empty, or a text is longer than
-            the tower's context.
+            the tower's context or holds the token that ends one.
     """
     if template.count("{}") != 1:
         raise PromptotError(
@@ -132,6 +132,7 @@ def tokenize_template(
         )
     _check_names(class_names)
     sequences = [tokenizer.encode(template.replace("{}", name)) for name in class_names]
+    _check_ends(tokenizer, class_names, sequences, f"The template {template!r}")
     _check_lengths(class_names, sequences, 0, context_length)
     return pack(sequences)
 
@@ -150,11 +151,13 @@ def tokenize_names(
         fixed_words: words between the learned context and the class name, such as "of a".
 
     Raises:
-        PromptotError: a name is empty or too long for the tower's context.
+        PromptotError: a name is empty, too long for the tower's context, or holds the token that
+            ends a text.
     """
     _check_names(class_names)
     before = f"{fixed_words} " if fixed_words else ""
     sequences = [tokenizer.encode(f"{before}{name}.") for name in class_names]
+    _check_ends(tokenizer, class_names, sequences, f"The context {fixed_words!r}")
     _check_lengths(class_names, sequences, context_tokens, context_length)
     return sequences
 
@@ -165,6 +168,21 @@ def _check_names(class_names: Sequence[str]) -> None:
             raise PromptotError(
                 f"Class name number {index + 1} is empty.", fix="Give every class a name."
             )
+
+
+def _check_ends(
+    tokenizer: Tokenizer, class_names: Sequence[str], sequences: Sequence[Sequence[int]], where: str
+) -> None:
+    """Refuse a text that holds [SOS] or [EOS]: a model would read it only as far as there."""
+    for name, sequence in zip(class_names, sequences, strict=True):
+        ends = {sequence[0], sequence[-1]}
+        if ends.isdisjoint(sequence[1:-1]):
+            continue
+        at_fault = where if ends.isdisjoint(tokenizer.encode(name)[1:-1]) else f"The class {name!r}"
+        raise PromptotError(
+            f"{at_fault} holds a token that marks the start or the end of a text for this model.",
+            fix="Leave out marks such as '<|endoftext|>', '<end_of_text>' or '[EOS]'.",
+        )
 
 
 def _check_lengths(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from enum import Enum
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -68,7 +68,7 @@ app = typer.Typer(
 app.add_typer(data_app, name="data")
 
 
-class Protocol(str, Enum):
+class Protocol(StrEnum):
     """How methods are compared."""
 
     base_to_novel = "base-to-novel"
@@ -77,14 +77,14 @@ class Protocol(str, Enum):
     few_shot = "few-shot"
 
 
-class Split(str, Enum):
+class Split(StrEnum):
     """Which images a benchmark tests on."""
 
     test = "test"
     validation = "validation"
 
 
-class Format(str, Enum):
+class Format(StrEnum):
     """How predictions are printed."""
 
     table = "table"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from enum import Enum
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -12,7 +12,7 @@ from promptot.cli.console import Stages, command, console_for, plain, progress_b
 from promptot.cli.options import Json
 
 
-class Purpose(str, Enum):
+class Purpose(StrEnum):
     """What a backbone is for."""
 
     start = "start"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from enum import Enum
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -12,7 +12,7 @@ from promptot.cli.console import command, console_for, plain, with_backbone, wri
 from promptot.cli.options import AdapterBackbone, Json, split_names
 
 
-class ExportFormat(str, Enum):
+class ExportFormat(StrEnum):
     """Where an export runs."""
 
     onnx = "onnx"

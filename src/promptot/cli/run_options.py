@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from enum import Enum
+from enum import StrEnum
 from typing import Annotated
 
 import typer
 
 
-class ReadAt(str, Enum):
+class ReadAt(StrEnum):
     """Which epoch's prompts a benchmark tests."""
 
     last = "last"
     published = "published"
 
 
-class Classes(str, Enum):
+class Classes(StrEnum):
     """Which classes to train on."""
 
     all = "all"
@@ -23,7 +23,7 @@ class Classes(str, Enum):
     novel = "novel"
 
 
-class Precision(str, Enum):
+class Precision(StrEnum):
     """Of the towers' matrices."""
 
     fp32 = "fp32"

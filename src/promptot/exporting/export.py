@@ -17,6 +17,7 @@ from torch import Tensor
 
 from promptot.adapter import BackboneIdentity
 from promptot.backbones.backbone import Backbone
+from promptot.backbones.preprocess import Preprocess
 from promptot.classifier import load
 from promptot.errors import PromptotError, nearest
 from promptot.exporting import graphs, libraries
@@ -227,9 +228,10 @@ def _about(format: str, content: Content, backbone: dict[str, Any]) -> dict[str,
             "shape": ["batch", 3, side, side],
             "dtype": "float32",
             "channels": "RGB",
-            "resize": {"short_side": side, "interpolation": preprocess.interpolation,
-                       "antialias": True},
+            "resize": _resizing(preprocess),
             "centre_crop": [side, side],
+            "crop_rounding": preprocess.crop_rounding,
+            "fill": preprocess.fill,
             "scale": 1 / 255,
             "mean": list(preprocess.mean),
             "std": list(preprocess.std),
@@ -242,6 +244,23 @@ def _about(format: str, content: Content, backbone: dict[str, Any]) -> dict[str,
         "backbone": backbone,
         "versions": versions(),
     }  # fmt: skip
+
+
+def _resizing(preprocess: Preprocess) -> dict[str, Any] | None:
+    """How images are resized before the centre is cut out (or filled up) in `classifier.json`."""
+    side = preprocess.resized_to
+    if preprocess.resize_mode == "none":
+        return None
+    modes: dict[str, dict[str, Any]] = {
+        "shortest": {"short_side": side},
+        "longest": {"long_side": side},
+        "squash": {"size": [side, side]},
+    }
+    return {
+        **modes[preprocess.resize_mode],
+        "interpolation": preprocess.interpolation,
+        "antialias": True,
+    }
 
 
 def _check_free(target: Path, overwrite: bool) -> None:

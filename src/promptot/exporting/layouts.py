@@ -5,12 +5,12 @@ The inverse of what the loaders in `promptot.backbones` do.
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from typing import Any
 
 from torch import Tensor, nn
 
 from promptot.backbones.backbone import Backbone
+from promptot.backbones.preprocess import INTERPOLATIONS, Preprocess
 from promptot.backbones.stems import ConvStem
 from promptot.backbones.transformer import Transformer
 from promptot.backbones.transformers_models import BLOCK_MODULES, MODULES, TENSORS, TOWERS
@@ -47,8 +47,6 @@ def open_clip_config(backbone: Backbone) -> dict[str, Any]:
         **_open_clip_transformer(text.transformer, text.width),
         "proj_bias": text.projection_bias is not None,
     }
-    preprocess = asdict(backbone.preprocess)
-    size = preprocess.pop("resolution")
     return {
         "model_cfg": {
             "embed_dim": backbone.embed_dim,
@@ -56,7 +54,53 @@ def open_clip_config(backbone: Backbone) -> dict[str, Any]:
             "vision_cfg": vision_cfg,
             "text_cfg": text_cfg,
         },
-        "preprocess_cfg": {"size": size, "resize_mode": "shortest", **preprocess},
+        "preprocess_cfg": _open_clip_preprocess(backbone.preprocess),
+    }
+
+
+def _open_clip_preprocess(preprocess: Preprocess) -> dict[str, Any]:
+    for unfit, what in (
+        (preprocess.resize_mode == "none", "images that are not resized"),
+        (preprocess.resized_to != preprocess.resolution, "images that are cut after resizing"),
+        (preprocess.interpolation not in ("bicubic", "bilinear"), "another interpolation"),
+    ):
+        if unfit:
+            raise _does_not_fit("open_clip", what)
+    return {
+        "size": preprocess.resolution,
+        "mean": preprocess.mean,
+        "std": preprocess.std,
+        "interpolation": preprocess.interpolation,
+        "resize_mode": preprocess.resize_mode,
+        "fill_color": preprocess.fill,
+    }
+
+
+def clip_image_processor(preprocess: Preprocess) -> dict[str, Any]:
+    """The arguments of transformers' CLIPImageProcessor.
+
+    It begins a cut that can't be centred at the pixel before, see `Preprocess.crop_rounding`,
+    whatever is asked for.
+
+    Raises:
+        PromptotError: transformers' CLIPImageProcessor can't read images like that.
+    """
+    for unfit, what in (
+        (preprocess.resize_mode == "longest", "images whose longer side is resized"),
+        (preprocess.fill != 0, "borders that are not black"),
+    ):
+        if unfit:
+            raise _does_not_fit("transformers", what)
+    side, resized = preprocess.resolution, preprocess.resized_to
+    squash = preprocess.resize_mode == "squash"
+    return {
+        "do_resize": preprocess.resize_mode != "none",
+        "size": {"height": resized, "width": resized} if squash else {"shortest_edge": resized},
+        "do_center_crop": not (squash and resized == side),
+        "crop_size": {"height": side, "width": side},
+        "resample": int(INTERPOLATIONS[preprocess.interpolation]),
+        "image_mean": list(preprocess.mean),
+        "image_std": list(preprocess.std),
     }
 
 

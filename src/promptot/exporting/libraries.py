@@ -23,6 +23,7 @@ from promptot.errors import PromptotError
 from promptot.exporting.formats import Content, Read, fill
 from promptot.exporting.layouts import (
     clip_config,
+    clip_image_processor,
     clip_weights,
     open_clip_config,
     open_clip_weights,
@@ -107,15 +108,8 @@ def write_transformers(folder: Path, content: Content) -> None:
     )
     prompted.eval().save_pretrained(folder)
 
-    preprocess = model.backbone.preprocess
-    side = preprocess.resolution
-    transformers.CLIPImageProcessor(
-        size={"shortest_edge": side},
-        crop_size={"height": side, "width": side},
-        resample={"bilinear": 2, "bicubic": 3}[preprocess.interpolation],
-        image_mean=list(preprocess.mean),
-        image_std=list(preprocess.std),
-    ).save_pretrained(folder)
+    images = clip_image_processor(model.backbone.preprocess)
+    transformers.CLIPImageProcessor(**images).save_pretrained(folder)
     _write_tokenizer(folder, model.backbone)
 
 

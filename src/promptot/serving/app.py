@@ -179,7 +179,7 @@ class _Service:
                 loop.run_in_executor(self.models, self._run, content, names),
                 self.limits.answer_seconds,
             )
-        except asyncio.TimeoutError:
+        except TimeoutError:
             return _problem(503, "The models did not answer in time.", "Try again in a moment.")
         finally:
             self.waiting -= 1

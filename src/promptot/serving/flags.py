@@ -66,7 +66,7 @@ class FlagFile:
             PromptotError: the file is full or can't be written to.
         """
         row = (
-            datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+            datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             harmless(flag.image), flag.sha256, harmless(flag.right),
             harmless(flag.frozen.name), f"{flag.frozen.probability:.4f}",
             harmless(flag.adapted.name), f"{flag.adapted.probability:.4f}",

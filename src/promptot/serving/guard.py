@@ -134,7 +134,7 @@ class Guard:
             try:
                 left = max(0.0, deadline - time.monotonic())
                 message = await asyncio.wait_for(receive(), left)
-            except asyncio.TimeoutError:
+            except TimeoutError:
                 raise _Refused(408, "The upload took too long.") from None
             if message["type"] == "http.request":
                 read += len(message.get("body", b""))

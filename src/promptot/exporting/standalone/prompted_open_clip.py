@@ -18,6 +18,7 @@ import open_clip
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
+from torchvision.transforms import CenterCrop
 
 
 class Loaded(NamedTuple):
@@ -62,6 +63,12 @@ def load(folder: str | os.PathLike[str] = ".", device: str | torch.device = "aut
     vision = [learned[f"vision.{i}"] for i in range(about["prompted_blocks"]["vision"])]
     text = [learned[f"text.{i}"] for i in range(about["prompted_blocks"]["text"])]
     insert_prompts(model, vision, text)
+    if about["input"].get("crop_rounding") == "down":
+        side, _ = about["input"]["centre_crop"]
+        preprocess.transforms = [
+            _CropDown(side) if isinstance(step, CenterCrop) else step
+            for step in preprocess.transforms
+        ]
     return Loaded(
         model.to(device).eval(),
         preprocess,
@@ -71,6 +78,17 @@ def load(folder: str | os.PathLike[str] = ".", device: str | torch.device = "aut
         learned["bias"].to(device),
         about["template"],
     )
+
+
+class _CropDown:
+    """The centre of a PIL image; where the margins can't be equal, the first is the smaller."""
+
+    def __init__(self, side: int) -> None:
+        self.side = side
+
+    def __call__(self, image: Any) -> Any:
+        left, top = ((length - self.side) // 2 for length in image.size)
+        return image.crop((left, top, left + self.side, top + self.side))
 
 
 def insert_prompts(model: Any, vision: Sequence[Tensor], text: Sequence[Tensor]) -> None:
