@@ -148,6 +148,7 @@ def fit(
             is full.
     """
     folder = Path(out)
+    check_run_folder(folder, overwrite, resume)
     with locked(folder), lost_workers_explained():
         complete_replacement(folder)
         check_run_folder(folder, overwrite, resume)
