@@ -174,7 +174,7 @@ def _try_lock(handle: int) -> bool:
             import msvcrt
 
             os.lseek(handle, 2**20, os.SEEK_SET)  # behind the text, which others may then read
-            msvcrt.locking(handle, msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined]
+            msvcrt.locking(handle, msvcrt.LK_NBLCK, 1)
     except (BlockingIOError, PermissionError):
         return False
     return True

@@ -105,18 +105,20 @@ def refuse_foreign(folder: Path) -> None:
     Raises:
         PromptotError: with the name of what is in the way.
     """
-    for _ in range(3):
-        problem = _foreign(folder)
-        if problem is None:
+    for _ in range(2):  # a run may be at work there, so that what one look sees does not fit
+        if _foreign(folder) is None:
             return
-        time.sleep(0.02)  # a run may be at work there: what is seen in two looks need not fit
-    raise problem
+        time.sleep(0.02)
+    problem = _foreign(folder)
+    if problem is not None:
+        raise problem
 
 
 def check_run_folder(folder: Path, overwrite: bool = False, resume: bool = False) -> None:
     """Refuse a place where a run can't be written, or would cost what is there.
 
-    A finished run that was cut off while it took another's place takes it first.
+    A finished run that was cut off while it took another's place takes it first, and temporary
+    files that an interruption has left are removed.
 
     Raises:
         PromptotError: it is a file, it holds a run and neither flag is given, there is no run to
@@ -126,7 +128,7 @@ def check_run_folder(folder: Path, overwrite: bool = False, resume: bool = False
         raise PromptotError("--overwrite and --resume exclude each other.", fix="Choose one.")
     output_folder(folder)
     refuse_foreign(folder)
-    if kind_of(folder / FINISHED) == "folder":
+    if kind_of(folder / FINISHED) == "folder" or _leftovers(folder):
         with locked(folder):
             complete_replacement(folder)
     complete = _holds(folder, ADAPTER) and not _holds(folder, CHECKPOINT)
@@ -216,6 +218,12 @@ def abandon(folder: Path, work: Path) -> None:
             remove_run(folder)
 
 
+def holds_run(folder: Path) -> bool:
+    """Whether a run, or the beginning of one, is in a folder."""
+    names = (MANIFEST, CHECKPOINT, ADAPTER)
+    return any(_IS_OURS[name](folder / name) for name in names) or is_marked(folder / NEXT)
+
+
 def has_checkpoint(folder: Path) -> bool:
     """Whether an interrupted run in `folder` has something to go on from."""
     return _holds(folder, CHECKPOINT) or _holds(folder / NEXT, CHECKPOINT)
@@ -258,6 +266,11 @@ def _adopt(work: Path) -> None:
         if _EARLIER_TEMPORARY.fullmatch(path.name):
             path.unlink() if kind_of(path) == "file" else remove_folder(path)
     mark(work)
+
+
+def _leftovers(folder: Path) -> bool:
+    """Whether there is something to sweep away."""
+    return folder.is_dir() and any(is_temporary(path.name) for path in folder.iterdir())
 
 
 def _interrupted(folder: Path) -> Path | None:

@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
-from promptot.files import system_errors
+from promptot.errors import CannotWrite
 from promptot.locks import LockFile
 
 
@@ -34,9 +34,14 @@ class Claims:
             PromptotError: the folder can't be written to.
         """
         lock = LockFile(self.folder / f"{key[:32]}.lock")
-        with system_errors(lock.path):
+        try:
             self.folder.mkdir(parents=True, exist_ok=True)
             mine = lock.acquire()
+        except OSError as error:
+            raise CannotWrite(
+                f"Can't write to '{self.folder}': {error.strerror or error}.",
+                fix="Choose another --out.",
+            ) from error
         try:
             yield mine
         finally:

@@ -55,7 +55,9 @@ def serve(
     if place.is_dir():
         raise PromptotError(f"'{place}' is a folder.", fix="Give a file for the flags.")
     title = Path(run).resolve().name if Path(run).exists() else os.fspath(run)
-    app = create_app(comparer, FlagFile(place), title=title, loopback_only=is_loopback(host))
+    flag_file = FlagFile(place)
+    flag_file.check()
+    app = create_app(comparer, flag_file, title=title, loopback_only=is_loopback(host))
     listener = listen(host, port)
     config = uvicorn.Config(
         app,
