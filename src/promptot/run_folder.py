@@ -89,7 +89,7 @@ def writing(folder: Path, overwrite: bool = False) -> Iterator[Path]:
     check_run_folder(folder, overwrite)
     with locked(folder):
         complete_replacement(folder)
-        check_run_folder(folder, overwrite)
+        check_free(folder, overwrite, resume=False)
         work = place_of_work(folder, resume=False)
         try:
             yield work
@@ -131,6 +131,15 @@ def check_run_folder(folder: Path, overwrite: bool = False, resume: bool = False
     if kind_of(folder / FINISHED) == "folder" or _leftovers(folder):
         with locked(folder):
             complete_replacement(folder)
+    check_free(folder, overwrite, resume)
+
+
+def check_free(folder: Path, overwrite: bool, resume: bool) -> None:
+    """Refuse a folder whose run neither flag gives free, or that has none to resume.
+
+    Raises:
+        PromptotError: with the flags that it takes.
+    """
     complete = _holds(folder, ADAPTER) and not _holds(folder, CHECKPOINT)
     interrupted = _interrupted(folder)
     if resume:
@@ -270,7 +279,13 @@ def _adopt(work: Path) -> None:
 
 def _leftovers(folder: Path) -> bool:
     """Whether there is something to sweep away."""
-    return folder.is_dir() and any(is_temporary(path.name) for path in folder.iterdir())
+    with contextlib.suppress(FileNotFoundError):
+        return any(
+            is_temporary(path.name)
+            and (kind_of(path) == "file" or (kind_of(path) == "folder" and not _unknown(path)))
+            for path in folder.iterdir()
+        )
+    return False
 
 
 def _interrupted(folder: Path) -> Path | None:

@@ -165,10 +165,8 @@ def test_a_foreign_thing_in_the_way_is_refused_and_nothing_is_touched(
         assert snapshot(tmp_path) == before, options
 
 
-@pytest.mark.parametrize("what", ["a linked next", "a finished folder of packages", "a page"])
+@pytest.mark.parametrize("what", ["a linked next", "a finished folder of packages", "weights"])
 def test_so_it_is_beside_a_run(what: str, fit: Fit, finished: Path, tmp_path: Path) -> None:
-    if what == "a page":  # beside a run it is the run's
-        pytest.skip("it belongs to the run")
     shutil.copytree(finished, tmp_path / "run")
     FOREIGN[what](tmp_path / "run", tmp_path / "away")
     before = snapshot(tmp_path)
