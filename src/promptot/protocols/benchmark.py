@@ -183,7 +183,6 @@ def run_benchmark(
         published=plan.published,
         notes=plan.notes,
     )
-    places.results.begin()  # even without a result it says whose the tables are
     files = [*write_tables(summary, request.out), request.out / PAGE]
     write_benchmark_page(summary, request.out / PAGE)
     problems = [

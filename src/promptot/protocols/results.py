@@ -53,14 +53,6 @@ class ResultFile:
                 ) from None
         return found
 
-    def begin(self) -> None:
-        """Make the file, if there is none.
-
-        Raises:
-            PromptotError: it can't be written.
-        """
-        append(self.path, lambda file: b"")
-
     def append(self, record: dict[str, Any]) -> None:
         """Add a line and wait until it is on the disk.
 
