@@ -158,7 +158,9 @@ def system_errors(target: Path) -> Iterator[None]:
         raise explain(OSError(number, os.strerror(number)), target) from error
 
 
-def explain(error: OSError, target: Path) -> CannotWrite:
+def explain(
+    error: OSError, target: Path, fix: str = "Choose a folder you may write to."
+) -> CannotWrite:
     """What an `OSError` while writing `target` means, and what to do about it."""
     if error.errno in (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)):
         return CannotWrite(
@@ -167,7 +169,7 @@ def explain(error: OSError, target: Path) -> CannotWrite:
         )
     return CannotWrite(
         f"Can't write '{target}': {error.strerror or error}.",
-        fix="Choose a folder you may write to.",
+        fix=fix,
     )
 
 

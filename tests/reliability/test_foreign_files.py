@@ -41,9 +41,7 @@ def fit(small: Backbone, few_photos: Path, tmp_path: Path) -> Fit:
     def call(*overrides: str, out: str | Path = "run", **options) -> object:
         chosen = ["optim.epochs=2", "optim.batch_size=4", *overrides]
         options = {"backbone": small, "device": "cpu", "shots": 3, "recipe": "ivlp"} | options
-        return promptot.fit(
-            few_photos, tmp_path / out, overrides=chosen, report=False, **options
-        )
+        return promptot.fit(few_photos, tmp_path / out, overrides=chosen, report=False, **options)
 
     return call
 
@@ -267,9 +265,7 @@ def _unmark(work: Path) -> None:
     (work / MARKER).unlink()
 
 
-def test_an_interrupted_replacement_of_an_earlier_version_goes_on(
-    fit: Fit, tmp_path: Path
-) -> None:
+def test_an_interrupted_replacement_of_an_earlier_version_goes_on(fit: Fit, tmp_path: Path) -> None:
     run = tmp_path / "run"
     fit("optim.lr=0.03", out="whole")
     fit()

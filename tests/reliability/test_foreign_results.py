@@ -121,8 +121,10 @@ def test_tune_benchmark_and_demo_leave_a_run_and_one_another_alone(
                 call(runs / folder)
     assert snapshot(runs) == before
     for place in ("page", "lines"):
-        with pytest.raises(PromptotError, match="needs this name") if place == "page" else (
-            pytest.raises(PromptotError, match="nothing to resume")
+        with (
+            pytest.raises(PromptotError, match="needs this name")
+            if place == "page"
+            else (pytest.raises(PromptotError, match="nothing to resume"))
         ):
             promptot.fit(few_photos, runs / place, backbone=small, resume=True)
     assert {path for path in before if "page" in path} <= snapshot(runs).keys()

@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
-from promptot.errors import CannotWrite
+from promptot.files import explain
 from promptot.locks import LockFile
 
 
@@ -38,10 +38,7 @@ class Claims:
             self.folder.mkdir(parents=True, exist_ok=True)
             mine = lock.acquire()
         except OSError as error:
-            raise CannotWrite(
-                f"Can't write to '{self.folder}': {error.strerror or error}.",
-                fix="Choose another --out.",
-            ) from error
+            raise explain(error, self.folder, fix="Choose another --out.") from error
         try:
             yield mine
         finally:
