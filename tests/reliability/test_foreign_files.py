@@ -198,7 +198,7 @@ def test_names_that_only_look_like_ours_are_left_alone(fit: Fit, tmp_path: Path)
     write(run / ".old-adapter" / "card.json", "{}")
     write(run / "flags.csv", "mine")
     (run / temporary_name()).symlink_to(run / ".old-adapter")
-    mine = {path for path in run.rglob("*")}
+    mine = set(run.rglob("*"))
     before = {name: seen for name, seen in snapshot(run).items() if Path(name) in mine}
     fit()
     with pytest.raises(KeyboardInterrupt):

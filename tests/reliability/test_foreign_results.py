@@ -19,6 +19,7 @@ from promptot import demo as demo_module
 from promptot import hub
 from promptot.adapter import load_adapter, save_adapter
 from promptot.backbones import Backbone, load_backbone
+from promptot.cli import main
 from promptot.errors import PromptotError
 from promptot.estimator import PromptClassifier
 from promptot.protocols import run_benchmark
@@ -361,6 +362,25 @@ def test_where_no_folder_can_be_every_command_says_so(
     assert snapshot(runs) == before
 
 
+def test_shot_lists_replace_shot_lists_only(
+    public_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["data", "shots", "coop", "--root", str(public_data), "--tasks", "EuroSAT",
+               "--shots", "1", "--seeds", "1", "--out"]  # fmt: skip
+    main([*command, str(tmp_path / "lists")])
+    main([*command, str(tmp_path / "lists")])
+    (listed,) = (tmp_path / "lists").iterdir()
+    listed.write_text('{"name": "mine"}')
+    (tmp_path / "link").symlink_to("nowhere")
+    before = snapshot(tmp_path)
+    for place, reason in (("lists", "is not a shot list"), ("link", "is a link to nothing")):
+        with pytest.raises(SystemExit) as stop:
+            main([*command, str(tmp_path / place)])
+        assert stop.value.code == 1
+        assert reason in capsys.readouterr().err
+    assert snapshot(tmp_path) == before
+
+
 # flags.csv
 
 FLAG = {
@@ -440,8 +460,6 @@ def test_flags_are_added_behind_rows_of_any_kind(tmp_path: Path) -> None:
 def test_serve_says_it_before_it_listens(
     runs: Path, small_file: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from promptot.cli import main
-
     write(runs / "mine.csv", "name,label\n")
     with pytest.raises(SystemExit) as stop:
         main(["serve", str(runs / "a"), "--port", "0", "--flags", str(runs / "mine.csv")])

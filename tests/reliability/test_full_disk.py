@@ -175,11 +175,17 @@ def test_flags_that_do_not_fit_leave_no_half_row(disk: Path) -> None:
          "adapted": answer, "between": answer}
     )  # fmt: skip
     file.add(flag)
+    before = b""
+
+    def add_until_full() -> None:
+        nonlocal before
+        for _ in range(10):  # some room is left in the file's last page
+            before = (disk / "flags.csv").read_bytes()
+            file.add(flag)
+
     with filled(disk):
         with pytest.raises(CannotWrite, match=FULL):
-            for _ in range(10):  # a page of the disk is left in the file
-                before = (disk / "flags.csv").read_bytes()
-                file.add(flag)
+            add_until_full()
         assert (disk / "flags.csv").read_bytes() == before
     assert file.add(flag) == before.count(b"\n")
 
