@@ -37,6 +37,12 @@ def check_result_folder(
             fix=f"Choose a folder of its own for the {what}.",
         )
     taken = [name for name in names if kind_of(out / name) != "nothing"]
+    if (
+        taken == [record]
+        and record.endswith(".jsonl")
+        and b"\n" in head_of(out / record, LONGEST_LINE)
+    ):
+        return  # whoever reads its lines says which of them is none
     if taken and not _is_record(out / record, keys):
         raise PromptotError(
             f"'{out / taken[0]}' is there already, and no {what} wrote it.",

@@ -108,6 +108,9 @@ def test_tune_benchmark_and_demo_leave_a_run_and_one_another_alone(
     write(runs / "lines" / "results.jsonl", '{"name": "mine"}\n')
     write(runs / "lines" / "trials.jsonl", '{"name": "mine"}\n')
     write(runs / "lines" / "results.json", '{"name": "mine"}')
+    write(runs / "word" / "results.jsonl", "mine")  # without an end of the line
+    write(runs / "word" / "trials.jsonl", "mine")
+    write(runs / "word" / "results.json", "mine")
     before = snapshot(runs)
     calls: dict[str, Callable[[Path], object]] = {
         "tuning": tune,
@@ -117,8 +120,9 @@ def test_tune_benchmark_and_demo_leave_a_run_and_one_another_alone(
     for what, call in calls.items():
         with pytest.raises(PromptotError, match="holds a run, whose report would be replaced"):
             call(runs / "a")
-        for folder in ("page", "lines", *(["table"] if what == "benchmark" else [])):
-            with pytest.raises(PromptotError, match=f"is there already, and no {what} wrote it"):
+        for folder in ("page", "lines", "word", *(["table"] if what == "benchmark" else [])):
+            reason = f"is there already, and no {what} wrote it|is not a result"
+            with pytest.raises(PromptotError, match=reason):
                 call(runs / folder)
     assert snapshot(runs) == before
     for place in ("page", "lines"):
