@@ -7,7 +7,6 @@ import json
 import os
 import shutil
 import stat
-import tempfile
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
@@ -22,8 +21,9 @@ from safetensors.torch import load, save
 from promptot.backbones.backbone import Backbone
 from promptot.backbones.identity import PREPROCESS, differences
 from promptot.errors import PromptotError, PromptotWarning
-from promptot.files import replace_folder, write_bytes, write_json
+from promptot.files import output_folder, system_errors, write_bytes, write_json
 from promptot.model import PromptedModel
+from promptot.owned import replace_folder, temporary_name, unknown_in
 from promptot.probe import LinearHead
 from promptot.prompts import DESIGNS, PromptDesign
 from promptot.tasks.names import TemplateMean, check_template, is_name
@@ -126,7 +126,7 @@ def save_adapter(
 ) -> Card:
     """Write an adapter folder: `prompts.safetensors` and `card.json`.
 
-    The folder appears complete or not at all; one that is there already is replaced.
+    The folder appears complete or not at all; an adapter that is there already is replaced.
 
     Args:
         learned: prompts or a linear head, as `PromptedModel.learned` gives them.
@@ -134,7 +134,7 @@ def save_adapter(
         recipe, metrics, versions: for the card.
 
     Raises:
-        PromptotError: the disk is full or the place can't be written to.
+        PromptotError: the folder holds something else, or can't be written: the disk is full, say.
     """
     state = {} if learned is None else learned.state_dict()
     if isinstance(backbone, Backbone):
@@ -152,25 +152,23 @@ def save_adapter(
         versions=dict(versions or {}),
         tensors_sha256=hashlib.sha256(tensors).hexdigest(),
     )
-    target = Path(folder)
-    staging: Path | None = None
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        staging = Path(tempfile.mkdtemp(dir=target.parent, prefix=".partial-"))
-        write_bytes(staging / TENSORS, tensors)
-        # Older versions read what they know.
-        usual = {"template_mean"} if template_mean == "normalised" else set()
-        write_json(staging / CARD, card.model_dump(mode="json", exclude=usual))
-        staging.chmod(0o755)
-        replace_folder(staging, target)
-        staging = None
-    except OSError as error:
+    target = output_folder(folder)
+    unknown = unknown_in(target, (CARD, TENSORS)) if target.exists() else []
+    if unknown:
         raise PromptotError(
-            f"Can't write the adapter to '{target}': {error.strerror or error}.",
-            fix="Choose a folder you may write to, on a disk with space.",
-        ) from error
-    finally:
-        if staging is not None:
+            f"'{target}' holds other files than an adapter, such as '{unknown[0]}'.",
+            fix="Choose another folder for the adapter.",
+        )
+    staging = target.with_name(temporary_name())
+    with system_errors(target):
+        try:
+            staging.mkdir(parents=True)
+            write_bytes(staging / TENSORS, tensors)
+            # Older versions read what they know.
+            usual = {"template_mean"} if template_mean == "normalised" else set()
+            write_json(staging / CARD, card.model_dump(mode="json", exclude=usual))
+            replace_folder(staging, target)
+        finally:
             shutil.rmtree(staging, ignore_errors=True)
     return card
 

@@ -220,6 +220,11 @@ def report(
         raise PromptotError(f"'{page}' is a folder.", fix="Give a file, such as page.html.")
     manifest = _read_manifest(folder)
     classifier = load(run, backbone, pick_device(device), precision)
+    if data is None and "merged" in manifest:
+        raise PromptotError(
+            f"'{folder}' is a mean of runs, which was tested on nothing yet.",
+            fix="Give a folder of images to test it on.",
+        )
     if data is None:
         names = manifest["task"].get("tested", {})
         templates = manifest["task"]["template"]

@@ -27,6 +27,7 @@ from promptot.reports import (
     Row,
     write_report,
 )
+from promptot.result_folder import check_result_folder
 from promptot.run import adapt, versions
 from promptot.tasks.bundled import load_bundled, load_bundled_others
 from promptot.tasks.dataset import ImageTask
@@ -36,6 +37,7 @@ from promptot.training.records import EpochRecord, Log
 from promptot.training.views import keep_view
 
 GROUP = "animals"
+RESULTS, PAGE = "results.json", "report.html"
 SHOTS = 4
 OVERRIDES = (
     "data.shots=4",
@@ -135,6 +137,7 @@ def run_demo(
         device, precision: see `load_backbone`.
     """
     began = time.perf_counter()
+    check_result_folder(Path(out), (RESULTS, PAGE), RESULTS, ("results", "report"), "demo")
     backbone = load_backbone("bundled:tiny", device, precision)
     drawn = load_bundled(GROUP).few_shot(SHOTS, seed)
     tasks = dict(zip(PARTS, (drawn.base(), drawn.novel(), load_bundled_others(GROUP)), strict=True))
@@ -174,9 +177,9 @@ def run_demo(
         )
 
     table = ResultTable([outcome.row() for outcome in outcomes], caption=_caption(tasks, seed))
-    page = Path(out) / "report.html"
+    page = Path(out) / PAGE
     demo = Demo(outcomes, table, page, time.perf_counter() - began)
-    write_json(Path(out) / "results.json", demo.as_json())
+    write_json(Path(out) / RESULTS, demo.as_json())
     write_report(_report(demo, backbone, tasks, found, models["Prompt-OT"], seed), page)
     return demo
 

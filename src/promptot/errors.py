@@ -25,6 +25,10 @@ class PromptotError(Exception):
         self.fix = fix
 
 
+class CannotWrite(PromptotError):  # noqa: N818 - what it is, not how it ends
+    """A file can't be written: the disk is full, say. What comes next can't be written either."""
+
+
 class NotFinite(PromptotError):  # noqa: N818 - what it is, not how it ends
     """NaN or an infinite number where training or transport needs finite ones."""
 

@@ -14,7 +14,8 @@ from typing import Any, TypeVar
 from promptot.adapter import CARD, TENSORS, Card, load_adapter, warn_of_activation
 from promptot.classifier import adapter_folder
 from promptot.errors import PromptotError
-from promptot.files import write_bytes, write_text
+from promptot.files import output_folder, write_bytes, write_text
+from promptot.owned import unknown_in
 
 README = "README.md"
 FILES = (CARD, TENSORS, README)
@@ -89,9 +90,9 @@ def pull(
         PromptotError: huggingface_hub is missing, the Hub refused, `out` holds something, or what
             was fetched is no sound adapter.
     """
-    target = Path(out)
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        ours = target.is_dir() and {path.name for path in target.iterdir()} <= set(FILES)
+    target = output_folder(out)
+    if target.exists() and any(target.iterdir()):
+        ours = (target / CARD).is_file() and not unknown_in(target, FILES)
         if not (ours and overwrite):
             raise PromptotError(
                 f"'{target}' is not empty.",

@@ -19,6 +19,7 @@ from promptot.classifier import adapter_folder
 from promptot.errors import PromptotError
 from promptot.files import write_json
 from promptot.run import ADAPTER, MANIFEST, check_run_folder, versions
+from promptot.run_folder import writing
 
 PathLike = str | os.PathLike[str]
 
@@ -65,7 +66,7 @@ def merge(
         out: the folder to write.
         weights: one for each run, none negative; they are scaled to add up to 1. All alike by
             default.
-        overwrite: replace a run in `out`.
+        overwrite: replace a run in `out`, with all that belongs to it.
 
     Raises:
         PromptotError: fewer than two runs, weights that don't fit, or runs that differ in backbone,
@@ -74,7 +75,8 @@ def merge(
     if len(runs) < 2:
         raise PromptotError("There is nothing to average.", fix="Give two runs or more.")
     shares = _shares(weights, len(runs))
-    check_run_folder(Path(out), overwrite)
+    folder = Path(out)
+    check_run_folder(folder, overwrite)
     loaded = [load_adapter(adapter_folder(run)) for run in runs]
     for own, _ in loaded:
         warn_of_activation(own)
@@ -94,27 +96,25 @@ def merge(
     }
     learned.load_state_dict({key: torch.as_tensor(value).float() for key, value in mean.items()})
 
-    folder = Path(out)
     sources = [
         {"run": os.fspath(run), "weight": share, "tensors_sha256": own.tensors_sha256}
         for run, share, (own, _) in zip(runs, shares, loaded, strict=True)
     ]
     manifest = _manifest(runs)
-    save_adapter(
-        folder / ADAPTER,
-        learned,
-        card.backbone,
-        card.class_names,
-        card.template,
-        synonyms=card.synonyms,
-        template_mean=card.template_mean,
-        recipe={**card.recipe, "merged": sources},
-        versions=versions(),
-    )
-    if manifest is not None:
-        write_json(folder / MANIFEST, {**manifest, "merged": sources})
-    else:
-        (folder / MANIFEST).unlink(missing_ok=True)
+    with writing(folder, overwrite) as work:
+        if manifest is not None:
+            write_json(work / MANIFEST, {**manifest, "merged": sources})
+        save_adapter(
+            work / ADAPTER,
+            learned,
+            card.backbone,
+            card.class_names,
+            card.template,
+            synonyms=card.synonyms,
+            template_mean=card.template_mean,
+            recipe={**card.recipe, "merged": sources},
+            versions=versions(),
+        )
     return Merged(folder, shares, apart)
 
 
@@ -193,8 +193,9 @@ def _manifest(runs: Sequence[PathLike]) -> dict[str, Any] | None:
     try:
         shots = {shot["sha256"]: shot for one in manifests for shot in one["task"]["shots"]}
         task = {**manifests[0]["task"], "shots": list(shots.values())}
+        task.pop("tested", None)  # the mean itself was tested on nothing
     except (KeyError, TypeError):
         return None
     kept = ("recipe", "backbone", "platform", "device", "precision")
     return {**{k: manifests[0][k] for k in kept if k in manifests[0]}, "task": task,
-            "versions": versions()}  # fmt: skip
+            "seeds": [one.get("seed") for one in manifests], "versions": versions()}  # fmt: skip

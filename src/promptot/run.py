@@ -37,6 +37,7 @@ from promptot.run_folder import (
     MANIFEST,
     PREDICTIONS,
     abandon,
+    check_free,
     check_run_folder,
     complete_replacement,
     finish,
@@ -150,9 +151,10 @@ def fit(
             is full.
     """
     folder = Path(out)
+    check_run_folder(folder, overwrite, resume)
     with locked(folder), lost_workers_explained():
         complete_replacement(folder)
-        check_run_folder(folder, overwrite, resume)
+        check_free(folder, overwrite, resume)
         if not 0 <= seed < 2**63:
             raise PromptotError(
                 f"The seed {seed} is out of range.", fix="Use one from 0 to 2^63 - 1."

@@ -3,87 +3,143 @@
 A run writes straight into its folder. One that is to replace another writes into `.next` inside it;
 when it has finished, that folder becomes `.finished` in one move, and then takes the old one's
 place. Whatever is cut off on the way, the next run into the folder completes it.
+
+Only what a run has written is moved or removed (see `promptot.owned`): a folder where one of the
+names that it needs is taken by something else is refused before anything is touched.
 """
 
 from __future__ import annotations
 
 import contextlib
-import shutil
-import stat
+import json
+import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from promptot.adapter import CARD, TENSORS
 from promptot.errors import PromptotError
-from promptot.files import explain
-
-if TYPE_CHECKING:
-    from filelock import FileLock
+from promptot.files import output_folder, system_errors
+from promptot.locks import LockFile, check_lock
+from promptot.owned import (
+    MARKER,
+    head_of,
+    is_marked,
+    is_temporary,
+    kind_of,
+    make_folder,
+    mark,
+    remove_folder,
+    sweep,
+    temporary_name,
+    unknown_in,
+)
 
 ADAPTER = "adapter"
 CHECKPOINT = "checkpoint.safetensors"
 MANIFEST = "manifest.json"
 PREDICTIONS = "predictions.csv"
 REPORT = "report.html"
-CONTENTS = (ADAPTER, CHECKPOINT, MANIFEST, "steps.csv", "epochs.csv", PREDICTIONS, REPORT)
+FILES = (CHECKPOINT, "steps.csv", "epochs.csv", PREDICTIONS, REPORT, MANIFEST)
+"""In the order in which they are removed: the manifest says that the others are a run's."""
+CONTENTS = (ADAPTER, *FILES)
 NEXT, FINISHED, LOCK = ".next", ".finished", ".lock"
-OLD_ADAPTER = ".old-adapter"
-LEFTOVERS = (".partial-*", OLD_ADAPTER)  # of writing that was cut off
 
 LOCK_SECONDS = 10.0
 """How long to wait for a folder: the loading processes of a killed run hold on to it for 5 s."""
+LARGEST_MANIFEST = 2**30  # bytes
+_EARLIER_TEMPORARY = re.compile(r"\.partial-[a-z0-9_]{8}(\.\w+)?", re.ASCII)
 
 
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Keep other runs out of `folder`, which is made if need be and goes if it stays empty.
+    """Keep other runs out of `folder`, which is made if need be and then goes if it stays empty.
 
     The system lets go of the lock when the process ends, however it ends.
 
     Raises:
-        PromptotError: another run is at work there, or the folder can't be written to.
+        PromptotError: another run is at work there, something else takes a name that a run needs,
+            or the folder can't be written to.
     """
-    path = folder / LOCK
-    lock = _wait_for(path)
+    refuse_foreign(folder)
+    lock = LockFile(folder / LOCK, folder_too=True)
+    with system_errors(folder / LOCK):
+        if not lock.acquire(LOCK_SECONDS):
+            raise PromptotError(
+                f"Another run is being written to '{folder}'.",
+                fix="Wait until it has finished, or choose another folder.",
+            )
     try:
-        for place in (folder, folder / NEXT, folder / FINISHED):
-            for pattern in LEFTOVERS:
-                for left in place.glob(pattern):
-                    _discard(left)
+        with system_errors(folder):
+            for place in (folder, folder / NEXT, folder / FINISHED):
+                if place == folder or is_marked(place):
+                    sweep(place, lambda path: not _unknown(path))
         yield
     finally:
-        with contextlib.suppress(OSError):  # Windows can't remove it while it is open
-            path.unlink()
         lock.release()
-        with contextlib.suppress(OSError):
-            folder.rmdir()
+
+
+@contextlib.contextmanager
+def writing(folder: Path, overwrite: bool = False) -> Iterator[Path]:
+    """A place to write a whole run into, which then stands in `folder`; or nothing of it does.
+
+    Raises:
+        PromptotError: see `check_run_folder` and `locked`.
+    """
+    check_run_folder(folder, overwrite)
+    with locked(folder):
+        complete_replacement(folder)
+        check_free(folder, overwrite, resume=False)
+        work = place_of_work(folder, resume=False)
+        try:
+            yield work
+            finish(folder, work)
+        except BaseException:
+            abandon(folder, work)
+            raise
+
+
+def refuse_foreign(folder: Path) -> None:
+    """Refuse a folder where something else takes a name that a run needs. Nothing is touched.
+
+    Raises:
+        PromptotError: with the name of what is in the way.
+    """
+    for _ in range(2):  # a run may be at work there, so that what one look sees does not fit
+        if _foreign(folder) is None:
+            return
+        time.sleep(0.02)
+    problem = _foreign(folder)
+    if problem is not None:
+        raise problem
 
 
 def check_run_folder(folder: Path, overwrite: bool = False, resume: bool = False) -> None:
     """Refuse a place where a run can't be written, or would cost what is there.
 
-    A finished run that was cut off while it took another's place takes it first.
+    A finished run that was cut off while it took another's place takes it first, and temporary
+    files that an interruption has left are removed.
 
     Raises:
-        PromptotError: it is a file, it holds a run and neither flag is given, or there is no run to
-            resume.
+        PromptotError: it is a file, it holds a run and neither flag is given, there is no run to
+            resume, or something else takes a name that a run needs.
     """
     if overwrite and resume:
         raise PromptotError("--overwrite and --resume exclude each other.", fix="Choose one.")
-    for place in (folder, *folder.parents):
-        if place.exists() and not place.is_dir():
-            raise PromptotError(f"'{place}' is a file.", fix="Choose another place for the run.")
-    if (folder / FINISHED).is_dir():
+    output_folder(folder)
+    refuse_foreign(folder)
+    if kind_of(folder / FINISHED) == "folder" or _leftovers(folder):
         with locked(folder):
             complete_replacement(folder)
-    foreign = _foreign(folder / ADAPTER)
-    if foreign:
-        raise PromptotError(
-            f"'{folder / ADAPTER}' holds other files than an adapter, such as '{foreign[0]}'.",
-            fix="Choose another folder for the run.",
-        )
+    check_free(folder, overwrite, resume)
+
+
+def check_free(folder: Path, overwrite: bool, resume: bool) -> None:
+    """Refuse a folder whose run neither flag gives free, or that has none to resume.
+
+    Raises:
+        PromptotError: with the flags that it takes.
+    """
     complete = _holds(folder, ADAPTER) and not _holds(folder, CHECKPOINT)
     interrupted = _interrupted(folder)
     if resume:
@@ -115,14 +171,16 @@ def place_of_work(folder: Path, resume: bool) -> Path:
         PromptotError: an earlier attempt to replace the old run can't be removed.
     """
     interrupted = _interrupted(folder)
-    if resume and interrupted is not None:
-        return interrupted
-    work = folder / NEXT if _held(folder) else folder
-    if work != folder:
-        try:
-            _discard(work)
-        except OSError as error:
-            raise explain(error, work) from error
+    work = folder / NEXT
+    with system_errors(work):
+        if resume and interrupted is not None:
+            if interrupted == work:
+                _adopt(work)
+            return interrupted
+        remove_folder(work)
+        if not _held(folder):
+            return folder
+        make_folder(work)
     return work
 
 
@@ -132,28 +190,30 @@ def finish(folder: Path, work: Path) -> None:
     Raises:
         PromptotError: the old run can't be removed; the new one then waits in `.finished`.
     """
-    (work / CHECKPOINT).unlink(missing_ok=True)
-    if work != folder:
-        work.replace(folder / FINISHED)
-        complete_replacement(folder)
+    with system_errors(folder):
+        (work / CHECKPOINT).unlink(missing_ok=True)
+        if work != folder:
+            work.replace(folder / FINISHED)
+    complete_replacement(folder)
 
 
 def complete_replacement(folder: Path) -> None:
     """Let a finished run take the old one's place; nothing if none waits. It may be cut off."""
     finished = folder / FINISHED
-    if not finished.is_dir():
+    if kind_of(finished) != "folder":
         return
-    try:
-        if (finished / ADAPTER).exists():  # then nothing has been moved yet
+    with system_errors(folder):
+        _adopt(finished)
+        if _holds(finished, ADAPTER):  # then nothing has been moved yet
             _remove_files(folder)
             old = _set_aside(folder)
             (finished / ADAPTER).replace(folder / ADAPTER)
-            _discard(old)
-        for path in list(finished.iterdir()):
-            path.replace(folder / path.name)
+            remove_folder(old)
+        for name in FILES:
+            if _holds(finished, name):
+                (finished / name).replace(folder / name)
+        (finished / MARKER).unlink()
         finished.rmdir()
-    except OSError as error:
-        raise explain(error, folder) from error
 
 
 def abandon(folder: Path, work: Path) -> None:
@@ -162,9 +222,15 @@ def abandon(folder: Path, work: Path) -> None:
         return
     with contextlib.suppress(OSError, PromptotError):  # why it failed matters more
         if work != folder:
-            _discard(work)
+            remove_folder(work)
         else:
             remove_run(folder)
+
+
+def holds_run(folder: Path) -> bool:
+    """Whether a run, or the beginning of one, is in a folder."""
+    names = (MANIFEST, CHECKPOINT, ADAPTER)
+    return any(_IS_OURS[name](folder / name) for name in names) or is_marked(folder / NEXT)
 
 
 def has_checkpoint(folder: Path) -> bool:
@@ -179,7 +245,7 @@ def remove_run(folder: Path) -> None:
         PromptotError: something can't be removed.
     """
     try:
-        _discard(_set_aside(folder))
+        remove_folder(_set_aside(folder))
         _remove_files(folder)
     except OSError as error:
         raise PromptotError(
@@ -190,64 +256,41 @@ def remove_run(folder: Path) -> None:
 
 def _set_aside(folder: Path) -> Path:
     """Move the adapter, if there is one, out of the way in one step: no reader finds half of it."""
-    aside = folder / OLD_ADAPTER
-    if (folder / ADAPTER).exists():
-        _discard(aside)
+    aside = folder / temporary_name()
+    if _holds(folder, ADAPTER):
         (folder / ADAPTER).replace(aside)
     return aside
 
 
 def _remove_files(folder: Path) -> None:
-    for name in CONTENTS:
-        if name != ADAPTER:
-            (folder / name).unlink(missing_ok=True)
+    for name in FILES:
+        (folder / name).unlink(missing_ok=True)
 
 
-def _wait_for(path: Path) -> FileLock:
-    from filelock import FileLock, Timeout
-
-    lock = FileLock(path)
-    end = time.monotonic() + LOCK_SECONDS
-    while True:
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-        except FileExistsError as error:
-            if _no_folder(path.parent):
-                raise explain(error, path) from error
-            continue
-        except OSError as error:
-            raise explain(error, path) from error
-        try:
-            lock.acquire(timeout=max(0.0, end - time.monotonic()))
-        except FileNotFoundError:  # another run was there, left nothing and took the folder away
-            continue
-        except Timeout:
-            raise PromptotError(
-                f"Another run is being written to '{path.parent}'.",
-                fix="Wait until it has finished, or choose another folder.",
-            ) from None
-        except OSError as error:
-            if isinstance(error, FileExistsError) and not _no_folder(path.parent):
-                continue
-            raise explain(error, path) from error
-        return lock
+def _adopt(work: Path) -> None:
+    """Mark a working folder of an earlier version, which `refuse_foreign` has looked through."""
+    if is_marked(work):
+        return
+    for path in list(work.iterdir()):
+        if _EARLIER_TEMPORARY.fullmatch(path.name):
+            path.unlink() if kind_of(path) == "file" else remove_folder(path)
+    mark(work)
 
 
-def _no_folder(path: Path) -> bool:
-    """Whether something other than a folder lies there.
-
-    ``mkdir(exist_ok=True)`` also says that a file exists where a folder stood that another run took
-    away before ``mkdir`` could see what it was: then nothing, or a new folder, is there.
-    """
-    try:
-        return not stat.S_ISDIR(path.lstat().st_mode)
-    except FileNotFoundError:
-        return False
+def _leftovers(folder: Path) -> bool:
+    """Whether there is something to sweep away."""
+    with contextlib.suppress(FileNotFoundError):
+        return any(
+            is_temporary(path.name)
+            and (kind_of(path) == "file" or (kind_of(path) == "folder" and not _unknown(path)))
+            for path in folder.iterdir()
+        )
+    return False
 
 
 def _interrupted(folder: Path) -> Path | None:
     """Where a run stands that has begun and not finished."""
-    if (folder / NEXT).is_dir():
+    if kind_of(folder / NEXT) == "folder":
         return folder / NEXT
     begun = _holds(folder, MANIFEST) and not _holds(folder, ADAPTER)
     return folder if begun or _holds(folder, CHECKPOINT) else None
@@ -258,19 +301,143 @@ def _held(folder: Path) -> bool:
 
 
 def _holds(folder: Path, name: str) -> bool:
-    return (folder / name).exists()
+    return kind_of(folder / name) != "nothing"
 
 
-def _discard(path: Path) -> None:
-    """Remove what only promptot can have written."""
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
+# What is a run's, and what is not
 
 
-def _foreign(adapter: Path) -> list[str]:
-    """What lies in an adapter folder that no run has put there."""
-    if not adapter.is_dir():
-        return []
-    return sorted(path.name for path in adapter.iterdir() if path.name not in (CARD, TENSORS))
+def _foreign(folder: Path) -> PromptotError | None:
+    """What is in a run's way, as an error; None if nothing is."""
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+        check_lock(folder / LOCK)
+        present = [name for name in CONTENTS if _holds(folder, name)]
+        for place in (folder / NEXT, folder / FINISHED):
+            problem = _foreign_work(place)
+            if problem is not None:
+                return problem
+        for name in present:
+            wanted = "folder" if name == ADAPTER else "file"
+            if kind_of(folder / name) not in (wanted, "nothing"):
+                return _refusal(folder / name)
+        if ADAPTER in present:
+            unknown = _unknown(folder / ADAPTER, (CARD, TENSORS))
+            if unknown:
+                return PromptotError(
+                    f"'{folder / ADAPTER}' holds other files than an adapter, such as "
+                    f"'{unknown[0]}'.",
+                    fix="Choose another folder for the run.",
+                )
+        signs = {name: _IS_OURS[name](folder / name) for name in (MANIFEST, CHECKPOINT, ADAPTER)}
+        for name in (MANIFEST, CHECKPOINT):
+            if name in present and signs[name] is False:
+                return _refusal(folder / name)
+        if present and not any(signs.values()):
+            return _refusal(folder / present[0])
+    return None
+
+
+def _foreign_work(work: Path) -> PromptotError | None:
+    """What is wrong with a working folder, as an error; None if there is none, or it is ours."""
+    kind = kind_of(work)
+    if kind == "nothing" or (kind == "folder" and not any(work.iterdir())):
+        return None
+    if kind != "folder":
+        return _refusal(work)
+    if not is_marked(work):
+        return None if _is_of_an_earlier_version(work) else _refusal(work)
+    unknown = _unknown(work)
+    return _refusal(work / unknown[0]) if unknown else None
+
+
+def _refusal(path: Path) -> PromptotError:
+    return PromptotError(
+        f"'{path}' is not of a run, and a run needs this name.",
+        fix="Move it away, or choose another folder for the run.",
+    )
+
+
+def _unknown(place: Path, known: tuple[str, ...] = (*FILES, MARKER, CARD, TENSORS)) -> list[str]:
+    """Names in a folder that no run has put there."""
+
+    def is_folder_of_ours(path: Path) -> bool:
+        named = path.name == ADAPTER or is_temporary(path.name)
+        return named and kind_of(path) == "folder" and not _unknown(path, known)
+
+    return unknown_in(place, known, is_folder_of_ours)
+
+
+def _is_of_an_earlier_version(work: Path) -> bool:
+    """Whether an unmarked folder holds what runs wrote before folders were marked, and no more."""
+    found = False
+    for path in work.iterdir():
+        if _EARLIER_TEMPORARY.fullmatch(path.name):
+            kind = kind_of(path)
+            if kind == "folder" and _unknown_to_earlier(path):
+                return False
+            if kind not in ("file", "folder"):
+                return False
+        elif path.name in _IS_OURS and _IS_OURS[path.name](path):
+            found = True
+        elif path.name != REPORT or kind_of(path) != "file":
+            return False
+    return found
+
+
+def _unknown_to_earlier(place: Path) -> list[str]:
+    def is_temporary_file(path: Path) -> bool:
+        return _EARLIER_TEMPORARY.fullmatch(path.name) is not None and kind_of(path) == "file"
+
+    return unknown_in(place, (CARD, TENSORS), is_temporary_file)
+
+
+def _is_manifest(path: Path) -> bool | None:
+    """Whether a file is a run's manifest; None if there is none."""
+    if kind_of(path) != "file":
+        return None
+    try:
+        if path.stat().st_size > LARGEST_MANIFEST:
+            return False
+        manifest = json.loads(path.read_bytes())
+        return isinstance(manifest["recipe"], dict) and isinstance(manifest["task"]["shots"], list)
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, RecursionError, KeyError, TypeError):
+        return False
+
+
+def _is_checkpoint(path: Path) -> bool | None:
+    """Whether a file is a run's checkpoint; None if there is none, or it is damaged."""
+    head = head_of(path, 8)
+    size = int.from_bytes(head, "little")
+    if len(head) < 8 or size > 2**26:
+        return None
+    try:
+        said = json.loads(head_of(path, 8 + size)[8:]).get("__metadata__", {})
+        return {"epoch", "run"} <= said.keys()
+    except (ValueError, RecursionError, AttributeError):
+        return None
+
+
+def _is_adapter(path: Path) -> bool | None:
+    """Whether a folder holds an adapter; None if there is no card, or a damaged one."""
+    if _unknown(path, (CARD, TENSORS)) if kind_of(path) == "folder" else True:
+        return None
+    try:
+        return "tensors_sha256" in json.loads(head_of(path / CARD, 2**24))
+    except (ValueError, RecursionError, TypeError):
+        return None
+
+
+def _starts_with(head: str) -> Callable[[Path], bool | None]:
+    return lambda path: head_of(path, len(head)) == head.encode() or None
+
+
+_IS_OURS: dict[str, Callable[[Path], bool | None]] = {
+    MANIFEST: _is_manifest,
+    CHECKPOINT: _is_checkpoint,
+    ADAPTER: _is_adapter,
+    "steps.csv": _starts_with("epoch,step,lr,total,"),
+    "epochs.csv": _starts_with("epoch,steps,lr,total,"),
+    PREDICTIONS: _starts_with("tested_on,image,class_name,"),
+}

@@ -13,10 +13,10 @@ from promptot.backbones import Backbone
 from promptot.classifier import Classifier, load
 from promptot.errors import PromptotError
 from promptot.files import write_bytes
-from promptot.run import ADAPTER, MANIFEST, check_run_folder
+from promptot.run_folder import ADAPTER, MANIFEST, writing
 
-_FILES = (f"{ADAPTER}/{TENSORS}", "steps.csv", "epochs.csv", MANIFEST, f"{ADAPTER}/{CARD}")
-"""In the order in which they are written: the card says that the rest is there."""
+_FILES = (MANIFEST, f"{ADAPTER}/{TENSORS}", f"{ADAPTER}/{CARD}", "steps.csv", "epochs.csv")
+"""In the order in which they are written."""
 
 Files = dict[str, bytes]
 
@@ -34,10 +34,10 @@ def write_files(files: Files, folder: Path, overwrite: bool = False) -> None:
     Raises:
         PromptotError: the folder holds a run already, or can't be written.
     """
-    check_run_folder(folder, overwrite)
-    for name in _FILES:
-        if name in files:
-            write_bytes(folder / name, files[name])
+    with writing(folder, overwrite) as work:
+        for name in _FILES:
+            if name in files:
+                write_bytes(work / name, files[name])
 
 
 def open_files(files: Files, backbone: Backbone) -> Classifier:

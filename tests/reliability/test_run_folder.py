@@ -22,6 +22,7 @@ from promptot import batches, run_folder
 from promptot import run as run_module
 from promptot.backbones import Backbone, load_backbone
 from promptot.errors import PromptotError
+from promptot.owned import temporary_name
 from promptot.run_folder import FINISHED, NEXT, locked
 from promptot.training.checkpoint import read_checkpoint
 from promptot.training.loop import Callbacks
@@ -296,13 +297,13 @@ def test_a_run_stopped_before_its_first_step_leaves_nothing(
 def test_a_run_killed_before_its_first_epoch_starts_again_with_resume(
     fit: Callable[..., promptot.Run], tmp_path: Path
 ) -> None:
+    fit(out="whole")
     (tmp_path / "run").mkdir()
-    (tmp_path / "run" / "manifest.json").write_text("{}")
-    (tmp_path / "run" / ".partial-abc.csv").write_text("half")
+    shutil.copy(tmp_path / "whole" / "manifest.json", tmp_path / "run")
+    (tmp_path / "run" / temporary_name(".csv")).write_text("half")
     with pytest.raises(PromptotError, match="an interrupted run. Go on with it"):
         fit()
     fit(resume=True)
-    fit(out="whole")
     assert listing(tmp_path / "run").keys() == listing(tmp_path / "whole").keys()
 
 

@@ -76,11 +76,18 @@ def shots(
     json_path: Json = None,
 ) -> None:
     """Draw the few-shot images of the published protocol and write them as JSON lists."""
+    from promptot.files import output_folder
     from promptot.protocols.suite import named_sets
     from promptot.tasks.public import load_public
     from promptot.tasks.readable import choose_shots
-    from promptot.tasks.shot_lists import shot_list, shot_list_name, write_shot_list
+    from promptot.tasks.shot_lists import (
+        read_shot_list,
+        shot_list,
+        shot_list_name,
+        write_shot_list,
+    )
 
+    output_folder(out)
     console = console_for(json_path)
     counts, numbers = _numbers("--shots", shots), _numbers("--seeds", seeds)
     written = []
@@ -92,6 +99,8 @@ def shots(
             for seed in numbers:
                 drawn = choose_shots(found.task, count, seed)
                 path = out / shot_list_name(facts.name, count, seed)
+                if path.exists():
+                    read_shot_list(path)  # or it is somebody else's, and not to be replaced
                 write_shot_list(shot_list(drawn, found.place, count, seed), path)
                 written.append(str(path))
     console.print(

@@ -6,8 +6,7 @@ import contextlib
 import json
 import os
 import shutil
-import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -22,13 +21,24 @@ from promptot.classifier import load
 from promptot.errors import PromptotError, nearest
 from promptot.exporting import graphs, libraries
 from promptot.exporting.formats import ABOUT, Content, Read, describe
-from promptot.files import replace_folder, write_json
+from promptot.files import check_replaceable, output_folder, system_errors, write_json
+from promptot.hub import PREFIX
 from promptot.model import PromptedModel
+from promptot.owned import head_of, kind_of, replace_folder, temporary_name, unknown_in
 from promptot.run import MANIFEST, versions
 from promptot.tasks.bundled import list_groups, load_bundled
 from promptot.tasks.images import UnreadableImage, load_image
 
 TOLERANCE = 1e-4
+LARGEST_ABOUT = 2**28  # bytes
+EARLIER_FILES = (
+    graphs.ONNX_FILE, graphs.TORCHSCRIPT_FILE, "open_clip_config.json",
+    "open_clip_model.safetensors", "prompts.safetensors", libraries.OPEN_CLIP_MODULE,
+    "config.json", "model.safetensors", "modeling_prompted_clip.py", "preprocessor_config.json",
+    "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
+    "vocab.json", "merges.txt",
+)  # fmt: skip
+"""What an export may consist of that does not list its files: an earlier version wrote it."""
 IMAGES = 12
 
 
@@ -125,7 +135,8 @@ def export(
     """
     if format not in FORMATS:
         raise PromptotError(f"Unknown export format '{format}'.", fix=nearest(format, FORMATS))
-    target = Path(out)
+    target = output_folder(out)
+    check_replaceable(target, *([] if os.fspath(run).startswith(PREFIX) else [run]))
     _check_free(target, overwrite)
     classifier = load(run, backbone, "cpu")
     model = classifier.model_for(class_names)
@@ -133,11 +144,12 @@ def export(
     named = BackboneIdentity.of(model.backbone, classifier.card.backbone.name)
     about = _about(format, content, named.model_dump())
 
-    target.parent.mkdir(parents=True, exist_ok=True)
-    staging = Path(tempfile.mkdtemp(dir=target.parent, prefix=".partial-"))
+    staging = Path(os.path.realpath(target)).with_name(temporary_name())
     try:
-        write_json(staging / ABOUT, about)
-        FORMATS[format].write(staging, content)
+        with system_errors(target):
+            staging.mkdir(parents=True)
+            write_json(staging / ABOUT, about)
+            FORMATS[format].write(staging, content)
         difference = compare(FORMATS[format].read(staging), model, real_images(model, Path(run)))
         if not difference.largest <= TOLERANCE:
             raise PromptotError(
@@ -145,10 +157,12 @@ def export(
                 f"(allowed: {TOLERANCE:.0e}), so it was not kept.",
                 fix="Update the export's libraries, or export to another format.",
             )
-        write_json(staging / ABOUT, {**about, "differences": asdict(difference)})
-        files = tuple(sorted(p.name for p in staging.iterdir() if p.is_file()))
-        staging.chmod(0o755)
-        replace_folder(staging, target)
+        files = tuple(sorted(p.name for p in staging.iterdir()))
+        about |= {"differences": asdict(difference), "files": list(files)}
+        with system_errors(target):
+            write_json(staging / ABOUT, about)
+            _check_free(target, overwrite)  # as it is by now
+            replace_folder(staging, target)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
     return Export(target, format, model.class_names, files, difference)
@@ -264,16 +278,51 @@ def _resizing(preprocess: Preprocess) -> dict[str, Any] | None:
 
 
 def _check_free(target: Path, overwrite: bool) -> None:
-    if target.exists() and not target.is_dir():
-        raise PromptotError(f"'{target}' is a file.", fix="Choose a folder for the export.")
+    """Refuse a folder that holds anything but an export, or an export that is to stay."""
     if not target.is_dir() or not any(target.iterdir()):
         return
-    if not (target / ABOUT).is_file():
+    ours = _files_of(target / ABOUT)
+    if ours is None:
         raise PromptotError(
             f"'{target}' holds other files than an export.", fix="Choose another folder."
+        )
+    unknown = unknown_in(target, ours, _is_bytecode)
+    if unknown:
+        more = f" and {len(unknown) - 3} more" if len(unknown) > 3 else ""
+        raise PromptotError(
+            f"Beside an export, '{target}' holds {', '.join(map(repr, unknown[:3]))}{more}.",
+            fix="Move that away, or choose another folder.",
         )
     if not overwrite:
         raise PromptotError(
             f"'{target}' already holds an export.",
             fix="Replace it (--overwrite), or choose another folder.",
         )
+
+
+def _files_of(about: Path) -> Collection[str] | None:
+    """The files of an export, as its description lists them; None if it is not one of ours."""
+    try:
+        found = json.loads(head_of(about, LARGEST_ABOUT))
+        if not {"class_names", "input", "output", "backbone", "versions"} <= found.keys():
+            return None
+        listed = found.get("files", EARLIER_FILES)
+        return {ABOUT, *listed} if all(isinstance(name, str) for name in listed) else None
+    except (ValueError, RecursionError, AttributeError, TypeError):
+        return None
+
+
+def _is_bytecode(path: Path) -> bool:
+    """Whether it is what Python leaves beside a module that was imported."""
+    if path.name != "__pycache__" or kind_of(path) != "folder":
+        return False
+    modules = {module.stem for module in path.parent.glob("*.py")}
+    return not unknown_in(
+        path,
+        (),
+        lambda inner: (
+            kind_of(inner) == "file"
+            and inner.suffix == ".pyc"
+            and inner.name.split(".")[0] in modules
+        ),
+    )

@@ -57,7 +57,10 @@ def write_torchscript(folder: Path, content: Content) -> None:
     """Write `model.pt`: images [batch, 3, R, R] → logits [batch, C]."""
     with _silently(), torch.no_grad():
         traced = torch.jit.trace(content.fixed, (_example(content.fixed),), check_trace=False)
-        traced.save(str(folder / TORCHSCRIPT_FILE))
+        written = io.BytesIO()  # on a full disk, writing to a file would end the process
+        torch.jit.save(traced, written)
+    with (folder / TORCHSCRIPT_FILE).open("wb") as file:
+        file.write(written.getbuffer())
 
 
 def read_torchscript(folder: Path) -> Read:

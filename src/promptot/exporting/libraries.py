@@ -183,11 +183,11 @@ def _mean(features: list[Tensor]) -> Tensor:
 
 def _import(path: Path) -> Any:
     """A module from a file that this very export has written."""
-    spec = importlib.util.spec_from_file_location(path.stem, path)
+    spec = importlib.util.spec_from_loader(path.stem, loader=None, origin=str(path))
     assert spec is not None
-    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    module.__file__ = str(path)
+    exec(compile(path.read_bytes(), path, "exec"), module.__dict__)  # leaves no __pycache__
     return module
 
 

@@ -163,7 +163,7 @@ def _results(name: str, scores: Mapping[str, Scores]) -> ResultTable | None:
 
 def _environment(manifest: Mapping[str, Any]) -> dict[str, Any]:
     return {
-        "seed": manifest["seed"],
+        **_origin(manifest),
         "classes": manifest["task"]["classes"],
         "template": _sentence(manifest["task"]["template"]),
         "backbone": manifest["backbone"]["name"],
@@ -185,6 +185,15 @@ def _function(noted: Any) -> dict[str, Any]:
         for key, value in noted.items()
         if not str(key).startswith("tokenizer.")  # hashes, which say nothing to a reader
     }
+
+
+def _origin(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """The seed; of a mean, what it is the mean of."""
+    if "merged" not in manifest:
+        return {"seed": manifest["seed"]}
+    parts = (f"{source['run']} × {source['weight']:.3g}" for source in manifest["merged"])
+    seeds = ", ".join(map(str, manifest.get("seeds", ())))
+    return {"mean of": "; ".join(parts), **({"seeds": seeds} if seeds else {})}
 
 
 def _sentence(template: str | Sequence[str]) -> str:
@@ -238,11 +247,13 @@ def check_manifest(manifest: Any, path: Path) -> Mapping[str, Any]:
                 isinstance(task["class_names"], list),
                 all(isinstance(manifest[key], str) for key in ("device", "precision", "platform")),
                 manifest["backbone"]["name"] and manifest["backbone"]["weight_hash"],
-                manifest["seed"] is not None and task["classes"] and task["name"],
+                "merged" in manifest or manifest["seed"] is not None,
+                task["classes"] and task["name"],
                 task["template"],
             )
         )
         objective_of(manifest["recipe"])
+        _origin(manifest)
     except (AttributeError, KeyError, TypeError, ValueError):
         fits = False
     if not fits:

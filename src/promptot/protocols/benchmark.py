@@ -21,10 +21,12 @@ from promptot.protocols.summary import Summary, summarise
 from promptot.protocols.trials import SPLIT, Shares, Split
 from promptot.protocols.workers import Machine, default_places, run_in_processes
 from promptot.reports.benchmark_page import write_benchmark_page
-from promptot.reports.benchmark_tables import write_tables
+from promptot.reports.benchmark_tables import TABLES, write_tables
+from promptot.result_folder import check_result_folder
 
 RESULTS = "results.jsonl"
 PAGE = "report.html"
+FILES = (RESULTS, *TABLES, PAGE)
 
 
 @dataclass(frozen=True)
@@ -167,6 +169,7 @@ def run_benchmark(
             f"{jobs} jobs are not possible with this backbone.",
             fix="Give one or more, and the backbone's name: each process loads its own.",
         )
+    check_result_folder(request.out, FILES, RESULTS, ("cell", "protocol"), "benchmark")
     plan = make_plan(request)
     places = default_places(request.out, cache)
     records = places.results.read()  # a damaged file is told of before anything is loaded

@@ -6,9 +6,8 @@ import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
-from promptot.errors import PromptotError
+from promptot.files import explain
+from promptot.locks import LockFile
 
 
 class Claims:
@@ -34,21 +33,13 @@ class Claims:
         Raises:
             PromptotError: the folder can't be written to.
         """
+        lock = LockFile(self.folder / f"{key[:32]}.lock")
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            lock = FileLock(self.folder / f"{key[:32]}.lock", timeout=0)
-            lock.acquire()
-        except Timeout:
-            yield False
-            return
+            mine = lock.acquire()
         except OSError as error:
-            raise PromptotError(
-                f"Can't write to '{self.folder}': {error.strerror or error}.",
-                fix="Choose another --out.",
-            ) from error
+            raise explain(error, self.folder, fix="Choose another --out.") from error
         try:
-            yield True
+            yield mine
         finally:
-            with contextlib.suppress(OSError):  # Windows keeps a file that is open
-                Path(lock.lock_file).unlink()
             lock.release()

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import torch
-from filelock import FileLock
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
 from promptot.backbones.backbone import Backbone
 from promptot.batches import evaluation_loader
-from promptot.files import atomic_write
+from promptot.files import atomic_write, system_errors
+from promptot.locks import LockFile
 from promptot.tasks.dataset import Example, Held
 from promptot.tasks.fingerprints import Looks
 from promptot.tasks.loader import Batch
@@ -73,12 +74,17 @@ class FrozenFeatures:
 
     def _fill(self, examples: Sequence[Example], count: Callable[[int], None] | None) -> None:
         """Read what others have computed by now, and compute the rest; one process at a time."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(self.folder / "frozen.lock"):
+        lock = LockFile(self.folder / "frozen.lock")
+        with system_errors(lock.path):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            lock.acquire(math.inf)
+        try:
             self._read()
             missing = self._missing(examples)
             if missing:
                 self._compute(missing, count)
+        finally:
+            lock.release()
 
     @torch.no_grad()
     def _compute(self, examples: list[Example], count: Callable[[int], None] | None) -> None:

@@ -5,18 +5,13 @@ from __future__ import annotations
 import json
 import os
 import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from io import BufferedRandom
+from collections.abc import Mapping
+from io import FileIO
 from pathlib import Path
 from typing import Any
 
 from promptot.errors import PromptotError, PromptotWarning
-
-try:
-    import fcntl
-except ImportError:  # Windows: one process at a time
-    fcntl = None  # type: ignore[assignment]
+from promptot.locks import append
 
 
 class ResultFile:
@@ -67,19 +62,12 @@ class ResultFile:
             PromptotError: the file can't be written.
         """
         line = json.dumps(record, ensure_ascii=True, allow_nan=False).encode() + b"\n"
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            self.path.touch()
-            with self.path.open("r+b") as file, _locked(file):
-                _drop_torn_line(file)
-                file.write(line)
-                file.flush()
-                os.fsync(file.fileno())
-        except OSError as error:
-            raise PromptotError(
-                f"Can't write '{self.path}': {error.strerror or error}.",
-                fix="Free some space or choose another --out; the lines before are intact.",
-            ) from error
+
+        def prepare(file: FileIO) -> bytes:
+            _drop_torn_line(file)
+            return line
+
+        append(self.path, prepare)
 
 
 def warn_of_old_results(records: Mapping[str, Mapping[str, Any]], version: int, path: Path) -> None:
@@ -137,7 +125,7 @@ class NewLines:
         return {record["cell"]: record for record in records}
 
 
-def _drop_torn_line(file: BufferedRandom) -> None:
+def _drop_torn_line(file: FileIO) -> None:
     """Cut off what stands behind the last line break, and go there."""
     end = file.seek(0, os.SEEK_END)
     while end > 0:
@@ -150,15 +138,3 @@ def _drop_torn_line(file: BufferedRandom) -> None:
         end = start
     file.seek(end)
     file.truncate()
-
-
-@contextmanager
-def _locked(file: BufferedRandom) -> Iterator[None]:
-    if fcntl is None:
-        yield
-        return
-    fcntl.flock(file, fcntl.LOCK_EX)
-    try:
-        yield
-    finally:
-        fcntl.flock(file, fcntl.LOCK_UN)

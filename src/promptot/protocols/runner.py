@@ -15,7 +15,7 @@ from torch import Tensor
 
 from promptot.backbones.backbone import Backbone
 from promptot.batches import views_used
-from promptot.errors import PromptotError
+from promptot.errors import CannotWrite, PromptotError
 from promptot.model import PromptedModel
 from promptot.protocols.cells import VERSION, Cell
 from promptot.protocols.claims import Claims
@@ -132,6 +132,8 @@ def run_missing(
                     record |= found
                     if not cell.method.learns:
                         untrained[same] = found
+                except CannotWrite:  # nor could the next cell
+                    raise
                 except PromptotError as error:
                     record["problem"] = str(error)
                 places.results.append(record)

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from promptot.protocols.settings_listing import SettingsRow
     from promptot.protocols.summary import Figure, Summary
 
+TABLES = ("tables.md", "tables.tex", "tables.csv")
 DIAGNOSTICS = {
     "off_diagonal_mass": "Off-diagonal mass",
     "plan_entropy": "Plan entropy",
@@ -291,16 +292,16 @@ def write_tables(summary: Summary, folder: Path) -> list[Path]:
     tables = benchmark_tables(summary)
     head = f"## {summary.protocol}\n\n"
     notes = "".join(f"\n\n{_escape(note)}" for note in summary.notes)
-    written = {
-        "tables.md": head + "\n\n".join(map(to_markdown, tables)) + notes + "\n",
-        "tables.tex": "% needs \\usepackage{booktabs}\n"
+    texts = (
+        head + "\n\n".join(map(to_markdown, tables)) + notes + "\n",
+        "% needs \\usepackage{booktabs}\n"
         + "\n\n".join([*map(to_latex, tables), *map(_latex_note, summary.notes)])
         + "\n",
-        "tables.csv": to_csv(summary),
-    }
-    for name, text in written.items():
+        to_csv(summary),
+    )
+    for name, text in zip(TABLES, texts, strict=True):
         write_text(folder / name, text)
-    return [folder / name for name in written]
+    return [folder / name for name in TABLES]
 
 
 def _over(summary: Summary) -> str:

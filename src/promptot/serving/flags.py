@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import threading
+from io import FileIO
 from pathlib import Path
 from typing import Annotated
 
@@ -11,7 +12,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from promptot.csv_text import Number, csv_line, write_cell
 from promptot.errors import PromptotError
-from promptot.files import write_text
+from promptot.locks import append
+from promptot.owned import head_of
 
 LARGEST = 16 * 2**20  # bytes of the file
 
@@ -49,7 +51,7 @@ COLUMNS = (
 
 
 class FlagFile:
-    """A CSV file of flags, a row each; every addition leaves it whole.
+    """A CSV file of flags, a row each; several processes may add to it.
 
     Args:
         path: the file; it is made when the first flag comes.
@@ -63,7 +65,7 @@ class FlagFile:
         """Append a flag; gives how many the file holds.
 
         Raises:
-            PromptotError: the file is full or can't be written to.
+            PromptotError: the file is full, is none of flags, or can't be written to.
         """
         row = (
             datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -73,21 +75,41 @@ class FlagFile:
             f"{flag.strength:.2f}",
             harmless(flag.between.name), f"{flag.between.probability:.4f}",
         )  # fmt: skip
-        with self._lock:
-            text = self._read() or _line(COLUMNS)
+        count = 0
+
+        def prepare(file: FileIO) -> bytes:
+            nonlocal count
+            text = file.read()
+            self._check(text[: len(HEADER)])
             if len(text) > LARGEST:
                 raise PromptotError(
                     f"'{self.path.name}' is full.", fix="Move it away; a new one will be started."
                 )
-            write_text(self.path, text + _line(row))
-            return text.count("\n")
+            start = b"" if text.endswith(b"\n") else b"\n" if text else HEADER
+            count = (text + start).count(b"\n")
+            return start + _line(row)
 
-    def _read(self) -> str:
-        try:
-            text = self.path.read_text(encoding="utf-8", errors="replace")
-        except FileNotFoundError:
-            return ""
-        return text if text.endswith("\n") or not text else f"{text}\n"
+        with self._lock:
+            append(self.path, prepare)
+        return count
+
+    def check(self) -> None:
+        """Refuse a file that is none of flags. Nothing is touched.
+
+        Raises:
+            PromptotError: something else lies there.
+        """
+        if self.path.exists():
+            if not self.path.is_file():
+                raise PromptotError(f"'{self.path}' is not a file.", fix="Choose another --flags.")
+            self._check(head_of(self.path.resolve(), len(HEADER)))
+
+    def _check(self, head: bytes) -> None:
+        if head not in (b"", HEADER):
+            raise PromptotError(
+                f"'{self.path.name}' is not a file of flags as promptot writes it.",
+                fix="Move it away, or choose another --flags.",
+            )
 
 
 def harmless(text: str) -> str:
@@ -101,5 +123,8 @@ def harmless(text: str) -> str:
     return write_cell(line)
 
 
-def _line(row: tuple[str, ...]) -> str:
-    return csv_line(map(Number, row))  # the texts among them are `harmless` already
+def _line(row: tuple[str, ...]) -> bytes:
+    return csv_line(map(Number, row)).encode()  # the texts among them are `harmless` already
+
+
+HEADER = _line(COLUMNS)

@@ -65,9 +65,11 @@ def serve(
     if place.is_dir():
         raise PromptotError(f"'{place}' is a folder.", fix="Give a file for the flags.")
     title = Path(run).resolve().name if Path(run).exists() else os.fspath(run)
+    flag_file = FlagFile(place)
+    flag_file.check()
     app = create_app(
         comparer,
-        FlagFile(place),
+        flag_file,
         title=title,
         loopback_only=is_loopback(host),
         allowed_hosts=(*allowed_hosts, host),

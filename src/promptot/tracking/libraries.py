@@ -13,6 +13,8 @@ from typing import Any
 from promptot.errors import PromptotError
 
 PROJECT = "promptot"
+EVENTS = ".promptot"
+"""At the end of the names of event files: those that a run may replace."""
 MLFLOW_BATCH = 1000
 """Metrics that MLflow takes in one request."""
 
@@ -33,9 +35,9 @@ class TensorBoard:
 
     def start(self, settings: Mapping[str, Any]) -> None:
         if not settings.get("resumed"):  # a run that is replaced leaves no curves behind
-            for old in self.folder.glob("events.out.tfevents.*"):
+            for old in self.folder.glob(f"events.out.tfevents.*{EVENTS}"):
                 old.unlink()
-        self._writer = self._writers.SummaryWriter(str(self.folder))
+        self._writer = self._writers.SummaryWriter(str(self.folder), filename_suffix=EVENTS)
         text = json.dumps(settings, indent=2, default=str, ensure_ascii=False)
         self._writer.add_text("settings", "\n".join(f"    {line}" for line in text.splitlines()))
 

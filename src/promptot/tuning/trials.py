@@ -21,6 +21,7 @@ from promptot.protocols.kept import KeptImages, KeptViews
 from promptot.protocols.results import ResultFile, warn_of_old_results
 from promptot.protocols.runner import Progress
 from promptot.recipes import Recipe, load_recipe
+from promptot.result_folder import check_result_folder
 from promptot.tasks.readable import choose_shots
 from promptot.tuning.points import Point, pareto_front, recommend
 from promptot.tuning.search import change, check_tunable, next_settings
@@ -31,6 +32,7 @@ TRIALS = "trials.jsonl"
 RECIPE = "recipe.yaml"
 PAGE = "report.html"
 PICTURES = ("trade-off.svg", "trade-off.png")
+FILES = (TRIALS, RECIPE, PAGE, *PICTURES)
 FEW_IMAGES = 50
 
 Classes = Literal["all", "base"]
@@ -139,13 +141,15 @@ def tune(
 
     Raises:
         PromptotError: there are too few validation images, nothing to tune, or no retention to
-            measure; with what to do about it.
+            measure; a file of other origin would be replaced; with what to do about it.
     """
+    folder = Path(out)
     if not isinstance(recipe, Recipe):
+        _check_not_replaced(folder, recipe)
         extra = [] if shots is None else [f"data.shots={shots}"]
         recipe = load_recipe(os.fspath(recipe), [*overrides, *extra])
     check_tunable(recipe)
-    folder = Path(out)
+    check_result_folder(folder, FILES, TRIALS, ("cell", "settings"), "tuning")
     task = put_aside(data, recipe, folder, validation_share, test_share)
     drawn = choose_shots(task, recipe.data.shots, seed)
     validation = validation_images(task)
@@ -212,6 +216,16 @@ def tune(
     )
     _write_pages(found)
     return found
+
+
+def _check_not_replaced(folder: Path, recipe: str | os.PathLike[str]) -> None:
+    """Refuse to start from the very file that the chosen recipe will be written to."""
+    place = folder / RECIPE
+    if place.exists() and Path(recipe).exists() and Path(recipe).samefile(place):
+        raise PromptotError(
+            f"'{place}' is the recipe to start from, and would be replaced by the tuned one.",
+            fix="Choose another --out; or, to go on with a tuning, give the recipe it began with.",
+        )
 
 
 def _read_point(record: Mapping[str, Any], path: Path) -> Point:

@@ -32,8 +32,6 @@ def put_aside(
         if isinstance(data, str | os.PathLike):
             check_apart(folder, Path(data))
         task = hold_out(task, test_share)
-    if folder.exists() and not folder.is_dir():
-        raise PromptotError(f"'{folder}' is a file.", fix="Choose a folder.")
     task = replace(task, test=())
     if task.validation:
         return task
