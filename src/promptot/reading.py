@@ -300,7 +300,7 @@ def brief(value: object, most: int = 80) -> str:
 
 def _check_regular(mode: int) -> None:
     if stat.S_ISDIR(mode):
-        raise Unreadable("it is a folder")
+        raise Unreadable("it is a folder, not a file")
     if not stat.S_ISREG(mode):
         raise Unreadable("it is a pipe or a device, not a file; save what it gives to a file first")
 
