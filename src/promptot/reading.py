@@ -306,9 +306,7 @@ def _check_regular(mode: int) -> None:
 
 
 def _of_the_system(error: OSError) -> str:
-    if isinstance(error, FileNotFoundError):
-        return "there is no such file"
-    return (error.strerror or str(error)).lower()
+    return error.strerror or str(error)
 
 
 def _larger_than(largest: int) -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 from promptot.errors import PromptotError
 from promptot.evaluation.scoring import Scores
 from promptot.files import write_text
+from promptot.reading import Unreadable, read_csv, read_text
 from promptot.tasks.dataset import Example, ImageTask
 
 COLUMNS = (
@@ -65,19 +66,19 @@ def read_tested(
     Raises:
         PromptotError: the file is missing or damaged.
     """
+    labels = {part: {name: label for label, name in enumerate(own)} for part, own in names.items()}
     examples: dict[str, list[Example]] = {part: [] for part in names}
     try:
-        with path.open(encoding="utf-8", newline="") as file:
-            reader = csv.DictReader(file)
-            if tuple(reader.fieldnames or ()) != COLUMNS:
-                raise ValueError("other columns")
-            for row in reader:
-                part = row["tested_on"]
-                label = list(names[part]).index(row["class_name"])
-                examples[part].append(Example(row["image"], label))
-    except (OSError, KeyError, ValueError, csv.Error) as error:
+        rows = read_csv(read_text(path))
+        if tuple(next(rows, ())) != COLUMNS:
+            raise Unreadable("it has other columns")
+        for number, row in enumerate(rows, start=2):
+            if len(row) != len(COLUMNS) or row[2] not in labels.get(row[0], ()):
+                raise Unreadable(f"row {number} is not of this run")
+            examples[row[0]].append(Example(row[1], labels[row[0]][row[2]]))
+    except Unreadable as error:
         raise PromptotError(
-            f"The test images of the run can't be read from '{path}'.",
+            f"The test images of the run can't be read from '{path}': {error}.",
             fix="Give a folder of images to test on.",
         ) from error
     return {

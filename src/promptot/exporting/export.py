@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import shutil
 import tempfile
@@ -22,6 +21,7 @@ from promptot.exporting import graphs, libraries
 from promptot.exporting.formats import ABOUT, Content, Read, describe
 from promptot.files import replace_folder, write_json
 from promptot.model import PromptedModel
+from promptot.reading import Unreadable, read_json
 from promptot.run import MANIFEST, versions
 from promptot.tasks.bundled import list_groups, load_bundled
 from promptot.tasks.images import UnreadableImage, load_image
@@ -197,10 +197,10 @@ def real_images(model: PromptedModel, run: Path, count: int = IMAGES) -> Tensor:
 def _trained_on(run: Path) -> list[str]:
     """Where the run's training images were, one of each class first; none without a manifest."""
     try:
-        shots = json.loads((run / MANIFEST).read_text(encoding="utf-8"))["task"]["shots"]
+        shots = read_json(run / MANIFEST)["task"]["shots"]
         by_class = {str(shot["class_name"]): str(shot["path"]) for shot in shots}
         return [*by_class.values(), *(str(shot["path"]) for shot in shots)]
-    except (OSError, ValueError, KeyError, TypeError):
+    except (Unreadable, KeyError, TypeError):
         return []
 
 

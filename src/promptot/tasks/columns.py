@@ -208,9 +208,7 @@ def _is_text(kind: Any) -> bool:
     types = import_arrow("a table").types
     if types.is_dictionary(kind):
         return _is_text(kind.value_type)
-    return bool(
-        types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind)
-    )
+    return bool(types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind))
 
 
 def _is_path(kind: Any) -> bool:

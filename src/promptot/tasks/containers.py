@@ -196,7 +196,7 @@ def tar_members(archive: str, modified: int, size: int) -> dict[str, tuple[int, 
         while (member := file.next()) is not None:
             if member.isreg() and not member.issparse():
                 found[member.name.removeprefix("./")] = member.offset_data, member.size
-            file.members = []  # or it keeps all it knows of each
+            file.members = []  # type: ignore[attr-defined]  # or it keeps all it knows of each
     return found
 
 

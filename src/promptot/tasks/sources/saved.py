@@ -53,9 +53,7 @@ def load_saved(folder: Path, name: str, columns: Mapping[str, str] | None = None
             prefix = f"{file.path}::{chosen['image']}::"
             found += [
                 Found(f"{prefix}{row}" if own is None else own, label, split, str(domain or ""))
-                for row, (own, label, domain) in enumerate(
-                    zip(paths, labels, domains, strict=True)
-                )
+                for row, (own, label, domain) in enumerate(zip(paths, labels, domains, strict=True))
             ]
         if label_names is None and (place / INFO).is_file():
             named = class_names_of(_read_json(place / INFO).get("features"))
