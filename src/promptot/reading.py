@@ -44,6 +44,7 @@ _TAGS = frozenset(f"tag:yaml.org,2002:{kind}" for kind in
                   ("str", "int", "float", "bool", "null", "map", "seq"))  # fmt: skip
 _LONE_SURROGATE = re.compile("[\ud800-\udc7f\udd00-\udfff]")
 """Half a character; the halves left out here stand for the bytes of file names that are no text."""
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _ESCAPED_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 
@@ -234,7 +235,7 @@ def parse_yaml(text: str, *, exponents: bool = False) -> Any:
         Traceback (most recent call last):
         promptot.reading.Unreadable: line 1: anchors and aliases (&x, *x) are not read
     """
-    if _LONE_SURROGATE.search(text):
+    if _SURROGATE.search(text):
         raise Unreadable("it is not valid text")
     loader = (_WithExponents if exponents else _Loader)(text)
     try:

@@ -146,7 +146,7 @@ def _check(record: Any) -> dict[str, Any]:
         raise Unreadable("'parts' holds no answers")
     if not isinstance(training, dict) or not all(map(_is_figure, training.values())):
         raise Unreadable("'training' holds no figures")
-    if not _is_figure(record.get("seconds")) or record["seconds"] is None:
+    if record.get("seconds") is None or not _is_figure(record["seconds"]):
         raise Unreadable("'seconds' is no number")
     return record
 
