@@ -59,8 +59,8 @@ def png(red: int = 200) -> bytes:
 # What stands for a value ---------------------------------------------------------------------
 
 WORDS = ("cat", "hot dog", "Hot_Dog", "n01440764", "train", "val", "test", "café", "", " ",
-         "\u200b", "-1", "0", "1", "٣", "a,b", 'say "x"', "../up.png", "/etc/passwd", "a\x00b", "a\u2028b",
-         "x" * 300, "{}", "=1+1", "\ufeff", "a\nb", "null", "NaN", "2024-02-30",
+         "\u200b", "-1", "0", "1", "٣", "a,b", 'say "x"', "../up.png", "/etc/passwd", "a\x00b",
+         "a\u2028b", "x" * 300, "{}", "=1+1", "\ufeff", "a\nb", "null", "NaN", "2024-02-30",
          "9" * 30)  # fmt: skip
 JSON_RAW = (
     "NaN", "-Infinity", "1e999", "9" * 5000, "-0", "0x1F", "'cat'", "[" * 3000 + "]" * 3000,

@@ -69,12 +69,12 @@ def assemble(
     labelled: list[Found] = []
     values: list[Any] = []  # of the labelled ones
     for item in found:
-        label = _plain(item.label)
+        label = _known(_plain(item.label), name)
         if _is_unknown(label):
             skipped.append(Skipped(item.path, "it has no label"))
         else:
             labelled.append(item)
-            values.append(_known(label, name))
+            values.append(label)
     if not labelled:
         raise PromptotError(
             f"'{name}' holds no labelled image.",

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from promptot.errors import PromptotError
+from promptot.reading import brief
 from promptot.tasks.bundled import load_bundled
 from promptot.tasks.dataset import ImageTask
 from promptot.tasks.folder import load_folder, load_tree
@@ -129,10 +130,16 @@ def _load_place(
     path = Path(text)
     suffix = path.suffix.lower()
     name = _name_of(path)
+    try:
+        path.lstat()
+    except (OSError, ValueError) as error:  # too long a name, or a null byte in it
+        if not isinstance(error, FileNotFoundError | NotADirectoryError):
+            reason = getattr(error, "strerror", None) or error
+            raise PromptotError(
+                f"{brief(text)} can't be read: {reason}.", fix="Check the path."
+            ) from None
     if path.is_dir():
         return _load_directory(path, name, columns)
-    if "\0" in text:
-        raise PromptotError(f"'{text!a:.80}' is no place.", fix="Check the path.")
     if "{" in path.name or "*" in path.name:
         return _load_pattern(text, columns)
     if not path.exists():
