@@ -496,6 +496,10 @@ def test_patterns_are_counted_before_they_are_written_out(pattern: str, tmp_path
 )
 def test_places_that_can_t_be(place: str) -> None:
     assert "can't be read" in refused(lambda: load_task(place), 5)
+    with contextlib.suppress(PromptotError):  # a pattern that nothing matches
+        (left,) = find_images([place])
+        with pytest.raises(UnreadableImage):
+            load_image(left)
 
 
 def test_patterns_that_stand_for_few_files() -> None:
@@ -540,17 +544,27 @@ def test_class_folders_that_are_links(tmp_path: Path) -> None:
 
 
 def test_folders_in_each_other_as_deep_as_a_path_goes(tmp_path: Path) -> None:
+    """They are removed here: what clears temporary folders may recurse."""
     deep = tmp_path / "p" / "cat" / Path(*["d"] * 1500)
-    parents = [deep, *deep.parents]
+    made: list[Path] = []
     try:
-        for folder in parents[::-1]:
-            folder.mkdir(exist_ok=True)
+        for folder in [deep, *deep.parents][::-1]:
+            if not folder.exists():
+                folder.mkdir()
+                made.append(folder)
         write(deep / "1.png", png())
+        (tmp_path / "p" / "dog").mkdir()
+        write(tmp_path / "p" / "dog" / "1.png", png())
+        assert len(load_task(tmp_path / "p").train) == 2
     except OSError:
         pytest.skip("paths are shorter here")
-    (tmp_path / "p" / "dog").mkdir()
-    write(tmp_path / "p" / "dog" / "1.png", png())
-    assert len(load_task(tmp_path / "p").train) == 2
+    finally:
+        for folder in made[::-1]:
+            for left in (folder / "1.png", folder / "dog" / "1.png"):
+                left.unlink(missing_ok=True)
+            if (folder / "dog").is_dir():
+                (folder / "dog").rmdir()
+            folder.rmdir()
 
 
 # Descriptions, manifests, results ------------------------------------------------------------

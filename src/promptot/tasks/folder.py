@@ -116,12 +116,16 @@ def find_images(places: Sequence[str | os.PathLike[str]]) -> list[str]:
     found: list[str] = []
     for path in places:
         place = os.fspath(path)
-        if Path(place).is_dir():
+        try:
+            is_folder, exists = Path(place).is_dir(), Path(place).exists()
+        except (OSError, ValueError):  # no file can have this name
+            is_folder = exists = False
+        if is_folder:
             inside = [str(image) for image in _images(Path(place))]
             if not inside:
                 raise PromptotError(f"There is no image in '{place}'.", fix="Check the path.")
             found += inside
-        elif has_magic(place) and not Path(place).exists():
+        elif has_magic(place) and not exists and "\0" not in place:
             matching = sorted(glob(place, recursive=True))  # noqa: PTH207 - may be absolute
             if not matching:
                 raise PromptotError(f"No file matches '{place}'.", fix="Check the pattern.")

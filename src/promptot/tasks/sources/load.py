@@ -129,7 +129,6 @@ def _load_place(
         return load_bundled(text.removeprefix(BUNDLED))
     path = Path(text)
     suffix = path.suffix.lower()
-    name = _name_of(path)
     try:
         path.lstat()
     except (OSError, ValueError) as error:  # too long a name, or a null byte in it
@@ -138,6 +137,7 @@ def _load_place(
             raise PromptotError(
                 f"{brief(text)} can't be read: {reason}.", fix="Check the path."
             ) from None
+    name = _name_of(path)
     if path.is_dir():
         return _load_directory(path, name, columns)
     if "{" in path.name or "*" in path.name:
