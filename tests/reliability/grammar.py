@@ -298,7 +298,10 @@ saved_info = record(
 
 
 def lines(*forms: str) -> st.SearchStrategy[str]:
-    return st.lists(st.one_of(words, *map(st.just, forms)), max_size=6).map("\n".join)
+    line = rarely(st.sampled_from(forms), words, 8)
+    return rarely(st.lists(line, max_size=4, unique=True), st.lists(line, max_size=6), 8).map(
+        "\n".join
+    )
 
 
 @st.composite
@@ -434,7 +437,7 @@ GRAMMARS: dict[str, st.SearchStrategy[bytes]] = {
     "names.yaml": in_yaml(names_mapping(YAML_RAW)),
     "names.csv": text(csv_text(("cat", "tabby"), words)),
     "names.tsv": text(csv_text(("cat", "tabby"), words, "\t")),
-    "names.txt": text(lines("n01 cat, tabby", "n02 dog", "n02")),
+    "names.txt": text(lines("n01 cat, tabby", "n02 dog", "n03 red fox", "n04 owl")),
     "table.csv": text(csv_text(table_header, cells)),
     "table.tsv": text(csv_text(table_header, cells, "\t")),
     "table.jsonl": text(json_rows),
@@ -463,9 +466,9 @@ GRAMMARS: dict[str, st.SearchStrategy[bytes]] = {
     "trials.jsonl": text(results),
     "split.json": text(split_files),
     "shots.json": text(split_files),
-    "vocabulary.txt": text(lines("apple", "tree")),
+    "vocabulary.txt": text(lines("apple", "tree", "sea lion")),
     "sums.txt": text(lines("0" * 64 + "  a.png", "0" * 32 + " *b", "# x")),
-    "classnames.txt": text(lines("n01440764 tench", "n02")),
+    "classnames.txt": text(lines("n01440764 tench", "n02 owl")),
     "epochs.csv": text(csv_text(("epoch", "steps", "lr"), st.one_of(words, numbers.map(str)))),
 }  # fmt: skip
 KINDS = tuple(sorted(GRAMMARS))

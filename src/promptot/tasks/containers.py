@@ -128,6 +128,8 @@ def _read_zip(name: str, version: tuple[str, int, int], member: str) -> io.Bytes
 
 @lru_cache(maxsize=8)
 def _open_zip(archive: str, modified: int, size: int, process: int) -> ZipFile:
+    with open_regular(archive) as file:
+        _check_directory(file)
     return ZipFile(archive)
 
 
@@ -139,12 +141,16 @@ def list_zip(path: Path) -> list[str]:
         BadZipFile: it is damaged.
     """
     with open_regular(path) as file:
-        size = _directory_size(file)
-        if size > LARGEST_DIRECTORY:
-            raise Unreadable(f"its list of files takes {size / 2**20:.0f} MiB; divide it")
-        file.seek(0)
+        _check_directory(file)
         with ZipFile(file) as archive:
             return [info.filename for info in archive.infolist() if not info.is_dir()]
+
+
+def _check_directory(file: BinaryIO) -> None:
+    size = _directory_size(file)
+    if size > LARGEST_DIRECTORY:
+        raise Unreadable(f"its list of files takes {size / 2**20:.0f} MiB; divide it")
+    file.seek(0)
 
 
 def _directory_size(file: BinaryIO) -> int:

@@ -169,7 +169,7 @@ def _read_text(path: Path) -> tuple[list[str], Iterable[Mapping[str, Any]]]:
     try:
         text = read_text(path)
     except Unreadable as error:
-        fix = "Save it as a file of UTF-8 text."
+        fix = "Save it as a file of UTF-8 text; one that is too large for that as Parquet."
         raise PromptotError(f"'{path}' can't be read: {error}.", fix=fix) from error
     lines = text.count("\n")
     if path.suffix.lower() in (".jsonl", ".ndjson"):
