@@ -216,6 +216,7 @@ class KeptViews:
         """The views from the file, or computed and written to it."""
         path = self._path("views", recipe.data.smallest_crop, recipe.data.views)
         try:
+            open_regular(path).close()  # a pipe would be waited for
             stored = load_file(path)
             columns = [stored[name] for name in _COLUMNS]
             return [Batch(*view) for view in zip(*columns, strict=True)]
@@ -236,6 +237,7 @@ class KeptViews:
         """The teacher's features of the views from the file, or computed and written to it."""
         path = self._path("teacher", recipe.data.smallest_crop, views_used(recipe))
         try:
+            open_regular(path).close()
             return load_file(path)["features"]
         except DAMAGED:
             pass  # not there, or damaged
