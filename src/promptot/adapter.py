@@ -6,7 +6,6 @@ import hashlib
 import json
 import os
 import shutil
-import stat
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
@@ -26,6 +25,7 @@ from promptot.model import PromptedModel
 from promptot.owned import replace_folder, temporary_name, unknown_in
 from promptot.probe import LinearHead
 from promptot.prompts import DESIGNS, PromptDesign
+from promptot.reading import Unreadable, read_bytes
 from promptot.tasks.names import TemplateMean, check_template, is_name
 
 FORMAT_VERSION = 4
@@ -39,6 +39,7 @@ LARGEST_TENSORS = 2**32  # bytes
 MOST_CLASSES = 2**20
 MOST_SETTINGS = 2**10  # of a backbone's function
 LARGEST_SIZE = 2**16  # of a width, a depth, a number of tokens or of classes
+FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 NOTHING = "none"
 
 Learned = PromptDesign | LinearHead | None
@@ -191,8 +192,8 @@ def load_adapter(folder: str | os.PathLike[str]) -> tuple[Card, Learned]:
         return card, None
     try:
         state = load(tensors)
-    except (SafetensorError, ValueError) as error:
-        raise _damaged(path, f"'{TENSORS}' is not readable ({error})") from error
+    except (SafetensorError, ValueError, KeyError, TypeError, RuntimeError) as error:
+        raise _damaged(path, f"'{TENSORS}' is not readable ({error!s:.200})") from error
 
     try:
         with torch.device("meta"):  # takes no memory, whatever the sizes
@@ -203,7 +204,7 @@ def load_adapter(folder: str | os.PathLike[str]) -> tuple[Card, Learned]:
     if {key: value.shape for key, value in state.items()} != expected:
         raise _damaged(path, "the tensors are not those that the card announces")
     for key, value in state.items():
-        if not value.is_floating_point() or not value.isfinite().all():
+        if value.dtype not in FLOATS or not value.isfinite().all():
             raise _damaged(path, f"the tensor '{key}' holds values that are not finite numbers")
     learned.load_state_dict({k: v.float().clone() for k, v in state.items()}, assign=True)
     return card, learned
@@ -383,15 +384,9 @@ def _read_card(path: Path) -> Card:
 def _read_file(path: Path, name: str, largest: int) -> bytes:
     """A regular file's bytes; a pipe, a device or more than `largest` bytes are refused."""
     try:
-        state = (path / name).stat()
-        if not stat.S_ISREG(state.st_mode):
-            raise _damaged(path, f"'{name}' is not a file")
-        if state.st_size > largest:
-            raise _damaged(path, f"'{name}' is far too large")
-        return (path / name).read_bytes()
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise _damaged(path, f"'{name}' can't be read ({reason})") from error
+        return read_bytes(path / name, largest)
+    except Unreadable as error:
+        raise _damaged(path, f"'{name}' can't be read ({error})") from error
 
 
 def _format_version(text: str) -> int | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -18,6 +17,7 @@ from promptot.errors import PromptotError
 from promptot.evaluation.predictions import read_tested
 from promptot.evaluation.scoring import NothingToScore, Scores, score
 from promptot.pages.run_page import Tested, check_manifest, report_data
+from promptot.reading import Unreadable, read_json
 from promptot.recipes import Recipe, describe, load_recipe
 from promptot.reports import write_report
 from promptot.run import (
@@ -326,13 +326,13 @@ def _score(
 def _read_manifest(run: Path) -> Mapping[str, Any]:
     path = run / MANIFEST
     try:
-        return check_manifest(json.loads(path.read_text(encoding="utf-8")), path)
-    except FileNotFoundError:
-        raise PromptotError(
-            f"There is no '{MANIFEST}' in '{run}'.", fix="Give a run folder that `fit` wrote."
-        ) from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise PromptotError(f"'{path}' is damaged.", fix="Train the run again.") from error
+        return check_manifest(read_json(path), path)
+    except Unreadable as error:
+        if error.missing:
+            raise PromptotError(
+                f"There is no '{MANIFEST}' in '{run}'.", fix="Give a run folder that `fit` wrote."
+            ) from None
+        raise PromptotError(f"'{path}' is damaged: {error}.", fix="Train the run again.") from error
 
 
 def _notes(skipped: Sequence[Skipped], most: int = 10) -> list[str]:
@@ -348,11 +348,11 @@ def _notes(skipped: Sequence[Skipped], most: int = 10) -> list[str]:
 def _trained_on(run: Path) -> set[str] | None:
     """Hashes of a run's training images; None if there is no manifest to tell."""
     try:
-        manifest = json.loads((run / MANIFEST).read_text(encoding="utf-8"))
+        manifest = read_json(run / MANIFEST)
         return {str(shot["sha256"]) for shot in manifest["task"]["shots"]}
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (Unreadable, KeyError, TypeError) as error:
+        if isinstance(error, Unreadable) and error.missing:
+            return None
         raise PromptotError(
             f"'{run / MANIFEST}' is damaged, so the images that were trained on are not known.",
             fix="Evaluate its adapter folder instead, on images that it has not seen.",

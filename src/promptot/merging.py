@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 from collections.abc import Sequence
@@ -18,6 +17,7 @@ from promptot.backbones.identity import differences
 from promptot.classifier import adapter_folder
 from promptot.errors import PromptotError
 from promptot.files import write_json
+from promptot.reading import Unreadable, read_json
 from promptot.run import ADAPTER, MANIFEST, check_run_folder, versions
 from promptot.run_folder import writing
 
@@ -187,8 +187,8 @@ def _manifest(runs: Sequence[PathLike]) -> dict[str, Any] | None:
     manifests = []
     for run in runs:
         try:
-            manifests.append(json.loads((Path(run) / MANIFEST).read_text(encoding="utf-8")))
-        except (OSError, ValueError):
+            manifests.append(read_json(Path(run) / MANIFEST))
+        except Unreadable:
             return None
     try:
         shots = {shot["sha256"]: shot for one in manifests for shot in one["task"]["shots"]}

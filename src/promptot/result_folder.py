@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 from promptot.errors import PromptotError
 from promptot.files import output_folder
 from promptot.owned import head_of, kind_of
+from promptot.reading import Unreadable, parse_json
 from promptot.run_folder import holds_run
 
 LONGEST_LINE = 2**26  # bytes
@@ -58,8 +58,8 @@ def _is_record(path: Path, keys: Collection[str]) -> bool:
         return kind_of(path) == "file"
     for part in (text.partition(b"\n")[0], text):
         try:
-            found: Any = json.loads(part)
-        except (ValueError, RecursionError):
+            found: Any = parse_json(part)
+        except Unreadable:
             continue
         if isinstance(found, dict) and set(keys) <= found.keys():
             return True

@@ -8,11 +8,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from promptot.adapter import CARD, TENSORS
+from promptot.adapter import CARD, LARGEST_TENSORS, TENSORS
 from promptot.backbones import Backbone
 from promptot.classifier import Classifier, load
 from promptot.errors import PromptotError
 from promptot.files import write_bytes
+from promptot.reading import Unreadable, parse_json, read_bytes
 from promptot.run_folder import ADAPTER, MANIFEST, writing
 
 _FILES = (MANIFEST, f"{ADAPTER}/{TENSORS}", f"{ADAPTER}/{CARD}", "steps.csv", "epochs.csv")
@@ -22,10 +23,19 @@ Files = dict[str, bytes]
 
 
 def read_files(folder: Path) -> Files:
-    """The files of a run folder, or of an adapter folder alone."""
+    """The files of a run folder, or of an adapter folder alone.
+
+    Raises:
+        PromptotError: one can't be read.
+    """
     bare = (folder / CARD).is_file()
     places = {name: folder / (Path(name).name if bare else name) for name in _FILES}
-    return {name: place.read_bytes() for name, place in places.items() if place.is_file()}
+    try:
+        return {n: read_bytes(p, LARGEST_TENSORS) for n, p in places.items() if p.is_file()}
+    except Unreadable as error:
+        raise PromptotError(
+            f"The run in '{folder}' can't be read: {error}.", fix="Copy it again."
+        ) from error
 
 
 def write_files(files: Files, folder: Path, overwrite: bool = False) -> None:
@@ -54,10 +64,10 @@ def manifest_of(files: Files) -> dict[str, Any]:
         PromptotError: it is damaged.
     """
     try:
-        manifest = json.loads(files.get(MANIFEST, b"{}"))
+        manifest = parse_json(files.get(MANIFEST, b"{}"))
         if isinstance(manifest, dict) and isinstance(manifest.get("task", {}), dict):
             return manifest
-    except ValueError:
+    except Unreadable:
         pass
     raise PromptotError("The run's manifest is damaged.", fix="Load its adapter folder instead.")
 

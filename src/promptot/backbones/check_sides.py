@@ -27,6 +27,7 @@ from promptot.backbones.backbone import Backbone
 from promptot.backbones.bundled import ASSETS
 from promptot.backbones.plain_forward import PlainClip
 from promptot.errors import PromptotError
+from promptot.reading import read_json
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
@@ -271,7 +272,7 @@ def _openai_side(rest: str) -> Side:
     said: dict[str, Any] = {}
     beside = path.with_name(f"{path.name}.json")
     if beside.is_file():
-        said |= json.loads(beside.read_text(encoding="utf-8"))
+        said |= read_json(beside)
     if str(path) != rest:
         said |= {key: values[0] for key, values in parse_qs(query).items()}
     weights = _plain_weights(path)

@@ -9,7 +9,6 @@ second reason: it reads files itself, while here nothing but tensors is ever rea
 from __future__ import annotations
 
 import difflib
-import json
 from collections.abc import Callable, Mapping
 from copy import deepcopy
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from promptot.errors import PromptotError, nearest
+from promptot.reading import Unreadable, read_json
 
 LOCAL = "local-dir:"
 HUB = "hf-hub:"
@@ -145,8 +145,8 @@ def _check_repository(repository: str, spec: str) -> None:
 def _read_config(path: Path, spec: str) -> tuple[dict[str, Any], dict[str, Any]]:
     """Arguments of the model, and the preprocessing, of an open_clip_config.json."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        found = read_json(path)
+    except Unreadable as error:
         raise _no_config(spec, str(error)) from error
     found = found if isinstance(found, dict) else {}
     config, preprocess = found.get("model_cfg"), found.get("preprocess_cfg") or {}

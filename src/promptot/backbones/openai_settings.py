@@ -15,7 +15,6 @@ the numbers when they read the file, so that whatever was trained or saved with 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -25,6 +24,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
 from promptot.backbones.preprocess import CLIP_MEAN, CLIP_STD, Preprocess
 from promptot.errors import PromptotError, nearest
+from promptot.reading import Unreadable, read_json
 
 OPENAI_HEAD_WIDTH = 64
 OPENAI_PREPROCESS = {
@@ -134,8 +134,8 @@ def beside(path: Path) -> FileSettings:
     if not file.is_file():
         return FileSettings()
     try:
-        values = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        values = read_json(file)
+    except Unreadable as error:
         raise PromptotError(
             f"'{file}', which should describe the weights beside it, can't be read ({error}).",
             fix='Write it like {"activation": "gelu", "heads": [12, 8], "preprocess": "openai"}.',

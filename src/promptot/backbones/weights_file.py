@@ -32,9 +32,9 @@ def read_state_dict(path: Path, pickled_fix: str | None = None) -> dict[str, Ten
 
         try:
             return load_file(path)
-        except SafetensorError as error:
+        except (SafetensorError, OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
             raise PromptotError(
-                f"'{path}' is not a readable safetensors file ({error}).",
+                f"'{path}' is not a readable safetensors file ({error!s:.200}).",
                 fix="Download or save it again.",
             ) from error
     try:

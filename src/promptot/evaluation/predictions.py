@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -10,6 +9,7 @@ from promptot.csv_text import Number, csv_line, read_cell
 from promptot.errors import PromptotError
 from promptot.evaluation.scoring import Scores
 from promptot.files import write_text
+from promptot.reading import Unreadable, read_csv, read_text
 from promptot.tasks.dataset import Example, ImageTask
 
 COLUMNS = (
@@ -62,19 +62,20 @@ def read_tested(
     Raises:
         PromptotError: the file is missing or damaged.
     """
+    labels = {part: {name: label for label, name in enumerate(own)} for part, own in names.items()}
     examples: dict[str, list[Example]] = {part: [] for part in names}
     try:
-        with path.open(encoding="utf-8", newline="") as file:
-            reader = csv.DictReader(file)
-            if tuple(reader.fieldnames or ()) != COLUMNS:
-                raise ValueError("other columns")
-            for row in reader:
-                part = read_cell(row["tested_on"])
-                label = list(names[part]).index(read_cell(row["class_name"]))
-                examples[part].append(Example(read_cell(row["image"]), label))
-    except (OSError, KeyError, TypeError, ValueError, csv.Error) as error:
+        rows = read_csv(read_text(path))
+        if tuple(next(rows, ())) != COLUMNS:
+            raise Unreadable("it has other columns")
+        for number, row in enumerate(rows, start=2):
+            part, image, name = [*map(read_cell, row), "", "", ""][:3]
+            if len(row) != len(COLUMNS) or name not in labels.get(part, ()):
+                raise Unreadable(f"row {number} is not of this run")
+            examples[part].append(Example(image, labels[part][name]))
+    except Unreadable as error:
         raise PromptotError(
-            f"The test images of the run can't be read from '{path}'.",
+            f"The test images of the run can't be read from '{path}': {error}.",
             fix="Give a folder of images to test on.",
         ) from error
     return {

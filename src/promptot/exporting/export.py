@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import shutil
 from collections.abc import Callable, Collection, Sequence
@@ -25,6 +24,7 @@ from promptot.files import check_replaceable, output_folder, system_errors, writ
 from promptot.hub import PREFIX
 from promptot.model import PromptedModel
 from promptot.owned import head_of, kind_of, replace_folder, temporary_name, unknown_in
+from promptot.reading import Unreadable, parse_json, read_json
 from promptot.run import MANIFEST, versions
 from promptot.tasks.bundled import list_groups, load_bundled
 from promptot.tasks.images import UnreadableImage, load_image
@@ -214,10 +214,10 @@ def real_images(model: PromptedModel, run: Path, count: int = IMAGES) -> Tensor:
 def _trained_on(run: Path) -> list[str]:
     """Where the run's training images were, one of each class first; none without a manifest."""
     try:
-        shots = json.loads((run / MANIFEST).read_text(encoding="utf-8"))["task"]["shots"]
+        shots = read_json(run / MANIFEST)["task"]["shots"]
         by_class = {str(shot["class_name"]): str(shot["path"]) for shot in shots}
         return [*by_class.values(), *(str(shot["path"]) for shot in shots)]
-    except (OSError, ValueError, KeyError, TypeError):
+    except (Unreadable, KeyError, TypeError):
         return []
 
 
@@ -303,12 +303,12 @@ def _check_free(target: Path, overwrite: bool) -> None:
 def _files_of(about: Path) -> Collection[str] | None:
     """The files of an export, as its description lists them; None if it is not one of ours."""
     try:
-        found = json.loads(head_of(about, LARGEST_ABOUT))
+        found = parse_json(head_of(about, LARGEST_ABOUT))
         if not {"class_names", "input", "output", "backbone", "versions"} <= found.keys():
             return None
         listed = found.get("files", EARLIER_FILES)
         return {ABOUT, *listed} if all(isinstance(name, str) for name in listed) else None
-    except (ValueError, RecursionError, AttributeError, TypeError):
+    except (Unreadable, AttributeError, TypeError):
         return None
 
 

@@ -6,7 +6,9 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from promptot.errors import PromptotError
 from promptot.evaluation.metrics import harmonic_mean
@@ -231,6 +233,49 @@ def _caveats(run: Tested) -> list[str]:
     return found
 
 
+class _Part(BaseModel):
+    model_config = ConfigDict(strict=True)
+
+
+class _Shot(_Part):
+    path: str
+    class_name: str
+    sha256: str
+
+
+class _Task(_Part):
+    name: Annotated[str, Field(min_length=1)]
+    classes: Annotated[str, Field(min_length=1)]
+    class_names: Annotated[list[str], Field(min_length=1)]
+    template: str | Annotated[list[str], Field(min_length=1)]
+    shots: list[_Shot]
+    tested: dict[str, list[str]] = {}
+
+
+class _Identity(_Part):
+    name: Annotated[str, Field(min_length=1)]
+    weight_hash: Annotated[str, Field(min_length=1)]
+
+
+class _Results(_Part):
+    seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
+
+
+class _Manifest(_Part):
+    """What the page reads of a manifest."""
+
+    recipe: dict[str, Any]
+    seed: int | None = None  # a mean of several runs has none of its own
+    merged: list[dict[str, Any]] | None = None
+    backbone: _Identity
+    task: _Task
+    device: str
+    precision: str
+    platform: str
+    versions: dict[str, str | None]
+    results: _Results = _Results()
+
+
 def check_manifest(manifest: Any, path: Path) -> Mapping[str, Any]:
     """A manifest that a page can be made of.
 
@@ -238,27 +283,19 @@ def check_manifest(manifest: Any, path: Path) -> Mapping[str, Any]:
         PromptotError: something is missing, or of another kind than `fit` writes.
     """
     try:
-        task = manifest["task"]
-        fits = all(
-            (
-                isinstance(manifest["recipe"], dict),
-                isinstance(manifest["versions"], dict),
-                isinstance(task["shots"], list),
-                isinstance(task["class_names"], list),
-                all(isinstance(manifest[key], str) for key in ("device", "precision", "platform")),
-                manifest["backbone"]["name"] and manifest["backbone"]["weight_hash"],
-                "merged" in manifest or manifest["seed"] is not None,
-                task["classes"] and task["name"],
-                task["template"],
-            )
-        )
+        found = _Manifest.model_validate(manifest)
+        if found.seed is None and found.merged is None:
+            raise ValueError("it has no seed")
         objective_of(manifest["recipe"])
         _origin(manifest)
-    except (AttributeError, KeyError, TypeError, ValueError):
-        fits = False
-    if not fits:
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        where = ""
+        if isinstance(error, ValidationError):
+            where = ".".join(f"{part!s:.40}" for part in error.errors()[0]["loc"])
         raise PromptotError(
-            f"'{path}' is damaged, or an older promptot wrote it.", fix="Train the run again."
-        )
+            f"'{path}' is damaged, or an older promptot wrote it"
+            + (f" ({where} is not as `fit` writes it)." if where else "."),
+            fix="Train the run again.",
+        ) from None
     checked: Mapping[str, Any] = manifest
     return checked

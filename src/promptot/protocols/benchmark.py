@@ -203,7 +203,8 @@ def run_benchmark(
     files = [*write_tables(summary, request.out), request.out / PAGE]
     write_benchmark_page(summary, request.out / PAGE)
     problems = [
-        f"{cell.trial.task}, seed {cell.seed}, {cell.method.label}: {records[cell.key]['problem']}"
+        f"{cell.trial.task}, seed {cell.seed}, {cell.method.label}: "
+        f"{records[cell.key].get('problem', 'its line holds no result')}"
         for cell in cells
         if cell.key in records and not is_result(records[cell.key])
     ]

@@ -17,10 +17,13 @@ from promptot.backbones.backbone import Backbone
 from promptot.batches import evaluation_loader
 from promptot.files import atomic_write, system_errors
 from promptot.locks import LockFile
+from promptot.reading import open_regular, parse_json
 from promptot.tasks.dataset import Example, Held
 from promptot.tasks.fingerprints import Looks
 from promptot.tasks.loader import Batch
 
+DAMAGED = (SafetensorError, OSError, ValueError, KeyError, TypeError, RuntimeError)
+"""What a damaged file of features raises."""
 ROWS = 1024
 """Images a batch: there is nothing in it but features."""
 
@@ -111,11 +114,12 @@ class FrozenFeatures:
         for path in sorted(set(self.folder.glob("frozen-*.safetensors")) - self._files):
             self._files.add(path)
             try:
+                open_regular(path).close()
                 with safe_open(path, framework="pt") as file:
                     metadata = file.metadata() or {}
                     if metadata.get("backbone") != self.identity:
                         continue
-                    keys, matrix = json.loads(metadata["images"]), file.get_tensor("features")
+                    keys, matrix = parse_json(metadata["images"]), file.get_tensor("features")
                     self._rows.update(zip(keys, matrix, strict=True))
-            except (SafetensorError, OSError, ValueError, KeyError):
-                continue  # damaged: what it held is computed again
+            except DAMAGED:
+                continue  # what it held is computed again

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -23,7 +23,8 @@ from promptot.batches import (
     views_used,
 )
 from promptot.files import atomic_write
-from promptot.protocols.frozen import FrozenFeatures
+from promptot.protocols.frozen import DAMAGED, FrozenFeatures
+from promptot.reading import open_regular, parse_json
 from promptot.recipes import Recipe
 from promptot.tasks.dataset import Example, Held, ImageTask
 from promptot.tasks.images import UnreadableImage
@@ -146,15 +147,16 @@ class KeptImages:
         rows: dict[str, tuple[Tensor, Tensor]] = {}
         for path in sorted(self.folder.glob("features-*.safetensors")):
             try:
+                open_regular(path).close()
                 with safe_open(path, framework="pt") as file:
                     metadata = file.metadata() or {}
                     if metadata.get("backbone") != self._identity:
                         continue
-                    hashes = json.loads(metadata["images"])
+                    hashes = parse_json(metadata["images"])
                     tokens, teacher = file.get_tensor("tokens"), file.get_tensor("teacher")
-            except (SafetensorError, OSError, ValueError, KeyError):
-                continue  # damaged: what it held is computed again
-            rows.update(_rows(hashes, tokens, teacher))
+                rows.update(_rows(hashes, tokens, teacher))
+            except DAMAGED:
+                continue  # what it held is computed again
         return rows
 
 
@@ -213,10 +215,11 @@ class KeptViews:
         """The views from the file, or computed and written to it."""
         path = self._path("views", recipe.data.smallest_crop, recipe.data.views)
         try:
+            open_regular(path).close()  # a pipe would be waited for
             stored = load_file(path)
             columns = [stored[name] for name in _COLUMNS]
             return [Batch(*view) for view in zip(*columns, strict=True)]
-        except (SafetensorError, OSError, ValueError, KeyError):
+        except DAMAGED:
             pass  # not there, or damaged
         made = training_loader(self.backbone, self.task, recipe, self.seed, self.workers, count)
         assert isinstance(made, CachedViews)
@@ -233,8 +236,9 @@ class KeptViews:
         """The teacher's features of the views from the file, or computed and written to it."""
         path = self._path("teacher", recipe.data.smallest_crop, views_used(recipe))
         try:
+            open_regular(path).close()
             return load_file(path)["features"]
-        except (SafetensorError, OSError, ValueError, KeyError):
+        except DAMAGED:
             pass  # not there, or damaged
         made = view_features(self.backbone, self.task, recipe, self.seed, self.workers, count)
         with atomic_write(path) as temporary:

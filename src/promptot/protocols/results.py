@@ -12,6 +12,9 @@ from typing import Any
 
 from promptot.errors import PromptotError, PromptotWarning
 from promptot.locks import append
+from promptot.reading import Unreadable, open_regular, parse_json, read_bytes
+
+LARGEST_FILE = 2**31  # bytes
 
 
 class ResultFile:
@@ -36,24 +39,13 @@ class ResultFile:
         if not self.path.exists():
             return {}
         try:
-            lines = self.path.read_bytes().split(b"\n")
-        except OSError as error:
+            content = read_bytes(self.path, LARGEST_FILE)
+        except Unreadable as error:
             raise PromptotError(
-                f"Can't read '{self.path}': {error.strerror}.", fix="Choose another --out."
+                f"Can't read '{self.path}': {error}.", fix="Choose another --out."
             ) from error
-        found = {}
-        for number, line in enumerate(lines[:-1], start=1):  # behind the last line break: torn
-            if not line.strip():
-                continue
-            try:
-                record = json.loads(line)
-                found[record["cell"]] = record
-            except (ValueError, KeyError, TypeError):
-                raise PromptotError(
-                    f"Line {number} of '{self.path}' is not a result.",
-                    fix="Remove that line: its cell will run again.",
-                ) from None
-        return found
+        whole = content.rpartition(b"\n")[0]  # behind the last line break: torn
+        return _records(whole, self.path)
 
     def append(self, record: dict[str, Any]) -> None:
         """Add a line and wait until it is on the disk.
@@ -113,16 +105,66 @@ class NewLines:
         try:
             if self._file.path.stat().st_size <= self._offset:
                 return {}
-            with self._file.path.open("rb") as opened:
+            with open_regular(self._file.path) as opened:
                 opened.seek(self._offset)
                 whole = opened.read().rpartition(b"\n")[0]
         except FileNotFoundError:
             return {}
-        except OSError as error:
-            raise PromptotError(f"Can't read '{self._file.path}': {error.strerror}.") from error
+        except (OSError, Unreadable) as error:
+            reason = getattr(error, "strerror", None) or error
+            raise PromptotError(f"Can't read '{self._file.path}': {reason}.") from error
         self._offset += len(whole) + 1 if whole else 0
-        records = [json.loads(line) for line in whole.split(b"\n") if line.strip()]
-        return {record["cell"]: record for record in records}
+        return _records(whole, self._file.path)
+
+
+def _records(whole: bytes, path: Path) -> dict[str, dict[str, Any]]:
+    """Cell key -> its line, of whole lines; the last one where there are several.
+
+    Raises:
+        PromptotError: a line is no result.
+    """
+    found = {}
+    for number, line in enumerate(whole.split(b"\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            record = _check(parse_json(line))
+        except Unreadable as error:
+            raise PromptotError(
+                f"Line {number} of '{path}' is not a result: {error}.",
+                fix="Remove that line: its cell will run again.",
+            ) from None
+        found[record["cell"]] = record
+    return found
+
+
+def _check(record: Any) -> dict[str, Any]:
+    """A line as it was written: with a key, and what the figures are made of in its shape.
+
+    Raises:
+        Unreadable: it is something else.
+    """
+    if not isinstance(record, dict) or not isinstance(record.get("cell"), str):
+        raise Unreadable("it names no cell")
+    if not isinstance(record.get("problem", ""), str):
+        raise Unreadable("'problem' is no text")
+    if "parts" not in record:
+        return record
+    parts, training = record["parts"], record.get("training")
+    answered = isinstance(parts, dict) and all(
+        isinstance(part, dict) and isinstance(part.get("answers"), str) for part in parts.values()
+    )
+    if not answered:
+        raise Unreadable("'parts' holds no answers")
+    if not isinstance(training, dict) or not all(map(_is_figure, training.values())):
+        raise Unreadable("'training' holds no figures")
+    if record.get("seconds") is None or not _is_figure(record["seconds"]):
+        raise Unreadable("'seconds' is no number")
+    return record
+
+
+def _is_figure(value: Any) -> bool:
+    return value is None or (isinstance(value, int | float) and not isinstance(value, bool))
 
 
 def _drop_torn_line(file: FileIO) -> None:

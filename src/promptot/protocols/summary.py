@@ -154,7 +154,7 @@ def summarise(
         )
     used = [cell for cell in cells if cell.trial.task not in unfinished]
     failed = {
-        cell.method.label: str(records[cell.key]["problem"])
+        cell.method.label: str(records[cell.key].get("problem", "its line holds no result"))
         for cell in used
         if not is_result(records[cell.key])
     }
@@ -273,6 +273,15 @@ def _answers(
         for name, part in same[0].trial.parts.items():
             lines = [records[cell.key]["parts"].get(name) for cell in same]
             if all(line is not None for line in lines):
+                for cell, line in zip(same, lines, strict=True):
+                    if len(line["answers"]) != len(part.test):
+                        raise PromptotError(
+                            f"The result of {cell.trial.task}, seed {cell.seed}, "
+                            f"{cell.method.label}, has {len(line['answers'])} answers for "
+                            f"{len(part.test)} images.",
+                            fix=f"Remove the line of the cell '{cell.key[:12]}…': it will run "
+                            "again.",
+                        )
                 right = np.array([[_share(a) for a in line["answers"]] for line in lines])
                 parts[name] = Answers(right, [example.path for example in part.test])
         found[unit] = parts

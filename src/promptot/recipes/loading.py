@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import difflib
-import re
 from collections.abc import Iterator, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import BaseModel, ValidationError
 
 from promptot.errors import PromptotError, nearest
+from promptot.reading import Unreadable, brief, parse_yaml, read_text
 from promptot.recipes.schema import PUBLISHED_STRENGTH, ObjectiveConfig, Recipe
 
 _SHIPPED = files("promptot.recipes")
+LARGEST_RECIPE = 2**20  # bytes
 SHORTHANDS = {
     "prompts": "prompts.design",
     "objective": "objective.preservation",
@@ -23,17 +23,6 @@ SHORTHANDS = {
     "ensembling": "ensembling.rule",
 }
 """What an override of a whole section sets: the choice that the section is about."""
-
-
-class _Loader(yaml.SafeLoader):
-    """Safe YAML in which `1e-4` is a number, as everywhere else."""
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"),
-    list("-+.0123456789"),
-)
 
 
 def list_recipes() -> list[str]:
@@ -130,11 +119,10 @@ def _read(name_or_path: str | Path) -> dict[str, Any]:
     if path.suffix.lower() not in {".yaml", ".yml"} and not is_recipe(name):
         raise PromptotError(f"No recipe '{name}'.", fix=nearest(name, list_recipes()))
     try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
+        text = read_text(path, LARGEST_RECIPE)
+    except Unreadable as error:
         raise PromptotError(
-            f"Can't read the recipe '{path}': {reason}.",
+            f"Can't read the recipe '{path}': {error}.",
             fix=f"Give a YAML file, or one of: {', '.join(list_recipes())}.",
         ) from None
     given = {key: value for key, value in _parse(text, str(path)).items() if value is not None}
@@ -143,12 +131,10 @@ def _read(name_or_path: str | Path) -> dict[str, Any]:
 
 def _parse(text: str, source: str) -> dict[str, Any]:
     try:
-        values = yaml.load(text, Loader=_Loader)
-    except yaml.YAMLError as error:
-        where = getattr(error, "problem_mark", None)
-        line = f" (line {where.line + 1})" if where is not None else ""
+        values = parse_yaml(text, exponents=True)
+    except Unreadable as error:
         raise PromptotError(
-            f"The recipe '{source}' is not valid YAML{line}.",
+            f"The recipe '{source}' is not valid YAML: {error}.",
             fix="Check its indentation and colons.",
         ) from None
     if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
@@ -165,7 +151,7 @@ def _split(override: str) -> tuple[str, Any]:
     key, text = key.strip(), text.strip()
     if not equals or not key or not text:
         raise PromptotError(
-            f"The override '{override}' is not of the form key=value.",
+            f"The override {brief(override)} is not of the form key=value.",
             fix="For example optim.lr=0.002; write null for 'none'.",
         )
     key = SHORTHANDS.get(key, key)
@@ -194,8 +180,8 @@ def _apply(values: dict[str, Any], key: str, value: Any) -> None:
 def _scalar(text: str) -> Any:
     """Read a value as YAML; all but numbers, booleans, null, lists of texts and quotes is text."""
     try:
-        value = yaml.load(text, Loader=_Loader)
-    except yaml.YAMLError:
+        value = parse_yaml(text, exponents=True)
+    except Unreadable:
         return text
     quoted = isinstance(value, str) and text[0] in "'\""
     listed = isinstance(value, list) and all(isinstance(item, str) for item in value)
@@ -224,7 +210,7 @@ def _unknown(key: str) -> PromptotError:
         fix = f"Valid: {', '.join(same_section)}."
     else:
         fix = nearest(key, known)
-    return PromptotError(f"Unknown recipe key '{key}'.", fix=fix)
+    return PromptotError(f"Unknown recipe key '{key:.80}'.", fix=fix)
 
 
 def _explain(error: ValidationError, source: str) -> PromptotError:
@@ -239,4 +225,4 @@ def _explain(error: ValidationError, source: str) -> PromptotError:
     if first["type"] == "model_type":
         complaint = "it should hold keys and values"
     complaint = complaint.replace("Input should", "it should").replace("String should", "it should")
-    return PromptotError(f"The value of '{key}' is {first['input']!r}; {complaint}.")
+    return PromptotError(f"The value of '{key}' is {brief(first['input'])}; {complaint}.")

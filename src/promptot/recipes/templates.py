@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from promptot.reading import brief
 from promptot.tasks.names import check_template
 
 ENSEMBLES = ("one", "imagenet-7", "imagenet-60", "imagenet-80")
@@ -43,7 +44,8 @@ def check_templates(value: Any) -> str | tuple[str, ...]:
             check_template(text)
         return tuple(value)
     raise ValueError(
-        f"data.templates is {value!r}; it should be {', '.join(ENSEMBLES)}, or a list of sentences"
+        f"data.templates is {brief(value)}; it should be {', '.join(ENSEMBLES)}, or a list of "
+        "sentences"
     )
 
 

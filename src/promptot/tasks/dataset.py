@@ -48,7 +48,7 @@ class Held:
             raise UnreadableImage(name, explain(error)) from error
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Example:
     """One image and its class.
 

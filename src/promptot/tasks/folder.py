@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from glob import glob, has_magic
@@ -46,7 +47,8 @@ def load_folder(path: str | os.PathLike[str], template: str = DEFAULT_TEMPLATE) 
     ```
 
     The class folders in sorted order are the labels; underscores in their names become spaces.
-    Images may lie deeper inside a class folder. Hidden files and files whose ending is not an
+    Images may lie deeper inside a class folder; links are followed, but no folder is entered twice,
+    so that an image has one class. Hidden files and files whose ending is not an
     image's are passed over; images that lie in no class folder are listed in `skipped`. Split
     folders are `train`, `val` (or `valid`, `validation`) and `test`; without them every image is
     in `train` (`split_examples` divides them). A single folder around all of that is looked into.
@@ -77,11 +79,14 @@ def load_tree(root: Place, name: str, template: str = DEFAULT_TEMPLATE) -> Image
     class_names = _class_names(folders)
     labels = {name.casefold(): label for label, name in enumerate(class_names)}
     examples: dict[str, tuple[Example, ...]] = {}
+    # What lies in one class is not found again through a link from another.
+    entered = {_identity(folder) for tops in folders.values() for folder in tops}
+    entered |= {_identity(top) for top in (root, *splits.values())}
     for split, tops in folders.items():
         examples[split] = tuple(
             Example(str(image), labels[clean_name(folder.name).casefold()])
             for folder in tops
-            for image in _images(folder)
+            for image in _images(folder, entered)
         )
     _check_filled(root, class_names, examples)
     return ImageTask(
@@ -111,12 +116,16 @@ def find_images(places: Sequence[str | os.PathLike[str]]) -> list[str]:
     found: list[str] = []
     for path in places:
         place = os.fspath(path)
-        if Path(place).is_dir():
+        try:
+            is_folder, exists = Path(place).is_dir(), Path(place).exists()
+        except (OSError, ValueError):  # no file can have this name
+            is_folder = exists = False
+        if is_folder:
             inside = [str(image) for image in _images(Path(place))]
             if not inside:
                 raise PromptotError(f"There is no image in '{place}'.", fix="Check the path.")
             found += inside
-        elif has_magic(place) and not Path(place).exists():
+        elif has_magic(place) and not exists and "\0" not in place:
             matching = sorted(glob(place, recursive=True))  # noqa: PTH207 - may be absolute
             if not matching:
                 raise PromptotError(f"No file matches '{place}'.", fix="Check the pattern.")
@@ -227,16 +236,37 @@ def _check_filled(
         )
 
 
-def _images(folder: Place, above: frozenset[Any] = frozenset()) -> Iterator[Place]:
-    """Every image file in or below `folder`, sorted; links back to a folder above are cut."""
-    real = folder.resolve()
-    if real in above:
-        return
-    for entry in _entries(folder):
-        if entry.is_dir():
-            yield from _images(entry, above | {real})
+def _images(folder: Place, entered: set[Any] | None = None) -> Iterator[Place]:
+    """Every image file in or below `folder`, sorted; no folder is entered twice, even by links.
+
+    Args:
+        folder: where to begin; it is entered in any case.
+        entered: identities of folders that are not to be entered; those that are, are added.
+    """
+    entered = set() if entered is None else entered
+    entered.add(_identity(folder))
+    waiting = [iter(_entries(folder))]  # of folders in each other, the innermost last
+    while waiting:
+        entry = next(waiting[-1], None)
+        if entry is None:
+            waiting.pop()
+        elif entry.is_dir():
+            own = _identity(entry)
+            if own not in entered:
+                entered.add(own)
+                waiting.append(iter(_entries(entry)))
         elif is_image_name(entry.name):
             yield entry
+
+
+def _identity(folder: Tree) -> Any:
+    """What a folder has in common with every link to it: its device and number on the disk."""
+    if isinstance(folder, Path):
+        with contextlib.suppress(OSError):
+            state = folder.stat()
+            if state.st_ino:
+                return state.st_dev, state.st_ino
+    return folder.resolve()
 
 
 def _entries(folder: Place) -> list[Place]:

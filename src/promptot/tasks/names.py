@@ -87,9 +87,16 @@ def check_template(template: str) -> None:
     Example:
         >>> check_template("a photo of a {}.")
     """
+    try:
+        template.encode()
+    except UnicodeEncodeError:
+        raise PromptotError(
+            f"The template {template!a:.80} is not valid text.", fix="Write it in UTF-8."
+        ) from None
     rest = template.replace("{}", "")
     if template.count("{}") != 1 or "{" in rest or "}" in rest:
         raise PromptotError(
-            f"The template '{template}' must hold '{{}}' exactly once, where the class name goes.",
+            f"The template '{template:.200}' must hold '{{}}' exactly once, where the class name "
+            "goes.",
             fix="For example 'a photo of a {}.'.",
         )

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
-import csv
-import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from promptot.errors import PromptotError
+from promptot.reading import (
+    LARGEST_TEXT,
+    LARGEST_YAML,
+    Unreadable,
+    brief,
+    parse_json,
+    parse_yaml,
+    read_csv,
+    read_text,
+    text_lines,
+)
 from promptot.tasks.dataset import ImageTask
 from promptot.tasks.names import check_class_names, clean_name
 
@@ -34,21 +42,26 @@ def load_names(path: str | Path) -> Names:
     """
     path = Path(path)
     try:
-        text = path.read_text(encoding="utf-8-sig")
         kind = path.suffix.lower()
-        if kind in (".json", ".yaml", ".yml"):
-            read = json.loads(text) if kind == ".json" else yaml.safe_load(text)
+        in_yaml = kind in (".yaml", ".yml")
+        text = read_text(path, LARGEST_YAML if in_yaml else LARGEST_TEXT)
+        if kind == ".json" or in_yaml:
+            read = parse_yaml(text) if in_yaml else parse_json(text)
             if not isinstance(read, dict):
-                raise ValueError("it is no mapping from folders to names")
+                raise Unreadable("it is no mapping from folders to names")
             return check_names(read)
-        pairs = [_line(line, kind) for line in text.splitlines() if line.strip()]
-        doubled = {key for key, _ in pairs if [k for k, _ in pairs].count(key) > 1}
+        if kind in (".csv", ".tsv"):
+            rows = read_csv(text, "\t" if kind == ".tsv" else ",")
+            pairs = [(cells[0].strip(), cells[1:]) for cells in rows if any(map(str.strip, cells))]
+        else:
+            pairs = [_line(line) for line in text_lines(text) if line.strip()]
+        doubled = [key for key, times in Counter(key for key, _ in pairs).items() if times > 1]
         if doubled:
-            raise ValueError(f"'{min(doubled)}' comes twice")
+            raise Unreadable(f"'{min(doubled):.80}' comes twice")
         return check_names(dict(pairs))
     except PromptotError as error:
         raise PromptotError(f"The names in '{path}': {error.problem}", fix=error.fix) from error
-    except (OSError, ValueError, yaml.YAMLError) as error:
+    except Unreadable as error:
         raise PromptotError(
             f"The names can't be read from '{path}': {error}.",
             fix='Write {"folder": "name", "other folder": ["name", "synonym"]} as JSON or YAML.',
@@ -70,12 +83,19 @@ def check_names(names: Mapping[Any, Any]) -> Names:
         listed = [value] if isinstance(value, str) else value
         if not isinstance(listed, Sequence) or not all(isinstance(text, str) for text in listed):
             raise PromptotError(
-                f"The class '{key}' is given {value!r} as its name.", fix="Give text, or a list of."
+                f"The class {brief(key)} is given {brief(value)} as its name.",
+                fix="Give text, or a list of.",
             )
         cleaned = tuple(dict.fromkeys(clean_name(text) for text in listed if text.strip()))
         if not cleaned:
-            raise PromptotError(f"The class '{key}' is given no name.", fix="Give it one.")
-        checked[clean_name(str(key)).casefold()] = cleaned
+            raise PromptotError(f"The class {brief(key)} is given no name.", fix="Give it one.")
+        known = clean_name(str(key)).casefold()
+        if known in checked:
+            raise PromptotError(
+                f"The class {brief(key)} comes twice (case and underscores are ignored).",
+                fix="Name each class once.",
+            )
+        checked[known] = cleaned
     check_class_names(name for listed in checked.values() for name in listed)
     return checked
 
@@ -105,9 +125,6 @@ def rename(task: ImageTask, names: Names) -> ImageTask:
     )
 
 
-def _line(line: str, kind: str) -> tuple[str, list[str]]:
-    if kind in (".csv", ".tsv"):
-        cells = next(csv.reader([line], delimiter="\t" if kind == ".tsv" else ","))
-        return cells[0].strip(), cells[1:]
+def _line(line: str) -> tuple[str, list[str]]:
     key, _, rest = line.strip().partition(" ")
     return key, rest.split(",")

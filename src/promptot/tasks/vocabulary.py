@@ -6,10 +6,12 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from promptot.errors import PromptotError
+from promptot.reading import MIB, Unreadable, read_text, text_lines
 from promptot.tasks.names import check_class_names, clean_name
 
 EVERYDAY_WORDS = Path(__file__).parents[1] / "assets" / "vocabulary.txt"
 """About a thousand nouns for things that can be seen, one a line."""
+LARGEST_FILE = 64 * MIB
 
 
 def load_vocabulary(path: str | Path | None = None, exclude: Iterable[str] = ()) -> tuple[str, ...]:
@@ -30,13 +32,13 @@ def load_vocabulary(path: str | Path | None = None, exclude: Iterable[str] = ())
     """
     path = EVERYDAY_WORDS if path is None else Path(path)
     try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
+        text = read_text(path, LARGEST_FILE)
+    except Unreadable as error:
         raise PromptotError(
             f"The anchor words can't be read from '{path}': {error}.",
             fix="Give a UTF-8 text file with one word a line.",
         ) from error
-    words = [clean_name(line) for line in text.splitlines() if line.strip()]
+    words = [clean_name(line) for line in text_lines(text) if line.strip()]
     try:
         check_class_names(words)
     except PromptotError as error:

@@ -7,6 +7,7 @@ functions of the seed, the epoch, the step and the image, so `epoch` and `step` 
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import astuple, dataclass, field, fields
 from pathlib import Path
@@ -20,6 +21,7 @@ from torch import Tensor, nn
 
 from promptot.errors import NotFinite, PromptotError
 from promptot.files import write_bytes
+from promptot.reading import open_regular, parse_json
 from promptot.training.records import StepRecord
 
 FORMAT_VERSION = 2
@@ -28,6 +30,8 @@ LARGEST_FILE = 2**32  # bytes
 LARGEST_RUN = 2**20  # characters of JSON
 PROMPT, MOMENTUM, AVERAGE, OBJECTIVE = "prompt.", "momentum.", "average.", "objective."
 RECORDS = "records"
+NUMBERS = (torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.int32, torch.int64,
+           torch.bool)  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,8 +129,9 @@ def read_checkpoint(path: Path) -> Checkpoint:
         PromptotError: the file is damaged, or a newer promptot wrote it.
     """
     try:
-        if path.stat().st_size > LARGEST_FILE:
-            raise _damaged(path, "it is far too large")
+        with open_regular(path) as opened:
+            if opened.seek(0, os.SEEK_END) > LARGEST_FILE:
+                raise _damaged(path, "it is far too large")
         with safe_open(path, "pt") as file:
             header = _Header.model_validate(file.metadata() or {})
             if header.format_version > FORMAT_VERSION:
@@ -135,14 +140,14 @@ def read_checkpoint(path: Path) -> Checkpoint:
                     f"promptot reads up to {FORMAT_VERSION}.",
                     fix="Update promptot: pip install -U promptot",
                 )
-            run = json.loads(header.run)
+            run = parse_json(header.run)
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
     except PromptotError:
         raise
     except ValidationError as error:
         first = error.errors()[0]
         raise _damaged(path, f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from error
-    except (SafetensorError, OSError, ValueError, RecursionError, RuntimeError) as error:
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
         raise _damaged(path, "it is not a readable safetensors file") from error
     if not isinstance(run, dict):
         raise _damaged(path, "it does not say what run it is of")
@@ -154,7 +159,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
         part = next((part for part in parts if key.startswith(part)), None)
         if part is None:
             raise _damaged(path, f"the tensor '{key[:80]}' belongs to nothing")
-        if value.is_complex() or not bool(value.isfinite().all()):
+        if value.dtype not in NUMBERS or not bool(value.isfinite().all()):
             raise _damaged(path, f"the tensor '{key[:80]}' holds what is not a finite number")
         parts[part][key.removeprefix(part)] = value
     prompts, momentum, average, objective = parts.values()

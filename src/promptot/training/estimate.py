@@ -11,6 +11,7 @@ from promptot.backbones.packing import PackedText
 from promptot.backbones.transformer import Transformer
 from promptot.errors import PromptotError
 from promptot.model import PromptedModel
+from promptot.tasks.bounds import free_bytes
 
 GIB = 2**30
 # Tensors of one token's width that the backward pass keeps in each block. In fp32: the inputs of
@@ -102,7 +103,7 @@ def available_bytes(device: torch.device) -> int:
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
         return free + torch.cuda.memory_reserved(device)
-    return _free_bytes() + resident_bytes()
+    return free_bytes() + resident_bytes()
 
 
 def check_memory(model: PromptedModel, batch_size: int, words: int = 0) -> tuple[int, int]:
@@ -132,15 +133,3 @@ def resident_bytes() -> int:
             return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
     except (OSError, ValueError, AttributeError):
         return 0
-
-
-def _free_bytes() -> int:
-    """Free memory of the machine; no limit is assumed where the system does not tell."""
-    try:
-        with open("/proc/meminfo", encoding="ascii") as file:  # noqa: PTH123
-            for line in file:
-                if line.startswith("MemAvailable:"):
-                    return int(line.split()[1]) * 1024
-    except OSError:
-        pass
-    return 2**62

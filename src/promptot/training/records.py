@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import astuple, dataclass, fields
@@ -11,7 +10,9 @@ from typing import Any, TypeVar
 
 from promptot.errors import PromptotError
 from promptot.files import write_text
+from promptot.reading import MIB, Unreadable, read_csv, read_text
 
+LARGEST_FILE = 256 * MIB
 MOST_STEPS = 10_000
 """Rows that `steps.csv` holds at most; a longer run keeps every second step, every fourth, …"""
 
@@ -202,19 +203,22 @@ def _read_csv(path: Path, kind: type[Record]) -> list[Record]:
     if not path.is_file():
         return []
     try:
-        with path.open(encoding="utf-8", newline="") as file:
-            if file.readline().isspace():
-                raise ValueError("there is no header")
-            file.seek(0)
-            rows: list[dict[str, Any]] = [
-                {
-                    key: int(value) if key in integers else float(value or "nan")
-                    for key, value in row.items()
-                }
-                for row in csv.DictReader(file, strict=True)
-            ]
+        text = read_text(path, LARGEST_FILE)
+        if text.partition("\n")[0].strip() == "" and text:
+            raise Unreadable("there is no header")
+        cells = read_csv(text)
+        header = next(cells, [])
+        if len(set(header)) < len(header):
+            raise Unreadable("a column comes twice")
+        rows: list[dict[str, Any]] = [
+            {
+                key: int(value) if key in integers else float(value or "nan")
+                for key, value in zip(header, row, strict=True)
+            }
+            for row in cells
+        ]
         return [kind(**row) for row in rows]
-    except (OSError, ValueError, TypeError, AttributeError, csv.Error) as error:
+    except (ValueError, TypeError) as error:
         raise _damaged(path) from error
 
 

@@ -8,9 +8,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
+from pydantic import BaseModel, ConfigDict, Field
 
 from promptot.backbones import Backbone, load_backbone
 from promptot.devices import pick_device
@@ -178,7 +179,7 @@ def tune(
         if not points and key not in known:
             warn_of_old_results(known, VERSION, folder / TRIALS)
         if key in known:
-            point = _read_point(known[key], folder / TRIALS)
+            point = _read_point(known[key], folder / TRIALS, len(fit_part.test))
         elif points and spent + median(p.seconds for p in points) > budget:
             break
         else:
@@ -228,15 +229,33 @@ def _check_not_replaced(folder: Path, recipe: str | os.PathLike[str]) -> None:
         )
 
 
-def _read_point(record: Mapping[str, Any], path: Path) -> Point:
-    fields = {field.name for field in dataclasses.fields(Point)}
+class _Line(BaseModel):
+    """What a line says of its point."""
+
+    model_config = ConfigDict(strict=True)
+
+    settings: dict[str, int | float]
+    right: Annotated[str, Field(pattern="^[01]+$")]
+    retention: Annotated[float, Field(ge=0, le=1)]
+    retention_total: int
+    seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+
+
+def _read_point(record: Mapping[str, Any], path: Path, images: int) -> Point:
+    """The point of a line, tested on that many images.
+
+    Raises:
+        PromptotError: the line is damaged.
+    """
     try:
-        point = Point(**{key: value for key, value in record.items() if key in fields})
-        point.interval  # noqa: B018 - fails where there are no answers
+        point = Point(**_Line.model_validate(record).model_dump())
+        if len(point.right) != images:
+            raise ValueError("it is of other images")
         return point
-    except (TypeError, ValueError, ZeroDivisionError, AttributeError) as error:
+    except ValueError as error:
         raise PromptotError(
-            f"A line of '{path}' is damaged.", fix="Remove the file, or choose another folder."
+            f"A line of '{path}' is damaged, or of other images.",
+            fix="Remove the file, or choose another folder.",
         ) from error
 
 

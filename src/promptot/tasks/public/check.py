@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from promptot.errors import PromptotError
+from promptot.reading import Unreadable, open_regular, read_text, text_lines
 from promptot.tasks.public.facts import PartSource, PublicSet
 from promptot.tasks.public.loading import PublicTask, load_public
 
@@ -126,8 +127,8 @@ def check_sums(path: str | Path, root: str | Path, progress: Progress | None = N
         PromptotError: the list can't be read.
     """
     try:
-        lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
+        lines = text_lines(read_text(path))
+    except Unreadable as error:
         raise PromptotError(f"Can't read '{path}': {error}.", fix="Check the path.") from None
     wanted = []
     for number, line in enumerate(lines, start=1):
@@ -144,14 +145,14 @@ def check_sums(path: str | Path, root: str | Path, progress: Progress | None = N
     for done, (kind, digest, name) in enumerate(wanted, start=1):
         file = Path(root) / name
         try:
-            with file.open("rb") as opened:
+            with open_regular(file) as opened:
                 own = hashlib.new(kind, usedforsecurity=False)
                 while block := opened.read(1 << 20):
                     own.update(block)
             if own.hexdigest() != digest:
                 wrong.append(f"'{name}' has the {kind} {own.hexdigest()}, not {digest}.")
-        except OSError as error:
-            wrong.append(f"'{name}' can't be read: {error.strerror}.")
+        except (Unreadable, OSError) as error:
+            wrong.append(f"'{name}' can't be read: {getattr(error, 'strerror', None) or error}.")
         if progress is not None:
             progress("checksums", done, len(wanted))
     return wrong

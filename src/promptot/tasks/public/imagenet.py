@@ -7,6 +7,7 @@ from functools import cache
 from pathlib import Path
 
 from promptot.errors import PromptotError
+from promptot.reading import Unreadable, read_text, text_lines
 from promptot.tasks.names import clean_name
 
 
@@ -57,8 +58,8 @@ def read_names(places: Sequence[Path]) -> dict[str, str]:
 def _read_file(path: Path) -> dict[str, str]:
     names = {}
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
+        lines = text_lines(read_text(path))
+    except Unreadable as error:
         raise PromptotError(
             f"Can't read '{path}': {error}.", fix="Remove it or repair it."
         ) from None

@@ -82,7 +82,14 @@ def flowers(facts: PublicSet, root: Path) -> Lists:
     """Flowers102: the labels of images 1, 2, 3, …, from 1; divided 50 : 20 : 30."""
     place = root / facts.folder
     names = read_json(place / "cat_to_name.json")
-    labels = [int(label) for label in read_mat(place / "imagelabels.mat", "labels").reshape(-1)]
+    found = read_mat(place / "imagelabels.mat", "labels")
+    try:
+        labels = [int(label) for label in found.reshape(-1)]
+    except (AttributeError, ValueError, TypeError, OverflowError):
+        raise PromptotError(
+            f"'{place / 'imagelabels.mat'}' holds other labels than numbers.",
+            fix="Download it again.",
+        ) from None
     if not isinstance(names, dict) or not {str(label) for label in labels} <= names.keys():
         raise PromptotError(
             f"'{place / 'cat_to_name.json'}' does not name all classes.", fix="Download it again."

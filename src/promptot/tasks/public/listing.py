@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import random
 from collections.abc import Sequence
@@ -10,6 +9,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from promptot.errors import PromptotError
+from promptot.reading import Unreadable, open_regular, parse_json, read_text
+from promptot.reading import text_lines as lines_of
 from promptot.tasks.images import is_image_name
 
 SEED = 1
@@ -67,7 +68,7 @@ def text_lines(path: Path) -> list[str]:
     Raises:
         PromptotError: it can't be read.
     """
-    return [line.strip() for line in _text(path).splitlines() if line.strip()]
+    return [line.strip() for line in lines_of(_text(path)) if line.strip()]
 
 
 def read_json(path: Path) -> Any:
@@ -77,18 +78,17 @@ def read_json(path: Path) -> Any:
         PromptotError: it can't be read, or is no JSON.
     """
     try:
-        return json.loads(_text(path))
-    except (ValueError, RecursionError) as error:
+        return parse_json(_text(path))
+    except Unreadable as error:
         raise PromptotError(f"'{path}' is not JSON: {error}.", fix="Download it again.") from None
 
 
 def _text(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        why = getattr(error, "strerror", None) or str(error)
+        return read_text(path)
+    except Unreadable as error:
         raise PromptotError(
-            f"Can't read '{path}': {why}.",
+            f"Can't read '{path}': {error}.",
             fix="`promptot data check` says where it comes from.",
         ) from None
 
@@ -102,7 +102,8 @@ def read_mat(path: Path, key: str) -> Any:
     from scipy.io import loadmat
 
     try:
-        return loadmat(path, squeeze_me=True)[key]
+        with open_regular(path) as file:
+            return loadmat(file, squeeze_me=True, variable_names=[key])[key]
     except Exception as error:  # SciPy raises anything at all on damaged bytes
         raise PromptotError(
             f"Can't read '{key}' from '{path}': {error}.",

@@ -9,6 +9,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 from promptot.errors import PromptotError
+from promptot.reading import brief
 from promptot.tasks.dataset import Example, ImageTask
 from promptot.tasks.names import clean_name
 from promptot.tasks.public.facts import PublicSet, find_set
@@ -17,6 +18,8 @@ from promptot.tasks.public.listing import Lists, Row, read_json
 
 SPLITS = ("train", "val", "test")
 """The keys of a split file."""
+MOST_DIGITS = 9
+"""Of a label."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,14 +92,19 @@ def read_rows(listed: Any, path: Path) -> list[Row]:
     rows = []
     for entry in listed:
         match entry:
-            case [str(image), int(label) | str(label), str(name)] if str(label).isdecimal():
+            case [str(image), int(label) | str(label), str(name)] if _is_label(label):
                 rows.append(Row(_inside(image, path), int(label), name))
             case _:
                 raise PromptotError(
-                    f"'{path}' has the entry {str(entry)[:80]!r}.",
+                    f"'{path}' has the entry {brief(entry)}.",
                     fix="Each one is [path, label, class name].",
                 )
     return rows
+
+
+def _is_label(label: int | str) -> bool:
+    text = str(label)
+    return len(text) <= MOST_DIGITS and text.isdecimal()
 
 
 def _inside(image: str, path: Path) -> str:
@@ -104,7 +112,8 @@ def _inside(image: str, path: Path) -> str:
     parts = PurePosixPath(image.replace("\\", "/")).parts
     if not parts or ".." in parts or parts[0] == "/" or PureWindowsPath(image).drive:
         raise PromptotError(
-            f"'{path}' names '{image}', which lies outside the data set.", fix="Remove the entry."
+            f"'{path}' names {brief(image)}, which lies outside the data set.",
+            fix="Remove the entry.",
         )
     return "/".join(parts)
 
@@ -122,10 +131,10 @@ def _to_task(facts: PublicSet, lists: Lists, place: Path) -> ImageTask:
             f"{facts.name}: there is no image in '{place}'.",
             fix="`promptot data check` says where they come from.",
         )
-    missing = set(range(max(names) + 1)) - names.keys()
-    if missing:
+    if max(names) >= len(names):
+        missing = min(set(range(len(names))) - names.keys())
         raise PromptotError(
-            f"{facts.name}: no image has the label {min(missing)}.",
+            f"{facts.name}: no image has the label {missing}.",
             fix="Labels count from 0; repair the split file.",
         )
 

@@ -13,10 +13,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from promptot.errors import PromptotError
+from promptot.reading import Unreadable, read_yaml
 
 
 class Description(BaseModel):
@@ -41,12 +41,12 @@ def read_description(path: Path) -> Description:
         PromptotError: it can't be read, or says something else than `Description` has.
     """
     try:
-        return Description.model_validate(yaml.safe_load(path.read_text(encoding="utf-8-sig")))
+        return Description.model_validate(read_yaml(path))
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or "the file"
+        where = ".".join(f"{part!s:.40}" for part in first["loc"]) or "the file"
         problem = f"{where}: {first['msg']}"
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except Unreadable as error:
         problem = str(error)
     raise PromptotError(
         f"The description '{path}' can't be used: {problem}.",

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from numbers import Integral
 from typing import Any
 
 from promptot.errors import PromptotError
+from promptot.reading import LONGEST_NUMBER, brief
 from promptot.tasks.dataset import Example, Held, ImageTask, Skipped
 from promptot.tasks.names import check_class_names, clean_name
 
@@ -24,8 +25,11 @@ SPLITS = {
 }
 """How the splits are written, lower case. Without a split an image is one to train on."""
 
+MOST_DIGITS = 18
+"""Of a label that is a number; longer ones are text, such as the codes of a catalogue."""
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, slots=True)
 class Found:
     """An image as a source lists it.
 
@@ -61,24 +65,29 @@ def assemble(
         PromptotError: no image has a label, a split is unknown, a number has no name, or two
             classes have one name.
     """
-    found = [replace(item, label=_plain(item.label)) for item in found]
-    skipped = [Skipped(item.path, "it has no label") for item in found if _is_unknown(item.label)]
-    labelled = [item for item in found if not _is_unknown(item.label)]
+    skipped: list[Skipped] = []
+    labelled: list[Found] = []
+    values: list[Any] = []  # of the labelled ones
+    for item in found:
+        label = _known(_plain(item.label), name)
+        if _is_unknown(label):
+            skipped.append(Skipped(item.path, "it has no label"))
+        else:
+            labelled.append(item)
+            values.append(label)
     if not labelled:
         raise PromptotError(
             f"'{name}' holds no labelled image.",
             fix="Every image needs a class name, or the number of one.",
         )
-    if all(_is_number(item.label) or str(item.label).isdecimal() for item in labelled):
-        values = sorted({int(item.label) for item in labelled})
-        names = {value: _name_of(value, label_names, name) for value in values}
-        keys = [int(item.label) for item in labelled]
+    if all(_is_number(value) or _is_short_number(value) for value in values):
+        keys = [int(value) for value in values]
+        names = {key: _name_of(key, label_names, name) for key in sorted(set(keys))}
     else:
-        raw = {str(item.label): clean_name(str(item.label)) for item in labelled}
-        cleaned = sorted(set(raw.values()))
-        names = dict(enumerate(cleaned))
+        raw = {text: clean_name(text) for text in set(map(str, values))}
+        names = dict(enumerate(sorted(set(raw.values()))))
         places = {text: place for place, text in names.items()}
-        keys = [places[raw[str(item.label)]] for item in labelled]
+        keys = [places[raw[str(value)]] for value in values]
     check_class_names(names.values())
     labels = {key: label for label, key in enumerate(names)}
     splits: dict[str, list[Example]] = {"train": [], "validation": [], "test": []}
@@ -102,8 +111,27 @@ def _plain(label: Any) -> Any:
     return int(label) if isinstance(label, float) and label.is_integer() else label
 
 
+def _known(label: Any, name: str) -> Any:
+    """A label that can be written down.
+
+    Raises:
+        PromptotError: it is a number of more digits than Python writes.
+    """
+    if _is_number(label) and int(label).bit_length() > 3 * LONGEST_NUMBER:
+        raise PromptotError(
+            f"'{name}' has a label of {int(label).bit_length()} bits.",
+            fix="Give class names, or numbers that count from 0.",
+        )
+    return label
+
+
 def _is_number(label: Any) -> bool:
     return isinstance(label, Integral) and not isinstance(label, bool)
+
+
+def _is_short_number(label: Any) -> bool:
+    text = str(label)
+    return len(text) <= MOST_DIGITS and text.isdecimal()
 
 
 def _is_unknown(label: Any) -> bool:
@@ -118,7 +146,7 @@ def _name_of(value: int, label_names: Sequence[str] | None, name: str) -> str:
         return str(value)
     if value >= len(label_names):
         raise PromptotError(
-            f"'{name}' has the label {value}, but only {len(label_names)} class names.",
+            f"'{name}' has the label {brief(value)}, but only {len(label_names)} class names.",
             fix="Labels count from 0 in the order of the class names.",
         )
     return clean_name(str(label_names[value]))
@@ -128,7 +156,7 @@ def _split_of(text: str, name: str) -> str:
     split = SPLITS.get(str(text).strip().casefold())
     if split is None:
         raise PromptotError(
-            f"'{name}' has the split '{text}'.",
+            f"'{name}' has the split {brief(text)}.",
             fix=f"Write one of: {', '.join(key for key in SPLITS if key)}; or none.",
         )
     return split

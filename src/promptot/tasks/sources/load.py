@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from promptot.errors import PromptotError
+from promptot.reading import brief
 from promptot.tasks.bundled import load_bundled
 from promptot.tasks.dataset import ImageTask
 from promptot.tasks.folder import load_folder, load_tree
@@ -30,6 +31,7 @@ from promptot.tasks.sources.tree import ARCHIVES, open_tree
 BUNDLED = "bundled:"
 _DESCRIPTIONS = (".yaml", ".yml")
 _COMPRESSED = (".gz", ".tgz", ".bz2", ".xz", ".zst", ".7z", ".rar")
+_MOST_DESCRIPTIONS = 8
 _METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
 _ACCEPTED = (
     "Give a folder of class folders, a .zip or .tar of one, a table (.csv, .tsv, .jsonl, .parquet, "
@@ -76,22 +78,38 @@ def load_task(
     Raises:
         PromptotError: with what to do about it.
     """
-    task = _load(source, columns, name)
+    return _finish(_load(source, columns, name), names, template)
+
+
+def _finish(
+    task: ImageTask,
+    names: str | os.PathLike[str] | Mapping[Any, Any] | None,
+    template: str | None,
+) -> ImageTask:
+    """The task with its classes renamed and a template, where these are given."""
     if names is not None:
         read = check_names(names) if isinstance(names, Mapping) else load_names(os.fspath(names))
         task = rename(task, read)
     return task if template is None else replace(task, template=template)
 
 
-def _load(source: Any, columns: Mapping[str, str] | None, name: str | None) -> ImageTask:
+def _load(
+    source: Any,
+    columns: Mapping[str, str] | None,
+    name: str | None,
+    within: tuple[Path, ...] = (),
+) -> ImageTask:
+    """The task of a source; `within` are the descriptions that it is named in, outermost first."""
     if isinstance(source, ImageTask):
         task = source
     elif isinstance(source, str | os.PathLike):
-        task = _load_place(os.fspath(source), columns)
+        task = _load_place(os.fspath(source), columns, within)
     elif is_hugging_face(source):
         task = load_hugging_face(source, name or "images", columns)
     elif isinstance(source, Mapping):
-        parts = {str(split): _load(part, columns, str(split)) for split, part in source.items()}
+        parts = {
+            str(split): _load(part, columns, str(split), within) for split, part in source.items()
+        }
         task = join_splits(parts, name or "images")
     elif isinstance(source, tuple) and len(source) == 2:
         task = load_pairs(*source, name=name or "images")
@@ -104,11 +122,21 @@ def _load(source: Any, columns: Mapping[str, str] | None, name: str | None) -> I
     return task if name is None else replace(task, name=name)
 
 
-def _load_place(text: str, columns: Mapping[str, str] | None) -> ImageTask:
+def _load_place(
+    text: str, columns: Mapping[str, str] | None, within: tuple[Path, ...]
+) -> ImageTask:
     if text.startswith(BUNDLED):
         return load_bundled(text.removeprefix(BUNDLED))
     path = Path(text)
     suffix = path.suffix.lower()
+    try:
+        path.lstat()
+    except (OSError, ValueError) as error:  # too long a name, or a null byte in it
+        if not isinstance(error, FileNotFoundError | NotADirectoryError):
+            reason = getattr(error, "strerror", None) or error
+            raise PromptotError(
+                f"{brief(text)} can't be read: {reason}.", fix="Check the path."
+            ) from None
     name = _name_of(path)
     if path.is_dir():
         return _load_directory(path, name, columns)
@@ -117,7 +145,7 @@ def _load_place(text: str, columns: Mapping[str, str] | None) -> ImageTask:
     if not path.exists():
         raise PromptotError(f"The folder '{text}' does not exist.", fix="Check the path.")
     if suffix in _DESCRIPTIONS:
-        return _load_described(path)
+        return _load_described(path, within)
     if suffix in (*TEXT_TABLES, *COLUMN_TABLES):
         return load_table([path], name, columns)
     if suffix in ARCHIVES:
@@ -160,7 +188,21 @@ def _load_pattern(text: str, columns: Mapping[str, str] | None) -> ImageTask:
     return readers[kinds.pop()]()
 
 
-def _load_described(path: Path) -> ImageTask:
+def _load_described(path: Path, within: tuple[Path, ...]) -> ImageTask:
+    own = path.resolve()
+    if own in within:
+        chain = " → ".join(f"'{place.name}'" for place in (*within[within.index(own) :], own))
+        raise PromptotError(
+            f"The description '{path}' names itself"
+            + (f", through others: {chain}." if within[-1] != own else "."),
+            fix="Correct 'data'.",
+        )
+    if len(within) >= _MOST_DESCRIPTIONS:
+        raise PromptotError(
+            f"The description '{path}' is one of more than {_MOST_DESCRIPTIONS} that name each "
+            "other.",
+            fix="Let 'data' say where the images are.",
+        )
     described = read_description(path)
     names: Any = described.names
     if isinstance(names, str):
@@ -170,15 +212,8 @@ def _load_described(path: Path) -> ImageTask:
         data = beside(path, data)
     else:
         data = {split: beside(path, place) for split, place in data.items()}
-    if data == str(path):
-        raise PromptotError(f"The description '{path}' names itself.", fix="Correct 'data'.")
-    task = load_task(
-        data,
-        template=described.template,
-        names=names,
-        columns=described.columns,
-        name=described.name or _name_of(path),
-    )
+    task = _load(data, described.columns, described.name or _name_of(path), (*within, own))
+    task = _finish(task, names, described.template)
     if described.domain is None:
         return task
     if described.domain not in task.domains:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from promptot.errors import PromptotError
+from promptot.reading import Unreadable, brief, read_json
 from promptot.tasks.columns import ColumnFile, class_names_of, damaged
 from promptot.tasks.dataset import Held, ImageTask
 from promptot.tasks.sources.found import SPLITS, Found, assemble
@@ -30,13 +30,16 @@ def load_saved(folder: Path, name: str, columns: Mapping[str, str] | None = None
     """
     splits = {"": folder}
     if (folder / SPLIT_LIST).is_file():
-        listed = _read_json(folder / SPLIT_LIST).get("splits", [])
-        splits = {str(split): folder / str(split) for split in listed}
+        path = folder / SPLIT_LIST
+        listed = _listed(_read_json(path), "splits", path)
+        splits = {_inside(split, path): folder / _inside(split, path) for split in listed}
     found: list[Found] = []
     label_names = None
     for split, place in splits.items():
-        for entry in _read_json(place / STATE).get("_data_files", []):
-            file = ColumnFile(place / str(entry["filename"]))
+        state = place / STATE
+        for entry in _listed(_read_json(state), "_data_files", state):
+            filename = entry.get("filename") if isinstance(entry, dict) else entry
+            file = ColumnFile(place / _inside(filename, state))
             chosen = choose_columns(file.columns, str(file.path), columns)
             label_names = file.class_names.get(chosen["label"], label_names)
             labels = file.values(chosen["label"])
@@ -47,11 +50,13 @@ def load_saved(folder: Path, name: str, columns: Mapping[str, str] | None = None
                     f"The column '{chosen['image']}' of '{place}' holds no images.",
                     fix="Cast it to datasets.Image() and save again.",
                 )
-            for row, path in enumerate(paths):
-                where = f"{file.path}::{chosen['image']}::{row}" if path is None else path
-                found.append(Found(where, labels[row], split, str(domains[row] or "")))
+            prefix = f"{file.path}::{chosen['image']}::"
+            found += [
+                Found(f"{prefix}{row}" if own is None else own, label, split, str(domain or ""))
+                for row, (own, label, domain) in enumerate(zip(paths, labels, domains, strict=True))
+            ]
         if label_names is None and (place / INFO).is_file():
-            named = class_names_of(_read_json(place / INFO).get("features") or {})
+            named = class_names_of(_read_json(place / INFO).get("features"))
             label_names = next(iter(named.values()), None)
     return assemble(name, _with_usual_splits(found), label_names)
 
@@ -122,9 +127,24 @@ def _with_usual_splits(found: list[Found]) -> list[Found]:
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        read = json.loads(path.read_text(encoding="utf-8"))
+        read = read_json(path)
         if not isinstance(read, dict):
-            raise ValueError("it holds no JSON object")
+            raise Unreadable("it holds no JSON object")
         return read
-    except (OSError, ValueError) as error:
+    except Unreadable as error:
         raise damaged(path, error) from error
+
+
+def _listed(read: Mapping[str, Any], key: str, path: Path) -> list[Any]:
+    values = read.get(key)
+    if not isinstance(values, list):
+        raise damaged(path, Unreadable(f"'{key}' is {brief(values)}, not a list"))
+    return values
+
+
+def _inside(name: Any, path: Path) -> str:
+    """The name of a file or a folder beside `path`, and not of one elsewhere."""
+    plain = isinstance(name, str) and name not in ("", ".", "..")
+    if not plain or set("/\\\0") & set(name):
+        raise damaged(path, Unreadable(f"it names {brief(name)}, which is no file beside it"))
+    return str(name)

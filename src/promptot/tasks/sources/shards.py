@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator, Sequence
 from glob import glob
@@ -14,6 +13,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from promptot.errors import PromptotError
+from promptot.reading import Unreadable, decode, parse_json, read_text, text_lines
 from promptot.tasks.containers import open_bytes
 from promptot.tasks.dataset import ImageTask
 from promptot.tasks.images import is_image_name
@@ -27,6 +27,8 @@ CLASS_NAMES = ("classnames.txt", "classes.txt")
 _LABELS = (".cls", ".json", ".txt")
 _NUMBERS = re.compile(r"\{(\d+)\.\.(\d+)\}")
 _MOST_SHARDS = 100_000
+_LONGEST_LABEL = 1 << 20
+"""Bytes of the file that holds a sample's label; captions and settings may stand beside it."""
 
 
 def is_shard(path: Path) -> bool:
@@ -84,12 +86,16 @@ def _samples(path: Path) -> Iterator[Found]:
 def _read_label(place: str, kind: str) -> Any:
     try:
         with open_bytes(place) as file:
-            text = file.read().decode("utf-8").strip()
+            content = file.read(_LONGEST_LABEL + 1)
+        if len(content) > _LONGEST_LABEL:
+            return None
+        text = decode(content).strip()
         if kind != ".json":
-            return int(text) if text.isdecimal() else text
-        values = json.loads(text)
+            return text
+        values = parse_json(text, allow_nan=True)
         keys = ("cls", *COLUMNS["label"])
-        return next((values[key] for key in keys if key in values), None)
+        label = next((values[key] for key in keys if key in values), None)
+        return label if isinstance(label, str | int | float) else None
     except (PromptotError, OSError, ValueError, TypeError):
         return None  # the image is listed as one without a label
 
@@ -113,24 +119,38 @@ def _label_names(shard: Path) -> list[str] | None:
     for folder in (shard.parent, shard.parent.parent):
         for file in CLASS_NAMES:
             if (folder / file).is_file():
-                lines = (folder / file).read_text(encoding="utf-8-sig").splitlines()
+                try:
+                    lines = text_lines(read_text(folder / file))
+                except Unreadable as error:
+                    raise PromptotError(
+                        f"The class names in '{folder / file}' can't be read: {error}.",
+                        fix="Save it as UTF-8 text with one name a line, or remove it.",
+                    ) from error
                 return [line.strip() for line in lines if line.strip()]
     return None
 
 
 def _expand(text: str) -> list[str]:
-    """A pattern without its {first..last}, as many as there are numbers."""
-    found = _NUMBERS.search(text)
-    if found is None:
-        return [text]
-    first, last = int(found[1]), int(found[2])
-    if last - first >= _MOST_SHARDS:
-        raise PromptotError(f"'{text}' stands for too many files.", fix="Check the numbers.")
-    width = len(found[1])
-    numbers = (f"{number:0{width}}" for number in range(first, last + 1))
-    return [
-        more for n in numbers for more in _expand(text[: found.start()] + n + text[found.end() :])
-    ]
+    """A pattern without its {first..last}, as many as there are numbers, counted beforehand."""
+    ranges = list(_NUMBERS.finditer(text))
+    count = 1
+    for found in ranges:
+        if max(len(found[1]), len(found[2])) > 18:
+            count = _MOST_SHARDS + 1
+            break
+        count *= max(0, int(found[2]) - int(found[1]) + 1)
+    if count > _MOST_SHARDS:
+        raise PromptotError(
+            f"'{text:.200}' stands for too many files, more than {_MOST_SHARDS:,}.",
+            fix="Check the numbers.",
+        )
+    pieces = _NUMBERS.split(text)[::3]  # without the two numbers between them
+    made = [pieces[0]]
+    for found, piece in zip(ranges, pieces[1:], strict=True):
+        first, last, width = int(found[1]), int(found[2]), len(found[1])
+        numbers = [f"{number:0{width}}" for number in range(first, last + 1)]
+        made = [f"{head}{number}{piece}" for head in made for number in numbers]
+    return made
 
 
 def _matches(text: str) -> list[str]:

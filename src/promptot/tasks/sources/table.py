@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from promptot.errors import PromptotError
+from promptot.reading import Unreadable, brief, parse_json, read_csv, read_text, text_lines
+from promptot.tasks.bounds import check_rows
 from promptot.tasks.columns import ColumnFile
 from promptot.tasks.dataset import Held, ImageTask
 from promptot.tasks.sources.found import Found, assemble
@@ -21,6 +20,7 @@ COLUMNS = {
     "domain": ("domain", "style"),
 }
 """What each column may be called (case is ignored), the likeliest first."""
+_KNOWN = frozenset(name for names in COLUMNS.values() for name in names)
 
 TEXT_TABLES = (".csv", ".tsv", ".jsonl", ".ndjson")
 COLUMN_TABLES = (".parquet", ".arrow")
@@ -54,8 +54,7 @@ def load_table(
             found += _from_columns(file, chosen, split)
             label_names = file.class_names.get(chosen["label"], label_names)
         else:
-            rows = _read_text(path)
-            header = list({column: None for row in rows for column in row})
+            header, rows = _read_text(path)
             chosen = choose_columns(header, str(path), columns)
             found += _from_rows(rows, chosen, path.parent, split)
     return assemble(name, found, label_names)
@@ -101,8 +100,7 @@ def choose_columns(
             chosen[kind] = match
         elif wanted is not None or kind in needed:
             raise PromptotError(
-                f"'{where}' has no column '{wanted or kind}'; it has "
-                f"{', '.join(header) or 'none'}.",
+                f"'{where}' has no column '{wanted or kind}'; it has {_listed(header)}.",
                 fix=f"Call it one of {', '.join(choices)}, or say which it is with columns: "
                 f"{{{kind}: NAME}}.",
             )
@@ -131,15 +129,16 @@ def _from_columns(file: ColumnFile, chosen: dict[str, str], split: str) -> Itera
     labels = file.values(chosen["label"])
     splits = file.values(chosen["split"]) if "split" in chosen else [split] * file.rows
     domains = file.values(chosen["domain"]) if "domain" in chosen else [""] * file.rows
+    prefix, folder = f"{file.path}::{column}::", file.path.parent
     for row, (path, label, part, domain) in enumerate(
         zip(paths, labels, splits, domains, strict=True)
     ):
-        place = f"{file.path}::{column}::{row}" if path is None else str(file.path.parent / path)
+        place = f"{prefix}{row}" if path is None else str(folder / path)
         yield Found(place, label, str(part or ""), str(domain or ""))
 
 
 def _from_rows(
-    rows: Sequence[Mapping[str, Any]],
+    rows: Iterable[Mapping[str, Any]],
     chosen: dict[str, str],
     folder: Path,
     split: str,
@@ -158,31 +157,54 @@ def _from_rows(
         yield Found(path, row.get(chosen["label"]), str(part or ""), str(domain or ""), own)
 
 
-def _read_text(path: Path) -> list[dict[str, Any]]:
+def _listed(header: Sequence[str], most: int = 20) -> str:
+    """Names of columns, for a message."""
+    shown = ", ".join(text if len(text) <= 40 else f"{text[:40]}…" for text in header[:most])
+    more = f" and {len(header) - most} more" if len(header) > most else ""
+    return f"{shown}{more}" or "none"
+
+
+def _read_text(path: Path) -> tuple[list[str], Iterable[Mapping[str, Any]]]:
+    """The header and the rows of a table that is text."""
     try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        fix = "Save it as UTF-8."
+        text = read_text(path)
+    except Unreadable as error:
+        fix = "Save it as a file of UTF-8 text; one that is too large for that as Parquet."
         raise PromptotError(f"'{path}' can't be read: {error}.", fix=fix) from error
+    lines = text.count("\n")
     if path.suffix.lower() in (".jsonl", ".ndjson"):
-        return [
-            _json_row(line, path, n) for n, line in enumerate(text.splitlines(), 1) if line.strip()
+        check_rows(path, lines, len(text), more=10 * len(text))
+        rows = [
+            _json_row(line, path, n) for n, line in enumerate(text_lines(text), 1) if line.strip()
         ]
+        return list({column: None for row in rows for column in row}), rows
+    check_rows(path, lines, len(text))
     delimiter = "\t" if path.suffix.lower() == ".tsv" else _delimiter(text)
-    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    cells = _cells(text, delimiter, path)
+    header = next(cells, [])
+    return header, _rows(header, cells, path)
+
+
+def _cells(text: str, delimiter: str, path: Path) -> Iterator[list[str]]:
     try:
-        rows = list(reader)
-    except csv.Error as error:
+        yield from read_csv(text, delimiter)
+    except Unreadable as error:
+        problem = str(error)
         raise PromptotError(
-            f"Line {reader.line_num} of '{path}' is damaged: {error}.", fix="Repair it."
+            f"{problem[0].upper()}{problem[1:]}, in '{path}'.", fix="Repair it."
         ) from error
-    for number, row in enumerate(rows, start=2):
-        if None in row or None in row.values():
+
+
+def _rows(
+    header: Sequence[str], cells: Iterable[Sequence[str]], path: Path
+) -> Iterator[dict[str, str]]:
+    for number, row in enumerate(cells, start=2):
+        if len(row) != len(header):
             raise PromptotError(
                 f"Row {number} of '{path}' has more or fewer cells than the header.",
                 fix="Put names that hold a comma into double quotes.",
             )
-    return rows
+        yield dict(zip(header, row, strict=True))
 
 
 def _delimiter(text: str) -> str:
@@ -193,14 +215,20 @@ def _delimiter(text: str) -> str:
 
 def _json_row(line: str, path: Path, number: int) -> dict[str, Any]:
     try:
-        row = json.loads(line)
-    except ValueError as error:
+        row = parse_json(line, allow_nan=True)
+    except Unreadable as error:
         raise PromptotError(
-            f"Line {number} of '{path}' is no JSON: {error}.", fix="Repair it."
+            f"Line {number} of '{path}' can't be read: {error}.", fix="Repair it."
         ) from error
     if not isinstance(row, dict):
         raise PromptotError(
             f"Line {number} of '{path}' is no JSON object.",
             fix='Write {"path": "a.jpg", "label": "cat"} a line.',
         )
+    for column, value in row.items():
+        if isinstance(value, dict | list) and column.strip().casefold() in _KNOWN:
+            raise PromptotError(
+                f"Line {number} of '{path}' has {brief(value)} as its '{brief(column)[1:-1]}'.",
+                fix="Write text or a number.",
+            )
     return row

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
 
 from promptot.errors import PromptotError
-from promptot.tasks.containers import list_tar
+from promptot.tasks.containers import list_tar, list_zip
 
 ARCHIVES = (".zip", ".tar")
+DEEPEST = 255
+"""Folders in each other; a path on the disk has hardly more."""
 _TOP = PurePosixPath()
 
 
@@ -42,8 +43,18 @@ class ArchiveFolder:
         return f"{self.archive}::{self.inside}" if self.inside.parts else self.archive
 
     def add(self, member: str) -> None:
-        """Put in a file by its name in the archive; folders on its way come to be."""
+        """Put in a file by its name in the archive; folders on its way come to be.
+
+        Raises:
+            PromptotError: it lies in far too many folders.
+        """
         parts = PurePosixPath(member).parts
+        if len(parts) > DEEPEST:
+            raise PromptotError(
+                f"The archive '{self.archive}' holds a file {len(parts):,} folders deep, such as "
+                f"'{member:.40}…'.",
+                fix=f"Pack it again, with at most {DEEPEST} folders in each other.",
+            )
         if not parts or ".." in parts or member.startswith("/"):
             return
         place = self
@@ -72,8 +83,7 @@ def list_members(path: Path) -> list[str]:
     try:
         if path.suffix.lower() == ".tar":
             return list_tar(path)
-        with zipfile.ZipFile(path) as archive:
-            return [info.filename for info in archive.infolist() if not info.is_dir()]
+        return list_zip(path)
     except Exception as error:  # a damaged archive raises almost anything
         raise PromptotError(
             f"The archive '{path}' can't be read: {error}.", fix="Copy or pack it again."
