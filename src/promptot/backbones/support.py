@@ -57,20 +57,17 @@ def _check_open_clip(spec: str) -> None:
     from open_clip.pretrained import get_pretrained_cfg
     from open_clip.transform import PreprocessCfg, merge_preprocess_dict
 
-    from promptot.backbones import open_clip_models
+    from promptot.backbones.open_clip_models import convert
+    from promptot.backbones.open_clip_sources import find_open_clip
 
     architecture, _, tag = spec.rpartition("/")
-    loader = vars(open_clip_models)  # its first check, by name and configuration
-    if "find_open_clip" in loader:
-        loader["find_open_clip"](spec)
-    else:
-        loader["_check_known"](architecture, tag)
+    find_open_clip(spec)
     model, tokenizer = _outline(architecture)
     defaults = PreprocessCfg(size=model.visual.image_size)
     settings = merge_preprocess_dict(defaults, get_pretrained_cfg(architecture, tag))
     set_model_preprocess_cfg(model, settings)
     with torch.device("meta"):
-        open_clip_models.convert(model, tokenizer, f"open_clip:{spec}")
+        convert(model, tokenizer, f"open_clip:{spec}")
 
 
 @cache
