@@ -14,11 +14,16 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
 
 from promptot.adapter import save_adapter
 from promptot.backbones.backbone import Backbone
-from promptot.batches import evaluation_loader, training_loader, views_bytes, views_used
+from promptot.batches import (
+    evaluation_loader,
+    frozen_features,
+    training_loader,
+    views_bytes,
+    views_used,
+)
 from promptot.errors import PromptotError
 from promptot.evaluation.predictions import write_predictions
 from promptot.evaluation.retention import Retention, measure_retention
@@ -44,7 +49,7 @@ from promptot.run_folder import (
     place_of_work,
 )
 from promptot.tasks.bundled import load_bundled_sample
-from promptot.tasks.dataset import Example, ImageTask, Skipped
+from promptot.tasks.dataset import ImageTask, Skipped
 from promptot.tasks.loader import lost_workers_explained
 from promptot.tasks.names import check_class_names
 from promptot.tasks.readable import choose_shots
@@ -460,22 +465,12 @@ def _anchor_words(
     return load_vocabulary(exclude=[*class_names, *held_out])
 
 
-@torch.no_grad()
 def _fit_probe(backbone: Backbone, task: ImageTask, seed: int, workers: int) -> LinearHead:
     """A linear classifier of the frozen features of a task's training images."""
-
-    def read(examples: tuple[Example, ...]) -> tuple[Tensor, Tensor]:
-        """Features [N, D] and labels [N], each with a start of no rows."""
-        features, labels = [torch.empty(0, backbone.embed_dim)], [torch.empty(0, dtype=torch.long)]
-        for batch in evaluation_loader(backbone, examples, workers) if examples else ():
-            features.append(backbone.encode_image(batch.images.to(backbone.device)).cpu())
-            labels.append(batch.labels)
-        return torch.cat(features), torch.cat(labels)
-
     head = fit_linear_probe(
-        *read(task.train),
+        *frozen_features(backbone, task.train, workers),
         classes=len(task.class_names),
-        validation=read(task.validation),
+        validation=frozen_features(backbone, task.validation, workers),
         seed=seed % 2**32,
     )
     return head.to(backbone.device)
