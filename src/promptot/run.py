@@ -51,12 +51,14 @@ from promptot.run_folder import (
 from promptot.tasks.bundled import load_bundled_sample
 from promptot.tasks.dataset import ImageTask, Skipped
 from promptot.tasks.loader import lost_workers_explained
+from promptot.tasks.name_warnings import same_tokens, same_tokens_sentence
 from promptot.tasks.names import check_class_names
 from promptot.tasks.readable import choose_shots
 from promptot.tasks.vocabulary import load_vocabulary
 from promptot.training.anchors import AnchorDraws
 from promptot.training.averaging import build_averaging
 from promptot.training.checkpoint import read_checkpoint
+from promptot.training.coverage import Ordered, coverage
 from promptot.training.estimate import GIB, available_bytes
 from promptot.training.loop import Callbacks, Loader, train
 from promptot.training.records import Log
@@ -181,6 +183,7 @@ def fit(
             callbacks = callbacks or Callbacks()
             if callbacks.on_task is not None:
                 callbacks.on_task(chosen)
+            _warn_of_names(backbone, drawn, callbacks)
             log = Log(work)
             began = time.perf_counter()
             model = adapt(
@@ -316,6 +319,7 @@ def adapt(
         _tell_of_views(backbone, len(task.train), recipe, callbacks)
         loader = training_loader(backbone, task, recipe, seed, workers)
     epochs = recipe.evaluate_epoch or recipe.optim.epochs
+    _warn_of_dropped(loader, task, epochs, callbacks)
     per_step = recipe.vocabulary.per_step
     train(
         model,
@@ -332,6 +336,26 @@ def adapt(
         callbacks=callbacks or Callbacks(),
     )
     return model
+
+
+def _warn_of_names(backbone: Backbone, task: ImageTask, callbacks: Callbacks) -> None:
+    """Say which names are one text to the backbone's tokenizer."""
+    if callbacks.on_warning is None:
+        return
+    encode = backbone.tokenizer.encode
+    for pair in same_tokens(task.class_names, encode, task.synonyms, task.template):
+        callbacks.on_warning(same_tokens_sentence(*pair))
+
+
+def _warn_of_dropped(
+    loader: Loader, task: ImageTask, epochs: int, callbacks: Callbacks | None
+) -> None:
+    """Say which images and classes the steps will not see."""
+    if callbacks is None or callbacks.on_warning is None or not isinstance(loader, Ordered):
+        return
+    said = coverage(loader, task, epochs).sentence()
+    if said:
+        callbacks.on_warning(said)
 
 
 def _tell_of_views(

@@ -7,13 +7,12 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from promptot.backbones.first_choice import real_clip
+from promptot.evaluation.retention import MOSTLY_WRONG
 from promptot.evaluation.scoring import Scores
 from promptot.survey_probe import ProbeSummary
 from promptot.tasks import Skipped
 
 SHOTS = (1, 2, 4, 8, 16)
-MOSTLY_WRONG = 0.5
-"""An accuracy whose 95 % interval lies below this is mostly wrong."""
 ENOUGH = 0.9
 """The share of the classes that must have K training images for K to be advised."""
 SPLITS = ("train", "validation", "test")

@@ -22,6 +22,16 @@ class FirstChoice:
     parameters: int
 
     @property
+    def short(self) -> str:
+        """For a folder's name.
+
+        Example:
+            >>> FIRST_CHOICE.short
+            'vit-b-16'
+        """
+        return self.name.partition(":")[2].partition("/")[0].lower()
+
+    @property
     def download(self) -> int:
         """Bytes to download once, by computation."""
         return self.parameters * BYTES_EACH

@@ -16,6 +16,7 @@ from promptot.cli import report as report_command
 from promptot.cli import tune as tune_command
 from promptot.cli.console import (
     Stages,
+    again,
     command,
     console_for,
     errors,
@@ -159,10 +160,12 @@ def fit(
 ) -> None:
     """Learn prompts from your images and test them beside the frozen model."""
     from promptot.api import fit as fit_folder
+    from promptot.backbones.first_choice import FIRST_CHOICE, real_clip
     from promptot.cli.tables import pairs, score_table
     from promptot.cli.training import training_callbacks
-    from promptot.pages.retention import retention_lines
+    from promptot.pages.retention import retention_doubt, retention_lines
     from promptot.run_folder import ADAPTER, REPORT, has_checkpoint
+    from promptot.tasks.bundled import has_own_images
 
     console = console_for(json_path)
     try:
@@ -201,6 +204,15 @@ def fit(
         console.print(score_table(run.scores))
     else:
         console.print("No image was left for a test: give a test folder, or --test-share 0.3.")
+    other = f"{out}-{FIRST_CHOICE.short}"
+    real = again(backbone=FIRST_CHOICE.name, out=other, json_path=None, overwrite=None, resume=None)
+    own = has_own_images(example.path for example in run.task.examples)
+    note = real_clip(backbone, own, real)
+    if note is not None:
+        console.print(f"[yellow]![/] {note}\n", soft_wrap=True)
+    doubt = retention_doubt(run.retention)
+    if doubt:
+        console.print(f"[yellow]![/] {doubt}", soft_wrap=True)
     console.print(pairs(retention_lines(run.retention), title="Retention"), "")
     size = sum(path.stat().st_size for path in (out / ADAPTER).iterdir())
     console.print(

@@ -8,9 +8,12 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import click
+from click.core import ParameterSource
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -51,6 +54,37 @@ def plain(text: object) -> str:
 def command(*parts: object) -> str:
     """A command line to copy, quoted for the shell."""
     return plain(shlex.join(["promptot", *map(str, parts)]))
+
+
+def again(**instead: object) -> str:
+    """The command at work as it was typed, with other values of some parameters; to copy.
+
+    Parameters that were not given are left out, and so are those whose new value is None.
+    """
+    context = click.get_current_context()
+    names: list[str] = []
+    above: click.Context | None = context
+    while above is not None and above.parent is not None:
+        names.insert(0, str(above.info_name))
+        above = above.parent
+    values: list[object] = []
+    options: list[object] = []
+    for parameter in context.command.params:
+        name = str(parameter.name)
+        source = context.get_parameter_source(name)
+        given = source not in (None, ParameterSource.DEFAULT, ParameterSource.DEFAULT_MAP)
+        value = instead.get(name, context.params.get(name) if given else None)
+        several = value if isinstance(value, (list, tuple)) else [value]
+        for one in several:
+            text = one.value if isinstance(one, Enum) else one
+            if text is None or text is False:
+                continue
+            if isinstance(parameter, click.Argument):
+                values.append(text)
+            else:
+                flag = max(parameter.opts, key=len)
+                options += [flag] if text is True else [flag, text]
+    return command(*names, *values, *options)
 
 
 def show_error(error: PromptotError) -> None:
