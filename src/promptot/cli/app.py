@@ -130,6 +130,7 @@ def demo(
 
 @app.command(epilog="Example: promptot fit photos/ --out runs/photos --shots 8 --seed 1")
 def fit(
+    context: typer.Context,
     data: Data,
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the run.")],
     names: Names = None,
@@ -205,7 +206,8 @@ def fit(
     else:
         console.print("No image was left for a test: give a test folder, or --test-share 0.3.")
     other = f"{out}-{FIRST_CHOICE.short}"
-    real = again(backbone=FIRST_CHOICE.name, out=other, json_path=None, overwrite=None, resume=None)
+    instead = {"json_path": None, "overwrite": None, "resume": None, "out": other}
+    real = again(context, "fit", backbone=FIRST_CHOICE.name, **instead)
     own = has_own_images(example.path for example in run.task.examples)
     note = real_clip(backbone, own, real)
     if note is not None:

@@ -12,8 +12,7 @@ from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import click
-from click.core import ParameterSource
+import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -56,35 +55,31 @@ def command(*parts: object) -> str:
     return plain(shlex.join(["promptot", *map(str, parts)]))
 
 
-def again(**instead: object) -> str:
+def again(context: typer.Context, *words: str, **instead: object) -> str:
     """The command at work as it was typed, with other values of some parameters; to copy.
 
     Parameters that were not given are left out, and so are those whose new value is None.
+
+    Args:
+        words: of the command, such as "fit".
     """
-    context = click.get_current_context()
-    names: list[str] = []
-    above: click.Context | None = context
-    while above is not None and above.parent is not None:
-        names.insert(0, str(above.info_name))
-        above = above.parent
-    values: list[object] = []
+    arguments: list[object] = []
     options: list[object] = []
     for parameter in context.command.params:
         name = str(parameter.name)
         source = context.get_parameter_source(name)
-        given = source not in (None, ParameterSource.DEFAULT, ParameterSource.DEFAULT_MAP)
+        given = source is not None and source.name == "COMMANDLINE"
         value = instead.get(name, context.params.get(name) if given else None)
-        several = value if isinstance(value, (list, tuple)) else [value]
-        for one in several:
-            text = one.value if isinstance(one, Enum) else one
-            if text is None or text is False:
+        for each in value if isinstance(value, list | tuple) else [value]:
+            one = each.value if isinstance(each, Enum) else each
+            if one is None or one is False:
                 continue
-            if isinstance(parameter, click.Argument):
-                values.append(text)
+            if parameter.param_type_name == "argument":
+                arguments.append(one)
             else:
                 flag = max(parameter.opts, key=len)
-                options += [flag] if text is True else [flag, text]
-    return command(*names, *values, *options)
+                options += [flag] if one is True else [flag, one]
+    return command(*words, *arguments, *options)
 
 
 def show_error(error: PromptotError) -> None:

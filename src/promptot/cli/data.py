@@ -48,6 +48,7 @@ data.command(epilog="Example: promptot data shots coop --root DATA --out lists")
 
 @data.command(epilog="Example: promptot data photos/ --json photos.json")
 def describe(
+    context: typer.Context,
     data: Data,
     names: Names = None,
     template: Template = None,
@@ -75,7 +76,7 @@ def describe(
             progress=Stages(bar),
         )
     console.print(survey_tables(found))
-    real = again(backbone=FIRST_CHOICE.name, json_path=None)
+    real = again(context, "data", backbone=FIRST_CHOICE.name, json_path=None)
     note = real_clip(backbone, found.own_images, real)
     if note is not None:
         console.print(f"[yellow]![/] {note}", soft_wrap=True)
