@@ -72,13 +72,14 @@ def again(context: typer.Context, *words: str, **instead: object) -> str:
         value = instead.get(name, context.params.get(name) if given else None)
         for each in value if isinstance(value, list | tuple) else [value]:
             one = each.value if isinstance(each, Enum) else each
-            if one is None or one is False:
+            flags = parameter.secondary_opts if one is False else parameter.opts
+            if one is None or not flags:
                 continue
+            flag = max(flags, key=len)
             if parameter.param_type_name == "argument":
                 arguments.append(one)
             else:
-                flag = max(parameter.opts, key=len)
-                options += [flag] if one is True else [flag, one]
+                options += [flag] if isinstance(one, bool) else [flag, one]
     return command(*words, *arguments, *options)
 
 
