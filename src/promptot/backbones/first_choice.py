@@ -48,9 +48,11 @@ class FirstChoice:
 
 
 FIRST_CHOICE = FirstChoice("open_clip:ViT-B-16/datacomp_xl_s13b_b90k", 149_620_737)
-"""ViT-B/16 trained on DataComp-1B: of the CLIPs of OpenAI's architecture and this size, the one with
-the highest zero-shot accuracy on ImageNet in open_clip's table of results (docs/openclip_results.csv,
-73.5 %) among those that anybody may use (MIT licence).
+"""ViT-B/16 trained on DataComp-1B.
+
+Of the CLIPs of OpenAI's architecture and this size it has the highest zero-shot accuracy on
+ImageNet in open_clip's table of results (docs/openclip_results.csv, 73.5 %) among those that
+anybody may use (MIT licence).
 """
 
 
