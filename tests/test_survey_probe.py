@@ -41,7 +41,7 @@ def features_of(backbone: Backbone, examples) -> torch.Tensor:
 def test_it_is_logistic_regression_on_the_frozen_features(
     task: ImageTask, backbone: Backbone, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(survey_probe, "STRENGTHS", (100.0,))
+    monkeypatch.setattr(survey_probe, "STRENGTH", 100.0)
     found = probe(task, backbone, scores_of(backbone, task))
     plain = LogisticRegression(C=100.0, max_iter=5000, tol=1e-6)
     plain.fit(features_of(backbone, task.train), [e.label for e in task.train])

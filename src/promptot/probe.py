@@ -78,7 +78,7 @@ def fit_linear_probe(
         classes: C, the number of classes.
         validation: features and labels of images to choose the penalty by.
         seed: of the folds.
-        strengths: values of C to try, ascending.
+        strengths: values of C to try, ascending; if there is but one, it is taken.
 
     Raises:
         PromptotError: a class has no image, or a feature is NaN or infinite.
@@ -106,6 +106,8 @@ def fit_linear_probe(
     if validation is not None and len(validation[1]):
         others = _array(validation[0]), _array(validation[1])
         accuracies = [_fit(x, y, strength).score(*others) for strength in strengths]
+    elif len(strengths) == 1:
+        accuracies = [1.0]  # there is nothing to choose
     else:
         accuracies = _cross_validate(x, y, seed, strengths)
     best = strengths[int(np.argmax(accuracies))] if accuracies else 1.0

@@ -211,7 +211,7 @@ def fit(
     own = has_own_images(example.path for example in run.task.examples)
     note = real_clip(backbone, own, real)
     if note is not None:
-        console.print(f"[yellow]![/] {note}\n", soft_wrap=True)
+        console.print(f"\n[yellow]![/] {note}\n", soft_wrap=True)
     doubt = retention_doubt(run.retention)
     if doubt:
         console.print(f"[yellow]![/] {doubt}", soft_wrap=True)
