@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -15,8 +16,10 @@ from promptot.backbones.first_choice import FIRST_CHOICE, real_clip
 from promptot.evaluation.metrics import wilson_interval
 from promptot.evaluation.retention import Retention, Share, measure_retention
 from promptot.evaluation.scoring import Scores
+from promptot.pages import tuning
 from promptot.pages.retention import facts_lead, retention_doubt, retention_table
 from promptot.tasks import load_bundled
+from promptot.tuning.points import Point
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "reports"))
 from markup import Page
@@ -134,3 +137,15 @@ def test_a_page_says_so_before_any_figure_of_retention(
     monkeypatch.setattr("promptot.evaluation.retention.MOSTLY_WRONG", 0.0)
     promptot.report(run.folder, backbone=backbone)
     assert doubt not in text_of(run.folder)
+
+
+@pytest.mark.parametrize(("right", "doubted"), [(30, True), (45, False), (90, False)])
+def test_a_tuning_doubts_retention_too(right: int, doubted: bool) -> None:
+    zero_shot = Point({}, "1" * right + "0" * (100 - right), 1.0, 100)
+    better = Point({}, "1" * 99 + "0", 0.5, 100)
+    found = SimpleNamespace(
+        validation=100, finished=True, zero_shot=zero_shot, points=[better], recommended=0
+    )
+    said = [text for text in tuning._caveats(found) if "retention says little" in text]
+    assert bool(said) is doubted
+    assert not doubted or f"{right}.0 %" in said[0]
