@@ -62,7 +62,7 @@ def fit_linear_probe(
     *,
     validation: tuple[Tensor, Tensor] | None = None,
     seed: int = 1,
-    strengths: Sequence[float] = STRENGTHS,
+    strengths: Sequence[float] | None = None,
 ) -> LinearHead:
     """Fit multinomial logistic regression with an L2 penalty, by L-BFGS.
 
@@ -78,7 +78,8 @@ def fit_linear_probe(
         classes: C, the number of classes.
         validation: features and labels of images to choose the penalty by.
         seed: of the folds.
-        strengths: values of C to try, ascending; if there is but one, it is taken.
+        strengths: values of C to try, ascending, by default `STRENGTHS`; if there is but one, it is
+            taken.
 
     Raises:
         PromptotError: a class has no image, or a feature is NaN or infinite.
@@ -89,6 +90,7 @@ def fit_linear_probe(
         >>> head(torch.eye(3)).argmax(dim=1)
         tensor([0, 1, 2])
     """
+    strengths = STRENGTHS if strengths is None else strengths
     missing = set(range(classes)) - set(labels.tolist())
     if missing:
         raise PromptotError(
