@@ -179,6 +179,15 @@ def _environment(manifest: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def _paths(run: Tested) -> Iterator[str]:
+    """Of the images that it learnt from and was tested on."""
+    for shot in run.manifest["task"]["shots"]:
+        if isinstance(shot, Mapping) and isinstance(shot.get("path"), str):
+            yield shot["path"]
+    for part in run.scores:
+        yield from (example.path for example in run.tasks[part].test)
+
+
 def _sentence(template: str | Sequence[str]) -> str:
     if isinstance(template, str):
         return template
@@ -215,15 +224,6 @@ def _caveats(run: Tested) -> list[str]:
             "what a point-wise penalty does."
         )
     return found
-
-
-def _paths(run: Tested) -> Iterator[str]:
-    """Of the images that it learnt from and was tested on."""
-    for shot in run.manifest["task"]["shots"]:
-        if isinstance(shot, Mapping) and isinstance(shot.get("path"), str):
-            yield shot["path"]
-    for part in run.scores:
-        yield from (example.path for example in run.tasks[part].test)
 
 
 def check_manifest(manifest: Any, path: Path) -> Mapping[str, Any]:
