@@ -130,6 +130,15 @@ def _images_of(part: str, scores: Scores, task: ImageTask) -> str:
     )
 
 
+def _paths(run: Tested) -> Iterator[str]:
+    """Of the images that it learnt from and was tested on."""
+    for shot in run.manifest["task"].get("shots", ()):
+        if isinstance(shot, Mapping) and isinstance(shot.get("path"), str):
+            yield shot["path"]
+    for part in run.scores:
+        yield from (example.path for example in run.tasks[part].test)
+
+
 def _subtitle(manifest: Mapping[str, Any]) -> str:
     task = manifest["task"]
     images, classes = len(task["shots"]), len(task["class_names"])
@@ -177,15 +186,6 @@ def _environment(manifest: Mapping[str, Any]) -> dict[str, Any]:
         "platform": manifest["platform"],
         **manifest["versions"],
     }
-
-
-def _paths(run: Tested) -> Iterator[str]:
-    """Of the images that it learnt from and was tested on."""
-    for shot in run.manifest["task"]["shots"]:
-        if isinstance(shot, Mapping) and isinstance(shot.get("path"), str):
-            yield shot["path"]
-    for part in run.scores:
-        yield from (example.path for example in run.tasks[part].test)
 
 
 def _sentence(template: str | Sequence[str]) -> str:
