@@ -115,6 +115,26 @@ def _view_loader(
     )
 
 
+@torch.no_grad()
+def frozen_features(
+    backbone: Backbone,
+    examples: tuple[Example, ...],
+    workers: int = 0,
+    progress: Callable[[int], None] | None = None,
+) -> tuple[Tensor, Tensor]:
+    """The frozen model's features of images as for testing, [N, D], and their labels, [N].
+
+    Both are on the CPU. What can't be read is left out, so N may be 0.
+    """
+    features, labels = [torch.empty(0, backbone.embed_dim)], [torch.empty(0, dtype=torch.long)]
+    for batch in evaluation_loader(backbone, examples, workers) if examples else ():
+        features.append(backbone.encode_image(batch.images.to(backbone.device)).cpu())
+        labels.append(batch.labels)
+        if progress is not None:
+            progress(len(batch.labels))
+    return torch.cat(features), torch.cat(labels)
+
+
 def evaluation_loader(
     backbone: Backbone, examples: tuple[Example, ...], workers: int = 0
 ) -> ImageLoader:

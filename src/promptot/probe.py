@@ -62,10 +62,11 @@ def fit_linear_probe(
     *,
     validation: tuple[Tensor, Tensor] | None = None,
     seed: int = 1,
+    strengths: Sequence[float] | None = None,
 ) -> LinearHead:
     """Fit multinomial logistic regression with an L2 penalty, by L-BFGS.
 
-    The inverse strength of the penalty, C, is the one of `STRENGTHS` that classifies the
+    The inverse strength of the penalty, C, is the one of `strengths` that classifies the
     validation images best; without any, the best of a stratified cross-validation of up to five
     folds, the folds as many as the rarest class has images. The smaller of two equally good values
     is taken, and C = 1 if a class has only one image. The protocol is that of CLIP's linear probes
@@ -77,6 +78,8 @@ def fit_linear_probe(
         classes: C, the number of classes.
         validation: features and labels of images to choose the penalty by.
         seed: of the folds.
+        strengths: values of C to try, ascending, by default `STRENGTHS`; if there is but one, it is
+            taken.
 
     Raises:
         PromptotError: a class has no image, or a feature is NaN or infinite.
@@ -87,6 +90,7 @@ def fit_linear_probe(
         >>> head(torch.eye(3)).argmax(dim=1)
         tensor([0, 1, 2])
     """
+    strengths = STRENGTHS if strengths is None else strengths
     missing = set(range(classes)) - set(labels.tolist())
     if missing:
         raise PromptotError(
@@ -103,10 +107,12 @@ def fit_linear_probe(
     x, y = _array(features), _array(labels)
     if validation is not None and len(validation[1]):
         others = _array(validation[0]), _array(validation[1])
-        accuracies = [_fit(x, y, strength).score(*others) for strength in STRENGTHS]
+        accuracies = [_fit(x, y, strength).score(*others) for strength in strengths]
+    elif len(strengths) == 1:
+        accuracies = [1.0]  # there is nothing to choose
     else:
-        accuracies = _cross_validate(x, y, seed)
-    best = STRENGTHS[int(np.argmax(accuracies))] if accuracies else 1.0
+        accuracies = _cross_validate(x, y, seed, strengths)
+    best = strengths[int(np.argmax(accuracies))] if accuracies else 1.0
     fitted = _fit(x, y, best)
     weight, bias = fitted.coef_, fitted.intercept_
     if classes == 2:  # scikit-learn gives the difference of the two classes' logits
@@ -115,8 +121,10 @@ def fit_linear_probe(
     return LinearHead(*tensors)
 
 
-def _cross_validate(x: np.ndarray, y: np.ndarray, seed: int) -> list[float]:
-    """Mean accuracy for each of `STRENGTHS`; none where a class has but one image."""
+def _cross_validate(
+    x: np.ndarray, y: np.ndarray, seed: int, strengths: Sequence[float]
+) -> list[float]:
+    """Mean accuracy for each of `strengths`; none where a class has but one image."""
     from sklearn.model_selection import StratifiedKFold
 
     folds = min(FOLDS, int(np.bincount(y).min()))
@@ -125,7 +133,7 @@ def _cross_validate(x: np.ndarray, y: np.ndarray, seed: int) -> list[float]:
     splits = list(StratifiedKFold(folds, shuffle=True, random_state=seed % 2**32).split(x, y))
     return [
         float(np.mean([_fit(x[fit], y[fit], c).score(x[test], y[test]) for fit, test in splits]))
-        for c in STRENGTHS
+        for c in strengths
     ]
 
 

@@ -14,11 +14,16 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
 
 from promptot.adapter import BackboneIdentity, save_adapter
 from promptot.backbones.backbone import Backbone
-from promptot.batches import evaluation_loader, training_loader, views_bytes, views_used
+from promptot.batches import (
+    evaluation_loader,
+    frozen_features,
+    training_loader,
+    views_bytes,
+    views_used,
+)
 from promptot.errors import PromptotError
 from promptot.evaluation.predictions import write_predictions
 from promptot.evaluation.retention import Retention, measure_retention
@@ -45,14 +50,16 @@ from promptot.run_folder import (
     place_of_work,
 )
 from promptot.tasks.bundled import load_bundled_sample
-from promptot.tasks.dataset import Example, ImageTask, Skipped
+from promptot.tasks.dataset import ImageTask, Skipped
 from promptot.tasks.loader import lost_workers_explained
+from promptot.tasks.name_warnings import same_tokens, same_tokens_sentence
 from promptot.tasks.names import check_class_names
 from promptot.tasks.readable import choose_shots
 from promptot.tasks.vocabulary import load_vocabulary
 from promptot.training.anchors import AnchorDraws
 from promptot.training.averaging import build_averaging
 from promptot.training.checkpoint import read_checkpoint
+from promptot.training.coverage import Ordered, coverage
 from promptot.training.estimate import GIB, available_bytes
 from promptot.training.loop import Callbacks, Loader, train
 from promptot.training.records import Log
@@ -181,6 +188,7 @@ def fit(
             callbacks = callbacks or Callbacks()
             if callbacks.on_task is not None:
                 callbacks.on_task(chosen)
+            _warn_of_names(backbone, drawn, callbacks)
             log = Log(work)
             began = time.perf_counter()
             model = adapt(
@@ -322,6 +330,7 @@ def adapt(
         _tell_of_views(backbone, len(task.train), recipe, callbacks)
         loader = training_loader(backbone, task, recipe, seed, workers)
     epochs = recipe.evaluate_epoch or recipe.optim.epochs
+    _warn_of_dropped(loader, task, epochs, callbacks)
     per_step = recipe.vocabulary.per_step
     train(
         model,
@@ -338,6 +347,26 @@ def adapt(
         callbacks=callbacks or Callbacks(),
     )
     return model
+
+
+def _warn_of_names(backbone: Backbone, task: ImageTask, callbacks: Callbacks) -> None:
+    """Say which names are one text to the backbone's tokenizer."""
+    if callbacks.on_warning is None:
+        return
+    encode = backbone.tokenizer.encode
+    for pair in same_tokens(task.class_names, encode, task.synonyms, task.template):
+        callbacks.on_warning(same_tokens_sentence(*pair))
+
+
+def _warn_of_dropped(
+    loader: Loader, task: ImageTask, epochs: int, callbacks: Callbacks | None
+) -> None:
+    """Say which images and classes the steps will not see."""
+    if callbacks is None or callbacks.on_warning is None or not isinstance(loader, Ordered):
+        return
+    said = coverage(loader, task, epochs).sentence()
+    if said:
+        callbacks.on_warning(said)
 
 
 def _tell_of_views(
@@ -479,22 +508,12 @@ def _anchor_words(
     return load_vocabulary(exclude=[*class_names, *held_out])
 
 
-@torch.no_grad()
 def _fit_probe(backbone: Backbone, task: ImageTask, seed: int, workers: int) -> LinearHead:
     """A linear classifier of the frozen features of a task's training images."""
-
-    def read(examples: tuple[Example, ...]) -> tuple[Tensor, Tensor]:
-        """Features [N, D] and labels [N], each with a start of no rows."""
-        features, labels = [torch.empty(0, backbone.embed_dim)], [torch.empty(0, dtype=torch.long)]
-        for batch in evaluation_loader(backbone, examples, workers) if examples else ():
-            features.append(backbone.encode_image(batch.images.to(backbone.device)).cpu())
-            labels.append(batch.labels)
-        return torch.cat(features), torch.cat(labels)
-
     head = fit_linear_probe(
-        *read(task.train),
+        *frozen_features(backbone, task.train, workers),
         classes=len(task.class_names),
-        validation=read(task.validation),
+        validation=frozen_features(backbone, task.validation, workers),
         seed=seed % 2**32,
     )
     return head.to(backbone.device)

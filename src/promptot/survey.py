@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from statistics import median
 from typing import Any
 
@@ -17,8 +18,10 @@ from promptot.batches import evaluation_loader
 from promptot.devices import pick_device
 from promptot.evaluation.scoring import NothingToScore, Scores, score
 from promptot.model import PromptedModel
+from promptot.survey_probe import probe
 from promptot.survey_result import SPLITS, ClassSummary, Duplicates, Survey, advise
 from promptot.tasks import Example, ImageTask, Skipped, UnreadableImage, load_task
+from promptot.tasks.bundled import has_own_images
 from promptot.tasks.duplicates import Print, find_pairs, group, print_of
 from promptot.tasks.name_warnings import name_warnings
 from promptot.tasks.splits import hold_out
@@ -38,6 +41,9 @@ def survey(
     progress: Progress = lambda what, done, total: None,
 ) -> Survey:
     """Read every image of a data set once, and test the frozen model on its test images.
+
+    A linear probe of the frozen features is tested on the same images: what zero-shot lacks beside
+    it is not in the features but in the names, the template or the pairing of the two towers.
 
     Where the data have no test split, the one is used that `fit` would hold out: what is said of
     leaks and of zero-shot accuracy is true of that run.
@@ -70,11 +76,16 @@ def survey(
     unreadable = tuple(look for look in looks if isinstance(look, Skipped))
     bad = {item.path for item in unreadable}
     scores = _zero_shot(task, backbone, bad, workers, progress)
+    probed = None
+    if scores is not None:
+        train = tuple(example for example in task.train if example.path not in bad)
+        probed = probe(replace(task, train=train), backbone, scores, workers,
+                       partial(progress, "linear probe"))  # fmt: skip
     classes = _classes(task, bad, scores)
     short = sorted((min(look.size), look.size) for _, _, look in readable)
     side = backbone.preprocess.resolution
     duplicates = _duplicates(task, readable)
-    shots, advice = advise(classes, scores)
+    shots, advice = advise(classes, scores, probed)
     return Survey(
         name=task.name,
         template=task.template,
@@ -87,10 +98,19 @@ def survey(
         skipped=(*task.skipped, *unreadable),
         duplicates=duplicates,
         domains=dict(sorted(Counter(e.domain for e in task.examples if e.domain).items())),
-        name_warnings=tuple(name_warnings(task.class_names)),
+        name_warnings=tuple(
+            name_warnings(
+                task.class_names,
+                synonyms=task.synonyms,
+                tokens=backbone.tokenizer.encode,
+                template=task.template,
+            )
+        ),
         accuracy=None if scores is None else scores.teacher_accuracy,
         interval=None if scores is None else scores.teacher_interval,
         tested=0 if scores is None else len(scores.labels),
+        probe=probed,
+        own_images=has_own_images(example.path for _, example in examples),
         shots=shots,
         advice=tuple(advice),
     )
@@ -134,7 +154,8 @@ def _zero_shot(
         progress("zero-shot", done, len(test))
 
     try:
-        return score(model, evaluation_loader(backbone, test, workers), count)
+        loader = evaluation_loader(backbone, test, workers)
+        return score(model, loader, count, keep_features=True)
     except NothingToScore:
         return None
 

@@ -6,7 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from promptot.backbones.first_choice import real_clip
+from promptot.evaluation.retention import MOSTLY_WRONG
 from promptot.evaluation.scoring import Scores
+from promptot.survey_probe import ProbeSummary
 from promptot.tasks import Skipped
 
 SHOTS = (1, 2, 4, 8, 16)
@@ -75,6 +78,8 @@ class Survey:
         name_warnings: names that a text model can make little of.
         accuracy, interval, tested: of the frozen model on the test images, its 95 % Wilson
             interval, and the number of images; None if none could be tested.
+        probe: what a linear probe gets on the same images; None if it can't be fitted or tested.
+        own_images: whether any image came from outside the package.
         shots: how many training images per class to use.
         advice: what to know before training, a sentence each.
     """
@@ -94,6 +99,8 @@ class Survey:
     accuracy: float | None
     interval: tuple[float, float] | None
     tested: int
+    probe: ProbeSummary | None
+    own_images: bool
     shots: int
     advice: tuple[str, ...]
 
@@ -104,10 +111,13 @@ class Survey:
 
     def as_json(self) -> dict[str, Any]:
         """Everything, as JSON takes it."""
-        return {**asdict(self), "images": self.images}
+        note = real_clip(self.backbone, self.own_images)
+        return {**asdict(self), "images": self.images, "real_clip": note}
 
 
-def advise(classes: Sequence[ClassSummary], scores: Scores | None) -> tuple[int, list[str]]:
+def advise(
+    classes: Sequence[ClassSummary], scores: Scores | None, probe: ProbeSummary | None = None
+) -> tuple[int, list[str]]:
     """How many shots to use, and what else to know before training.
 
     K is the largest of `SHOTS` that nine classes in ten have training images for; a class with
@@ -143,7 +153,26 @@ def advise(classes: Sequence[ClassSummary], scores: Scores | None) -> tuple[int,
             said.append("The frozen model is right almost always: there is little left to learn.")
         if untested:
             said.append(f"{_several(untested)} no image to test on.")
+        if probe is not None:
+            said += _beside_the_probe(scores, probe)
     return shots, said
+
+
+def _beside_the_probe(scores: Scores, probe: ProbeSummary) -> list[str]:
+    """What the linear probe tells of a poor zero-shot accuracy."""
+    if probe.interval[1] < MOSTLY_WRONG:
+        return [
+            "A linear probe is wrong mostly too: this backbone's image features hardly tell these "
+            "classes apart. Another --backbone may."
+        ]
+    if probe.interval[0] <= scores.teacher_interval[1]:
+        return []
+    points = 100 * (probe.accuracy - scores.teacher_accuracy)
+    return [
+        f"The image features tell these classes apart better than the names find them: a linear "
+        f"probe gets {points:.0f} points more than zero-shot. Look at the names and the template, "
+        "or try another --backbone; `fit --recipe linear-probe` uses the features without names."
+    ]
 
 
 def _several(names: Sequence[str]) -> str:

@@ -16,6 +16,7 @@ from promptot.cli.backbones import backbones as backbones_app
 from promptot.cli.console import (
     PlainGroup,
     Stages,
+    again,
     command,
     console_for,
     errors,
@@ -135,6 +136,7 @@ def demo(
 
 @app.command(epilog="Example: promptot fit photos/ --out runs/photos --shots 8 --seed 1")
 def fit(
+    context: typer.Context,
     data: Data,
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the run.")],
     names: Names = None,
@@ -165,10 +167,12 @@ def fit(
 ) -> None:
     """Learn prompts from your images and test them beside the frozen model."""
     from promptot.api import fit as fit_folder
+    from promptot.backbones.first_choice import FIRST_CHOICE, real_clip
     from promptot.cli.tables import pairs, score_table
     from promptot.cli.training import training_callbacks
-    from promptot.pages.retention import retention_lines
+    from promptot.pages.retention import retention_doubt, retention_lines
     from promptot.run_folder import ADAPTER, REPORT, has_checkpoint
+    from promptot.tasks.bundled import has_own_images
 
     console = console_for(json_path)
     try:
@@ -207,6 +211,16 @@ def fit(
         console.print(score_table(run.scores))
     else:
         console.print("No image was left for a test: give a test folder, or --test-share 0.3.")
+    other = f"{out}-{FIRST_CHOICE.short}"
+    instead = {"json_path": None, "overwrite": None, "resume": None, "out": other}
+    real = again(context, "fit", backbone=FIRST_CHOICE.name, **instead)
+    own = has_own_images(example.path for example in run.task.examples)
+    note = real_clip(backbone, own, real)
+    if note is not None:
+        console.print(f"\n[yellow]![/] {note}\n", soft_wrap=True)
+    doubt = retention_doubt(run.retention)
+    if doubt:
+        console.print(f"[yellow]![/] {doubt}", soft_wrap=True)
     console.print(pairs(retention_lines(run.retention), title="Retention"), "")
     size = sum(path.stat().st_size for path in (out / ADAPTER).iterdir())
     console.print(

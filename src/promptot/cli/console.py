@@ -10,9 +10,11 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -91,6 +93,34 @@ def _plain_usage_errors() -> Iterator[None]:
 def command(*parts: object) -> str:
     """A command line to copy, quoted for the shell."""
     return plain(shlex.join(["promptot", *map(str, parts)]))
+
+
+def again(context: typer.Context, *words: str, **instead: object) -> str:
+    """The command at work as it was typed, with other values of some parameters; to copy.
+
+    Parameters that were not given are left out, and so are those whose new value is None.
+
+    Args:
+        words: of the command, such as "fit".
+    """
+    arguments: list[object] = []
+    options: list[object] = []
+    for parameter in context.command.params:
+        name = str(parameter.name)
+        source = context.get_parameter_source(name)
+        given = source is not None and source.name == "COMMANDLINE"
+        value = instead.get(name, context.params.get(name) if given else None)
+        for each in value if isinstance(value, list | tuple) else [value]:
+            one = each.value if isinstance(each, Enum) else each
+            flags = parameter.secondary_opts if one is False else parameter.opts
+            if one is None or not flags:
+                continue
+            flag = max(flags, key=len)
+            if parameter.param_type_name == "argument":
+                arguments.append(one)
+            else:
+                options += [flag] if isinstance(one, bool) else [flag, one]
+    return command(*words, *arguments, *options)
 
 
 def show_error(error: PromptotError) -> None:

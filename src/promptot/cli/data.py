@@ -7,7 +7,14 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from promptot.cli.console import Stages, command, console_for, progress_bar, write_result
+from promptot.cli.console import (
+    Stages,
+    again,
+    command,
+    console_for,
+    progress_bar,
+    write_result,
+)
 from promptot.cli.data_check import check, shots
 from promptot.cli.options import Data, Json, Names, Template, TestShare
 from promptot.cli.run_options import BackboneName, Device, Workers
@@ -41,6 +48,7 @@ data.command(epilog="Example: promptot data shots coop --root DATA --out lists")
 
 @data.command(epilog="Example: promptot data photos/ --json photos.json")
 def describe(
+    context: typer.Context,
     data: Data,
     names: Names = None,
     template: Template = None,
@@ -51,6 +59,7 @@ def describe(
     json_path: Json = None,
 ) -> None:
     """Describe images: classes, sizes, what can't be read, leaks, zero-shot accuracy, shots."""
+    from promptot.backbones.first_choice import FIRST_CHOICE, real_clip
     from promptot.cli.data_tables import survey_tables
     from promptot.survey import survey
 
@@ -67,6 +76,10 @@ def describe(
             progress=Stages(bar),
         )
     console.print(survey_tables(found))
+    real = again(context, "data", backbone=FIRST_CHOICE.name, json_path=None)
+    note = real_clip(backbone, found.own_images, real)
+    if note is not None:
+        console.print(f"[yellow]![/] {note}", soft_wrap=True)
     out = f"runs/{found.name.replace(' ', '-')}"
     more = [] if names is None else ["--names", names]
     more += [] if template is None else ["--template", template]

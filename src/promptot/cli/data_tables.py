@@ -97,6 +97,14 @@ def _lines(found: Survey) -> Iterator[tuple[str, Any]]:
             f"{format_value(found.accuracy, 'share')} of {_count(found.tested, 'test image')} "
             f"(95 % interval {format_interval(found.interval, 'share')}), {plain(found.backbone)}",
         )
+    if found.probe is not None:
+        capped = f", at most {found.probe.most_of_a_class} a class" if found.probe.capped else ""
+        yield (
+            "linear probe",
+            f"{format_value(found.probe.accuracy, 'share')} of the same images (95 % interval "
+            f"{format_interval(found.probe.interval, 'share')}), from the image features of "
+            f"{_count(found.probe.images, 'training image')}{capped}",
+        )
     yield "prompt", f"“{plain(found.template)}”"
     if found.held_out:
         yield "test", "held out of each class as `promptot fit` will do"

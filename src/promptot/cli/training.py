@@ -38,6 +38,9 @@ def training_callbacks(bar: Progress, what: str, out: Path) -> Callbacks:
         errors.print(f"[bold]{plain(chosen.name)}[/]: {_describe(chosen)}")
         errors.print(f"{plain(what)} → {plain(out)}", soft_wrap=True)
 
+    def warning(text: str) -> None:
+        errors.print(f"[yellow]![/] {plain(text)}", soft_wrap=True)
+
     def views(count: int, images: int, size: int) -> None:
         errors.print(
             f"{count} fixed views of {_images(images)}: {size / 2**20:.1f} MiB are kept in memory."
@@ -70,6 +73,7 @@ def training_callbacks(bar: Progress, what: str, out: Path) -> Callbacks:
 
     return Callbacks(
         on_task=found,
+        on_warning=warning,
         on_views=views,
         on_estimate=estimate,
         on_start=start,

@@ -46,6 +46,15 @@ class Cosine:
     lowest: float
 
 
+MOSTLY_WRONG = 0.5
+"""A model is called mostly wrong where the 95 % interval of its accuracy ends below this.
+
+Retention compares with the frozen model's answers. Below one half more of these are wrong than
+right, so that keeping them is more a fault than a merit, whatever the number of classes; the whole
+interval lies below it, so that few images don't raise the alarm by chance.
+"""
+
+
 @dataclass(frozen=True)
 class AnchorWords:
     """What happened to words that are no classes of the task.
@@ -79,12 +88,20 @@ class Retention:
         anchors: None where what was learned serves its own classes only, or where the text depends
             on the image.
         others: accuracies on other drawings (see `other_drawings`), for the bundled model.
+        frozen: test images that the frozen model gets right, each part's own names to choose from;
+            None without images.
     """
 
     image: Cosine | None = None
     text: Cosine | None = None
     anchors: AnchorWords | None = None
     others: Scores | None = None
+    frozen: Share | None = None
+
+    @property
+    def mostly_wrong(self) -> bool:
+        """Whether the model that it is compared with is mostly wrong on the test images."""
+        return self.frozen is not None and self.frozen.interval[1] < MOSTLY_WRONG
 
     def as_json(self) -> dict[str, Any]:
         """Flat figures by name; what was not measured is left out."""
@@ -105,6 +122,9 @@ class Retention:
             found["other_drawings"] = len(self.others.labels)
             found["other_drawings_zero_shot_accuracy"] = self.others.teacher_accuracy
             found["other_drawings_accuracy"] = self.others.student_accuracy
+        if self.frozen is not None:
+            found["zero_shot_accuracy"] = self.frozen.value
+            found["zero_shot_mostly_wrong"] = self.mostly_wrong
         return {k: round(v, 6) if isinstance(v, float) else v for k, v in found.items()}
 
 
@@ -129,6 +149,7 @@ def measure_retention(
     class_names = class_names or list(model.class_names)
     place = {name: index for index, name in enumerate(class_names)}
     student, teacher, labels = [], [], []
+    right_before = 0
     for part, found in scores.items():
         overlaps = any(set(names[part]) < set(names[other]) for other in scores)
         if found.student_images is None or found.teacher_images is None or overlaps:
@@ -136,29 +157,31 @@ def measure_retention(
         student.append(found.student_images)
         teacher.append(found.teacher_images)
         labels += [place[names[part][label]] for label in found.labels.tolist()]
+        right_before += int((found.teacher.argmax(dim=1) == found.labels).sum())
     now = before = None
     if labels:
         now, before = torch.cat(student), torch.cat(teacher)  # [N, D]
     image = None if now is None or before is None else _cosine(now, before)
+    frozen_share = Share(right_before, len(labels)) if labels else None
 
     known = {name.casefold() for name in class_names}
     chosen = load_vocabulary() if words is None else words
     anchors = [word for word in chosen if word.casefold() not in known]
     if model.head is not None:
-        return Retention(image, others=others)
+        return Retention(image, others=others, frozen=frozen_share)
     if not model.serves((*class_names, *anchors)):
         own = model.shared_text()
         text = None if own is None else _cosine(own.cpu(), model.teacher_text.cpu())
-        return Retention(image, text, others=others)
+        return Retention(image, text, others=others, frozen=frozen_share)
     everything = model.for_classes([*class_names, *anchors])
     prompted = everything.shared_text()
     if prompted is None:
-        return Retention(image, others=others)
+        return Retention(image, others=others, frozen=frozen_share)
     adapted, frozen = prompted.float().cpu(), everything.teacher_text.float().cpu()  # [C + V, D]
     c = len(class_names)
     text = _cosine(adapted[:c], frozen[:c])
     if not anchors:
-        return Retention(image, text, others=others)
+        return Retention(image, text, others=others, frozen=frozen_share)
     nearest = (adapted[c:] @ frozen[c:].T).argmax(dim=1)  # [V]
     kept = Share(int((nearest == torch.arange(len(anchors))).sum()), len(anchors))
     moved = _cosine(adapted[c:], frozen[c:])
@@ -171,7 +194,8 @@ def measure_retention(
         Share(int(cases.sum()), len(labels))
         for cases in (same, start.argmax(dim=1) == right, after.argmax(dim=1) == right)
     ]
-    return Retention(image, text, AnchorWords(len(anchors), moved, kept, *shares), others)
+    words_moved = AnchorWords(len(anchors), moved, kept, *shares)
+    return Retention(image, text, words_moved, others, frozen_share)
 
 
 def paired_change(scores: Scores) -> tuple[float, tuple[float, float]]:

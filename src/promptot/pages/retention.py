@@ -8,9 +8,25 @@ from typing import Any
 from promptot.evaluation.retention import AnchorWords, Cosine, Retention, Share, paired_change
 from promptot.evaluation.scoring import Scores
 from promptot.reports import Column, Fact, Measure, ResultTable, Row
-from promptot.reports.tables import format_difference, format_value
+from promptot.reports.tables import format_difference, format_interval, format_value
 
 FROZEN = "Zero-shot"
+
+
+def retention_doubt(retention: Retention) -> str:
+    """What to say before anything else of retention: that little was there to be kept; or "".
+
+    See `promptot.evaluation.retention.MOSTLY_WRONG` for when.
+    """
+    frozen = retention.frozen
+    if frozen is None or not retention.mostly_wrong:
+        return ""
+    low, high = frozen.interval
+    return (
+        f"The frozen model is right on only {format_value(frozen.value, 'share')} of the "
+        f"{frozen.total} test images (95 % interval {format_interval((low, high), 'share')}): what "
+        "is kept of its answers is mostly wrong, so retention says little here."
+    )
 
 
 def retention_facts(retention: Retention) -> list[Fact]:
@@ -101,13 +117,22 @@ def retention_table(
     return ResultTable(
         [Row(FROZEN, before), Row(name, after)],
         columns,
-        caption="Accuracy of both models where nothing was learnt, or where much else competes. "
-        "Intervals: 95 %, Wilson.",
+        caption=f"{retention_doubt(retention)} Accuracy of both models where nothing was learnt, "
+        "or where much else competes. Intervals: 95 %, Wilson.".strip(),
     )
 
 
-def facts_lead(retention: Retention, recipe: Mapping[str, Any]) -> str:
-    """What the words stand for, and what they can't tell."""
+def facts_lead(retention: Retention, recipe: Mapping[str, Any], *, alone: bool = False) -> str:
+    """What the words stand for, and what they can't tell.
+
+    Args:
+        alone: whether no table stands above it that says how good the frozen model is.
+    """
+    doubt = retention_doubt(retention) if alone else ""
+    return f"{doubt} {_facts_lead(retention, recipe)}".strip()
+
+
+def _facts_lead(retention: Retention, recipe: Mapping[str, Any]) -> str:
     anchors: AnchorWords | None = retention.anchors
     if anchors is None:
         return (

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from promptot.backbones.first_choice import real_clip
 from promptot.errors import PromptotError
 from promptot.evaluation.metrics import harmonic_mean
 from promptot.evaluation.retention import Retention, paired_change
@@ -21,6 +22,7 @@ from promptot.pages.shared import draw_plan, history
 from promptot.recipes.schema import ObjectiveConfig
 from promptot.reports import Column, Details, Measure, ReportData, ResultTable, Row
 from promptot.reports.tables import format_difference, format_value
+from promptot.tasks.bundled import has_own_images
 from promptot.tasks.dataset import ImageTask
 from promptot.training.records import Log
 
@@ -54,16 +56,17 @@ def report_data(run: Tested) -> ReportData:
     name = str(recipe.get("name", "adapted"))
     name = "adapted" if name == FROZEN else name
     main = _main(run.scores)
+    retention = retention_table(name, run.retention, run.scores)
     return ReportData(
         title=f"{name} on {run.manifest['task']['name']}",
         headline=headline(run.scores),
         subtitle=_subtitle(run.manifest),
         results=_results(name, run.scores),
-        retention=retention_table(name, run.retention, run.scores),
+        retention=retention,
         details=Details(
             tested="" if main is None else _images_of(main, run.scores[main], run.tasks[main]),
             facts=retention_facts(run.retention),
-            facts_lead=facts_lead(run.retention, run.manifest["recipe"]),
+            facts_lead=facts_lead(run.retention, run.manifest["recipe"], alone=retention is None),
             **({} if main is None else answer_details(name, run.scores[main], run.tasks[main])),
         ),
         histories=[history(name, run.log, recipe)] if run.log.steps else [],
@@ -126,6 +129,15 @@ def _images_of(part: str, scores: Scores, task: ImageTask) -> str:
         f"{_label(part)}: {len(scores.labels)} images of {len(task.class_names)} classes; it "
         "learnt from none of these images."
     )
+
+
+def _paths(run: Tested) -> Iterator[str]:
+    """Of the images that it learnt from and was tested on."""
+    for shot in run.manifest["task"].get("shots", ()):
+        if isinstance(shot, Mapping) and isinstance(shot.get("path"), str):
+            yield shot["path"]
+    for part in run.scores:
+        yield from (example.path for example in run.tasks[part].test)
 
 
 def _subtitle(manifest: Mapping[str, Any]) -> str:
@@ -206,6 +218,9 @@ def _sentence(template: str | Sequence[str]) -> str:
 
 def _caveats(run: Tested) -> list[str]:
     found = []
+    note = real_clip(run.manifest["backbone"]["name"], has_own_images(_paths(run)))
+    if note is not None:
+        found.append(note)
     main = _main(run.scores)
     if main is not None:
         images = len(run.scores[main].labels)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 
+from promptot.evaluation.retention import MOSTLY_WRONG
 from promptot.reports.tables import format_difference, format_value
 from promptot.reports.trade_off import TradeOff, TradeOffPoint
 from promptot.tuning.points import Point
@@ -64,6 +65,12 @@ def fit_command(found: Tuning) -> str:
 
 def _caveats(found: Tuning) -> list[str]:
     caveats = []
+    if found.zero_shot.interval[1] < MOSTLY_WRONG:
+        caveats.append(
+            f"The frozen model is right on only {format_value(found.zero_shot.fit, 'share')} of "
+            "the validation images: what is kept of it is mostly wrong, so retention says little "
+            "here. Go by the fit."
+        )
     if found.validation < FEW_IMAGES:
         caveats.append(
             f"{found.validation} validation images: points whose intervals overlap can't be told "

@@ -40,6 +40,22 @@ def list_styles(split: str | None = None, drawings: Path = DRAWINGS) -> list[str
     return sorted({drawing.style for drawing in _index(drawings) if split in (None, drawing.split)})
 
 
+def is_bundled(path: str) -> bool:
+    """Whether an image, by its `Example.path`, is one of these drawings, here or where a run began.
+
+    Example:
+        >>> is_bundled(load_bundled("food").train[0].path), is_bundled("photos/cat/1.jpg")
+        (True, False)
+    """
+    archive, inside, _ = path.replace("\\", "/").partition("::")
+    return bool(inside) and archive.endswith("/".join((*DRAWINGS.parts[-3:], "images.zip")))
+
+
+def has_own_images(paths: Iterable[str]) -> bool:
+    """Whether any of these images, by their `Example.path`, came from outside the package."""
+    return any(not is_bundled(path) for path in paths)
+
+
 def load_bundled(
     group: str, styles: Sequence[str] | None = None, drawings: Path = DRAWINGS
 ) -> ImageTask:

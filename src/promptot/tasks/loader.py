@@ -158,6 +158,10 @@ class ImageLoader:
         """The unreadable images met so far."""
         return tuple(self._skipped.values())
 
+    def order(self, epoch: int) -> Iterator[list[int]]:
+        """The indices of each batch of an epoch; no image is read."""
+        return self._sampler.order(epoch)
+
     def batches(self, epoch: int, view: int | None = None) -> Iterator[Batch]:
         """The batches of one epoch. Finish or drop one epoch before starting another.
 
@@ -222,12 +226,17 @@ class _EpochBatches:
         return -(-self._count // self._batch_size)
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        for indices in self.order(self.epoch):
+            yield [(self.view, index) for index in indices]
+
+    def order(self, epoch: int) -> Iterator[list[int]]:
+        """The indices of each batch of an epoch."""
         order = list(range(self._count))
         if self._shuffle:
-            generator = torch.Generator().manual_seed(_mix(self._seed, self.epoch))
+            generator = torch.Generator().manual_seed(_mix(self._seed, epoch))
             order = torch.randperm(self._count, generator=generator).tolist()
         for start in range(0, len(self) * self._batch_size, self._batch_size):
-            yield [(self.view, index) for index in order[start : start + self._batch_size]]
+            yield order[start : start + self._batch_size]
 
 
 def _collate(

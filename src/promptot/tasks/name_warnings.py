@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 _CODE = re.compile(r"(class|label|category|id|type|item|group|folder)?[ .-]*[a-z]{0,2}\d+", re.I)
 _NUMBERED = re.compile(r"\d+[ ._-]+(?=\D)")
@@ -14,8 +14,20 @@ _EMPTY_WORDS |= {"rest", "none", "background", "unsorted", "various", "negative"
 _LONG = 60
 
 
-def name_warnings(class_names: Sequence[str]) -> list[str]:
+def name_warnings(
+    class_names: Sequence[str],
+    *,
+    synonyms: Mapping[str, Sequence[str]] | None = None,
+    tokens: Callable[[str], Sequence[int]] | None = None,
+    template: str = "{}",
+) -> list[str]:
     """A sentence for every kind of doubtful name, with an example; none if all look well.
+
+    Args:
+        synonyms: other names of a class.
+        tokens: what a backbone's tokenizer makes of a text; without it, names that it reads as one
+            are not looked for.
+        template: with `{}` where the name goes; what the tokenizer reads.
 
     Example:
         >>> name_warnings(["n01440764", "tench"])
@@ -23,7 +35,9 @@ def name_warnings(class_names: Sequence[str]) -> list[str]:
         >>> name_warnings(["cat", "red fox"])
         []
     """
+    same = [] if tokens is None else same_tokens(class_names, tokens, synonyms, template)
     found = [
+        *(same_tokens_sentence(first, second) for first, second in same),
         _say(
             [name for name in class_names if _CODE.fullmatch(name)],
             "looks like a code, not a word",
@@ -66,9 +80,44 @@ def name_warnings(class_names: Sequence[str]) -> list[str]:
             "are not in Latin letters",
             "Most CLIPs know English only; translate with --names.",
         ),
-        *_alike(class_names),
+        *_alike(class_names, same),
     ]
     return [sentence for sentence in found if sentence]
+
+
+def same_tokens(
+    class_names: Sequence[str],
+    tokens: Callable[[str], Sequence[int]],
+    synonyms: Mapping[str, Sequence[str]] | None = None,
+    template: str = "{}",
+) -> list[tuple[str, str]]:
+    """Pairs of names, or synonyms, of two classes that a tokenizer makes the same tokens of.
+
+    To the text model they are one text, so it can't prefer either class. Tokenizers undo HTML
+    entities, straighten quotes and drop case and spare blanks.
+
+    Example:
+        >>> from promptot.backbones.tokenizer import ClipTokenizer
+        >>> same_tokens(["fish &amp; chips", "fish & chips"], ClipTokenizer().encode)
+        [('fish &amp; chips', 'fish & chips')]
+    """
+    seen: dict[tuple[int, ...], tuple[str, int]] = {}
+    found = []
+    for label, class_name in enumerate(class_names):
+        for name in (class_name, *(synonyms or {}).get(class_name, ())):
+            key = tuple(tokens(template.replace("{}", name)))
+            first, owner = seen.setdefault(key, (name, label))
+            if owner != label:
+                found.append((first, name))
+    return found
+
+
+def same_tokens_sentence(first: str, second: str) -> str:
+    """What to say of such a pair."""
+    return (
+        f"'{first}' and '{second}' are the same text to this text model, which can't tell the two "
+        "classes apart. Give one another name with --names."
+    )
 
 
 def _say(names: list[str], one: str, many: str, cure: str) -> str:
@@ -85,14 +134,14 @@ def _is_latin(name: str) -> bool:
     return all(unicodedata.name(c, "").startswith("LATIN") for c in letters)
 
 
-def _alike(class_names: Sequence[str]) -> list[str]:
-    """Names that differ in plural, blanks or hyphens only."""
+def _alike(class_names: Sequence[str], known: Sequence[tuple[str, str]]) -> list[str]:
+    """Names that differ in plural, blanks or hyphens only, but for pairs that are known already."""
     seen: dict[str, str] = {}
     found = []
     for name in class_names:
         key = re.sub(r"[^\w]", "", name.casefold())
         key = key[:-1] if len(key) > 3 and key.endswith("s") else key
-        if key in seen:
+        if key in seen and (seen[key], name) not in known:
             found.append(f"'{seen[key]}' and '{name}' are almost one name. Are they two classes?")
         seen.setdefault(key, name)
     return found

@@ -52,6 +52,7 @@ class Callbacks:
     """Who is told how it goes; each may be None."""
 
     on_task: Callable[[ImageTask], None] | None = None  # with the shots drawn
+    on_warning: Callable[[str], None] | None = None  # a sentence, before training
     on_views: Callable[[int, int, int], None] | None = None  # views, images, bytes kept of them
     on_estimate: Callable[[Estimate], None] | None = None
     on_start: Callable[[int, int], None] | None = None  # epochs done, epochs in all

@@ -51,6 +51,12 @@ class CachedViews:
                 teacher = None if view.teacher is None else view.teacher[chosen]
                 yield Batch(view.images[chosen], view.labels[chosen], chosen, teacher)
 
+    def order(self, epoch: int) -> Iterator[list[int]]:
+        """The indices of each batch of an epoch, images left alone."""
+        bare = [Batch(view.labels, view.labels, view.indices) for view in self.views]
+        batches = CachedViews(bare, self.batch_size, self.drop_last, self.seed).batches(epoch)
+        return (batch.indices.tolist() for batch in batches)
+
 
 class FixedViews:
     """Augmented images of K fixed views, with the teacher's features of them; epoch e sees view
@@ -70,6 +76,10 @@ class FixedViews:
     def __len__(self) -> int:
         """Batches an epoch."""
         return len(self.loader)
+
+    def order(self, epoch: int) -> Iterator[list[int]]:
+        """The indices of each batch of an epoch; no image is read."""
+        return self.loader.order(epoch)
 
     def batches(self, epoch: int) -> Iterator[Batch]:
         """Shuffled batches of one epoch, counted from 1."""

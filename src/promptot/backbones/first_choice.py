@@ -1,0 +1,80 @@
+"""The CLIP to begin with for images of one's own, and when to say so."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+BUNDLED = "bundled:"
+BYTES_EACH = 4
+"""Of a parameter: open_clip downloads this model's weights in fp32."""
+
+
+@dataclass(frozen=True)
+class FirstChoice:
+    """A published CLIP.
+
+    Attributes:
+        name: as `load_backbone` takes it.
+        parameters: of both towers, without what is no parameter.
+    """
+
+    name: str
+    parameters: int
+
+    @property
+    def short(self) -> str:
+        """For a folder's name.
+
+        Example:
+            >>> FIRST_CHOICE.short
+            'vit-b-16'
+        """
+        return self.name.partition(":")[2].partition("/")[0].lower()
+
+    @property
+    def download(self) -> int:
+        """Bytes to download once, by computation."""
+        return self.parameters * BYTES_EACH
+
+    @property
+    def size(self) -> str:
+        """The same for people.
+
+        Example:
+            >>> FIRST_CHOICE.size
+            '600 MB'
+        """
+        return f"{round(self.download / 1e7) * 10} MB"
+
+
+FIRST_CHOICE = FirstChoice("open_clip:ViT-B-16/datacomp_xl_s13b_b90k", 149_620_737)
+"""ViT-B/16 trained on DataComp-1B.
+
+Of the CLIPs of OpenAI's architecture and this size it has the highest zero-shot accuracy on
+ImageNet in open_clip's table of results (docs/openclip_results.csv, 73.5 %) among those that
+anybody may use (MIT licence).
+"""
+
+
+def real_clip(backbone: str, own_images: bool, command: str | None = None) -> str | None:
+    """What is said of the bundled model wherever it meets images of one's own; None elsewhere.
+
+    It is always said then: whether images are photographs is not guessed.
+
+    Args:
+        backbone: a backbone's name.
+        own_images: whether any of the images came from outside the package.
+        command: what to type for the real CLIP; by default the option alone.
+
+    Example:
+        >>> print(real_clip("bundled:tiny", own_images=True))
+        bundled:tiny was made for drawings and knows little of photographs. A real CLIP:
+        --backbone open_clip:ViT-B-16/datacomp_xl_s13b_b90k (a download of 600 MB, once).
+        >>> real_clip("bundled:tiny", own_images=False)
+    """
+    if not (own_images and backbone.startswith(BUNDLED)):
+        return None
+    return (
+        f"{backbone} was made for drawings and knows little of photographs. A real CLIP: "
+        f"{command or f'--backbone {FIRST_CHOICE.name}'} (a download of {FIRST_CHOICE.size}, once)."
+    )

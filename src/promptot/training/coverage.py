@@ -1,0 +1,100 @@
+"""Which images and classes the steps of a training will see, where last batches are dropped."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+from promptot.tasks.dataset import ImageTask
+
+
+@runtime_checkable
+class Ordered(Protocol):
+    """A loader that can say the order of an epoch without reading an image."""
+
+    def order(self, epoch: int) -> Iterator[list[int]]:
+        """The indices of each batch of an epoch, counted from 1."""
+        ...
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """What the epochs of a training leave out.
+
+    Attributes:
+        images: how many there are to learn from.
+        epochs: how many there are.
+        left_out: images that the first epoch has no step with; every epoch leaves out as many.
+        without_class: epoch → the class names that no step of it sees an image of; only epochs
+            that lack one.
+        never: paths of the images that no step of any epoch sees.
+        never_classes: names of the classes that no step of any epoch sees an image of.
+    """
+
+    images: int
+    epochs: int
+    left_out: int
+    without_class: dict[int, tuple[str, ...]]
+    never: tuple[str, ...]
+    never_classes: tuple[str, ...]
+
+    def sentence(self) -> str:
+        """What to say of it before training; "" if every epoch sees every image."""
+        if not self.left_out:
+            return ""
+        said = [
+            f"Each epoch leaves out {self.left_out} of {self.images} images, others each time: an "
+            "incomplete last batch is dropped."
+        ]
+        if self.without_class:
+            first, names = next(iter(self.without_class.items()))
+            said.append(
+                f"{len(self.without_class)} of {self.epochs} epochs see no image of some class "
+                f"(epoch {first}: {_listed(names)})."
+            )
+        if self.never_classes:
+            said.append(f"No epoch sees an image of {_listed(self.never_classes)}.")
+        if self.never:
+            said.append(f"No epoch sees {_listed(self.never)}.")
+        said.append("--set optim.drop_last=false sees all.")
+        return " ".join(said)
+
+
+def coverage(loader: Ordered, task: ImageTask, epochs: int) -> Coverage:
+    """What the steps of a training see of a task's training images, by the loader's own order.
+
+    Args:
+        loader: of these images.
+        epochs: of the training, counted from 1.
+    """
+    labels = [example.label for example in task.train]
+    present = set(labels)
+    ever: set[int] = set()
+    without: dict[int, tuple[str, ...]] = {}
+    left_out = 0
+    for epoch in range(1, epochs + 1):
+        seen = {index for batch in loader.order(epoch) for index in batch}
+        if epoch == 1:
+            left_out = len(labels) - len(seen)
+            if not left_out:  # batches are as long in every epoch
+                return Coverage(len(labels), epochs, 0, {}, (), ())
+        missing = present - {labels[index] for index in seen}
+        if missing:
+            without[epoch] = tuple(task.class_names[label] for label in sorted(missing))
+        ever |= seen
+    never = [index for index in range(len(labels)) if index not in ever]
+    lost = present - {labels[index] for index in ever}
+    return Coverage(
+        len(labels),
+        epochs,
+        left_out,
+        without,
+        tuple(task.train[index].path for index in never),
+        tuple(task.class_names[label] for label in sorted(lost)),
+    )
+
+
+def _listed(names: Sequence[str], most: int = 5) -> str:
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(f"'{name}'" for name in names[:most]) + more
