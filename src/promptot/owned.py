@@ -23,6 +23,8 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Literal
 
+from promptot.reading import Unreadable, open_regular
+
 MARKER = ".promptot"
 MARK = b"promptot made this folder for its work. 5d2e8f61b0c94a7fa3d7709c1e46b8d2\n"
 _TEMPORARY = re.compile(r"\.partial-([0-9a-f]{16})([0-9a-f]{16})(\.\w+)?", re.ASCII)
@@ -77,9 +79,9 @@ def head_of(path: Path, size: int) -> bytes:
     if kind_of(path) != "file":
         return b""
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             return file.read(size)
-    except OSError:
+    except (OSError, Unreadable):
         return b""
 
 

@@ -11,7 +11,6 @@ names that it needs is taken by something else is refused before anything is tou
 from __future__ import annotations
 
 import contextlib
-import json
 import re
 import time
 from collections.abc import Callable, Iterator
@@ -34,6 +33,7 @@ from promptot.owned import (
     temporary_name,
     unknown_in,
 )
+from promptot.reading import Unreadable, parse_json, read_json
 
 ADAPTER = "adapter"
 CHECKPOINT = "checkpoint.safetensors"
@@ -396,13 +396,11 @@ def _is_manifest(path: Path) -> bool | None:
     if kind_of(path) != "file":
         return None
     try:
-        if path.stat().st_size > LARGEST_MANIFEST:
-            return False
-        manifest = json.loads(path.read_bytes())
+        manifest = read_json(path, LARGEST_MANIFEST)
         return isinstance(manifest["recipe"], dict) and isinstance(manifest["task"]["shots"], list)
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError, RecursionError, KeyError, TypeError):
+    except Unreadable as error:
+        return None if error.missing else False
+    except (KeyError, TypeError):
         return False
 
 
@@ -413,9 +411,9 @@ def _is_checkpoint(path: Path) -> bool | None:
     if len(head) < 8 or size > 2**26:
         return None
     try:
-        said = json.loads(head_of(path, 8 + size)[8:]).get("__metadata__", {})
+        said = parse_json(head_of(path, 8 + size)[8:]).get("__metadata__", {})
         return {"epoch", "run"} <= said.keys()
-    except (ValueError, RecursionError, AttributeError):
+    except (Unreadable, AttributeError):
         return None
 
 
@@ -424,8 +422,8 @@ def _is_adapter(path: Path) -> bool | None:
     if _unknown(path, (CARD, TENSORS)) if kind_of(path) == "folder" else True:
         return None
     try:
-        return "tensors_sha256" in json.loads(head_of(path / CARD, 2**24))
-    except (ValueError, RecursionError, TypeError):
+        return "tensors_sha256" in parse_json(head_of(path / CARD, 2**24))
+    except (Unreadable, TypeError):
         return None
 
 

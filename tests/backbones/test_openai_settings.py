@@ -143,7 +143,9 @@ def test_what_is_said_is_checked(query: str, message: str, file: Path) -> None:
         load_backbone(f"openai:{file}?{query}{more}")
 
 
-@pytest.mark.parametrize("text", ["{", "[]", '{"activation": 3}', '{"more": 1}', "\ufeff{}"])
+@pytest.mark.parametrize(
+    "text", ["{", "[]", '{"activation": 3}', '{"more": 1}', '{"more": {}, "more": 1}']
+)
 def test_a_bad_file_beside_is_refused(text: str, file: Path) -> None:
     (file.parent / "clip.safetensors.json").write_text(text, encoding="utf-8")
     with pytest.raises(PromptotError, match="clip.safetensors.json"):

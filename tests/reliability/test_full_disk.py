@@ -136,7 +136,7 @@ def test_a_benchmark_keeps_its_finished_cells(
 def test_a_benchmark_that_can_not_keep_its_features(
     small: Backbone, few_photos: Path, disk: Path
 ) -> None:
-    with filled(disk, 4), pytest.raises(CannotWrite, match=f"{FULL} while writing .*cache"):
+    with filled(disk, 8), pytest.raises(CannotWrite, match=f"{FULL} while writing .*cache"):
         run_benchmark(
             "base-to-novel", disk / "out", methods="zero-shot", tasks=[str(few_photos)],
             seeds=[1], shots=[1], backbone=small,

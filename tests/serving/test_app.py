@@ -208,7 +208,7 @@ class SlowComparer(Comparer):
 
 def test_waiting_has_an_end(classifier: Classifier, make_image: Images, tmp_path: Path) -> None:
     comparer = SlowComparer(classifier)
-    limits = Limits(answer_seconds=0.2)
+    limits = Limits(answer_seconds=2.0)
     with client_of(comparer, tmp_path / "flags.csv", limits) as client:
         answer = ask(client, make_image())
         assert answer.status_code == 503

@@ -26,6 +26,7 @@ from torch import Tensor
 from promptot.backbones.backbone import Backbone
 from promptot.backbones.bundled import ASSETS
 from promptot.backbones.plain_forward import PlainClip
+from promptot.backbones.weights_file import read_state_dict
 from promptot.errors import PromptotError
 from promptot.reading import read_json
 
@@ -301,18 +302,8 @@ def _openai_side(rest: str) -> Side:
 
 def _plain_weights(path: Path) -> dict[str, Tensor]:
     """The tensors of a file in fp32, without the prefix that a wrapper leaves."""
-    if path.suffix == ".safetensors":
-        from safetensors.torch import load_file
-
-        state: Any = load_file(path)
-    else:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-        state = state.get("state_dict", state)
-    return {
-        key.removeprefix("module."): value.float()
-        for key, value in state.items()
-        if value.is_floating_point()
-    }
+    state = read_state_dict(path)
+    return {key: value.float() for key, value in state.items() if value.is_floating_point()}
 
 
 def _several(value: Any, count: int) -> list[Any]:
