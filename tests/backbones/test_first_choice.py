@@ -5,6 +5,7 @@ from __future__ import annotations
 import open_clip
 import torch
 
+from promptot.backbones.catalogue import read_catalogue
 from promptot.backbones.first_choice import FIRST_CHOICE, real_clip
 
 
@@ -28,3 +29,11 @@ def test_it_is_said_of_the_bundled_model_with_own_images_alone() -> None:
     assert "promptot fit photos" in str(real_clip("bundled:tiny", True, "promptot fit photos"))
     assert real_clip("bundled:tiny", own_images=False) is None
     assert real_clip("open_clip:ViT-B-32/openai", own_images=True) is None
+
+
+def test_it_is_the_catalogues_own_first_choice_for_photographs() -> None:
+    entry = read_catalogue().select(search=FIRST_CHOICE.name)[0]
+    chosen = [found for found in read_catalogue().recommended() if found.purpose == "photographs"]
+    assert entry.name == FIRST_CHOICE.name == chosen[0].name
+    assert entry.parameters == FIRST_CHOICE.parameters
+    assert entry.download == FIRST_CHOICE.download
