@@ -244,8 +244,9 @@ def load(
     if not backbone:
         check_named(card.backbone.name)
     if not isinstance(backbone, Backbone):
-        load = load_recorded if backbone is None else load_backbone
-        backbone = load(backbone or card.backbone.name, device, precision)
+        name = backbone or card.backbone.name
+        as_on_card = load_recorded if name == card.backbone.name else load_backbone
+        backbone = as_on_card(name, device, precision)
     return Classifier(build_model(card, learned, backbone), card)
 
 

@@ -124,4 +124,6 @@ def load_recorded(
     except Unstated as error:
         if error.as_openai is None:
             raise
-        return load_backbone(f"{name}{error.as_openai}", device, precision)
+        backbone = load_backbone(f"{name}{error.as_openai}", device, precision)
+        note(name)  # else the card's name would be asked about each time
+        return backbone

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -69,10 +70,12 @@ def read_tested(
         if tuple(next(rows, ())) != COLUMNS:
             raise Unreadable("it has other columns")
         for number, row in enumerate(rows, start=2):
-            part, image, name = [*map(read_cell, row), "", "", ""][:3]
-            if len(row) != len(COLUMNS) or name not in labels.get(part, ()):
+            part, image, name = [*row, "", "", ""][:3]
+            known = labels.get(part, {})
+            label = known.get(read_cell(name), known.get(name))
+            if len(row) != len(COLUMNS) or label is None:
                 raise Unreadable(f"row {number} is not of this run")
-            examples[part].append(Example(image, labels[part][name]))
+            examples[part].append(Example(_image_in(image), label))
     except Unreadable as error:
         raise PromptotError(
             f"The test images of the run can't be read from '{path}': {error}.",
@@ -83,3 +86,10 @@ def read_tested(
         for part, found in examples.items()
         if found
     }
+
+
+def _image_in(cell: str) -> str:
+    """The image that a cell names; earlier versions wrote names as they are."""
+    image = read_cell(cell)
+    as_is = image != cell and not os.path.exists(image) and os.path.exists(cell)  # noqa: PTH110
+    return cell if as_is else image

@@ -86,12 +86,14 @@ def is_host(text: str) -> bool:
 
 
 def host_of(netloc: str) -> str:
-    """The host of "host:port", of an IPv6 address without its brackets; empty if there is none.
+    """The host of "host:port", of an IPv6 address without its brackets; empty if it is not that.
 
     Example:
-        >>> host_of("[::1]:8765"), host_of("localhost"), host_of("")
-        ('::1', 'localhost', '')
+        >>> host_of("[::1]:8765"), host_of("localhost"), host_of(""), host_of("a.b@localhost")
+        ('::1', 'localhost', '', '')
     """
+    if re.fullmatch(r"(\[[^\[\]\s@/?#,]*\]|[^\[\]\s@/?#,:]*)(:[0-9]*)?", netloc) is None:
+        return ""
     try:
         return urlsplit(f"//{netloc}").hostname or ""
     except ValueError:
