@@ -77,6 +77,7 @@ class Survey:
             interval, and the number of images; None if none could be tested.
         shots: how many training images per class to use.
         advice: what to know before training, a sentence each.
+        notes: what was taken for what where the data do not say it: splits, classes, labels.
     """
 
     name: str
@@ -96,6 +97,7 @@ class Survey:
     tested: int
     shots: int
     advice: tuple[str, ...]
+    notes: tuple[str, ...] = ()
 
     @property
     def images(self) -> dict[str, int]:

@@ -9,7 +9,7 @@ from typer.core import TyperGroup
 
 from promptot.cli.console import Stages, command, console_for, progress_bar, write_result
 from promptot.cli.data_check import check, shots
-from promptot.cli.options import Data, Json, Names, Template, TestShare
+from promptot.cli.options import Data, Json, KeepSameNames, Names, Template, TestShare
 from promptot.cli.run_options import BackboneName, Device, Workers
 
 
@@ -46,6 +46,7 @@ def describe(
     template: Template = None,
     backbone: BackboneName = "bundled:tiny",
     test_share: TestShare = 0.3,
+    keep_same_names: KeepSameNames = False,
     device: Device = "auto",
     workers: Workers = 0,
     json_path: Json = None,
@@ -60,6 +61,7 @@ def describe(
             data,
             names=names,
             template=template,
+            keep_same_names=keep_same_names,
             backbone=backbone,
             test_share=test_share,
             device=device,
@@ -71,6 +73,7 @@ def describe(
     more = [] if names is None else ["--names", names]
     more += [] if template is None else ["--template", template]
     more += [] if backbone == "bundled:tiny" else ["--backbone", backbone]
+    more += ["--keep-same-names"] if keep_same_names else []
     line = command("fit", data, "--out", out, "--shots", found.shots, *more)
     console.print(f"Next: {line}", soft_wrap=True)
     write_result(found.as_json(), json_path)

@@ -36,8 +36,8 @@ def split_among_words(name: str) -> str | None:
     """The one split that a name of several words holds; None if it holds none, or two.
 
     Example:
-        >>> split_among_words("seg_train"), split_among_words("val2017"), split_among_words("trains")
-        ('train', 'validation', None)
+        >>> [split_among_words(name) for name in ("seg_train", "val2017", "trains")]
+        ['train', 'validation', None]
     """
     found = {split_of(word) for word in _BETWEEN_WORDS.split(name)} - {None}
     return found.pop() if len(found) == 1 else None

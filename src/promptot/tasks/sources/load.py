@@ -85,7 +85,10 @@ def load_task(
     Raises:
         PromptotError: with what to do about it.
     """
-    return _finish(_load(source, columns, name), names, template, keep_same_names)
+    task = _load(source, columns, name, keep_same_names)
+    if isinstance(source, ImageTask) and names is None:
+        return task if template is None else replace(task, template=template)
+    return _finish(task, names, template, keep_same_names)
 
 
 def _finish(
@@ -109,18 +112,25 @@ def _load(
     source: Any,
     columns: Mapping[str, str] | None,
     name: str | None,
+    keep: bool,
     within: tuple[Path, ...] = (),
 ) -> ImageTask:
-    """The task of a source; `within` are the descriptions that it is named in, outermost first."""
+    """The task of a source.
+
+    Args:
+        keep: whether two classes may have one name.
+        within: the descriptions that it is named in, outermost first.
+    """
     if isinstance(source, ImageTask):
         task = source
     elif isinstance(source, str | os.PathLike):
-        task = _load_place(os.fspath(source), columns, within)
+        task = _load_place(os.fspath(source), columns, keep, within)
     elif is_hugging_face(source):
         task = load_hugging_face(source, name or "images", columns)
     elif isinstance(source, Mapping):
         parts = {
-            str(split): _load(part, columns, str(split), within) for split, part in source.items()
+            str(split): _load(part, columns, str(split), keep, within)
+            for split, part in source.items()
         }
         task = join_splits(parts, name or "images")
     elif isinstance(source, tuple) and len(source) == 2:
@@ -135,7 +145,7 @@ def _load(
 
 
 def _load_place(
-    text: str, columns: Mapping[str, str] | None, within: tuple[Path, ...]
+    text: str, columns: Mapping[str, str] | None, keep: bool, within: tuple[Path, ...]
 ) -> ImageTask:
     if text.startswith(BUNDLED):
         return load_bundled(text.removeprefix(BUNDLED))
@@ -157,7 +167,7 @@ def _load_place(
     if not path.exists():
         raise PromptotError(f"The folder '{text}' does not exist.", fix="Check the path.")
     if suffix in _DESCRIPTIONS:
-        return _load_described(path, within)
+        return _load_described(path, keep, within)
     if suffix in (*TEXT_TABLES, *COLUMN_TABLES):
         return load_table([path], name, columns)
     if suffix in ARCHIVES:
@@ -218,7 +228,7 @@ def _load_pattern(text: str, columns: Mapping[str, str] | None) -> ImageTask:
     return readers[kinds.pop()]()
 
 
-def _load_described(path: Path, within: tuple[Path, ...]) -> ImageTask:
+def _load_described(path: Path, keep: bool, within: tuple[Path, ...]) -> ImageTask:
     own = path.resolve()
     if own in within:
         chain = " → ".join(f"'{place.name}'" for place in (*within[within.index(own) :], own))
@@ -242,8 +252,9 @@ def _load_described(path: Path, within: tuple[Path, ...]) -> ImageTask:
         data = beside(path, data)
     else:
         data = {split: beside(path, place) for split, place in data.items()}
-    task = _load(data, described.columns, described.name or _name_of(path), (*within, own))
-    task = _finish(task, names, described.template, described.keep_same_names)
+    keep = keep or described.keep_same_names
+    task = _load(data, described.columns, described.name or _name_of(path), keep, (*within, own))
+    task = _finish(task, names, described.template, keep)
     if described.domain is None:
         return task
     if described.domain not in task.domains:

@@ -179,11 +179,7 @@ def _splits_in_paths(found: list[Found], folder: Path) -> tuple[list[Found], str
         found = [replace(item, split=split) for item, split in zip(found, splits, strict=True)]
         return found, "the folders in the paths", []
     if splits is not None:
-        return (
-            found,
-            "",
-            ["Folders in the paths are called as splits, but not all images have one."],
-        )
+        return found, "", ["Folders in some paths are called as splits; they were not taken so."]
     words = Counter(
         text
         for item, folders in zip(found, paths, strict=True)
@@ -196,14 +192,11 @@ def _splits_in_paths(found: list[Found], folder: Path) -> tuple[list[Found], str
     if count == len(found) and split_of(word) == "train":  # as they are without splits
         return found, "", []
     every = "every path has" if count == len(found) else f"{count} of {len(found)} paths have"
-    return (
-        found,
-        "",
-        [
-            f"The folder '{word}', which {every}, was not taken for a split: there is no other at its "
-            "place in all paths. A column 'split' says it for sure."
-        ],
+    note = (
+        f"The folder '{word}', which {every}, was not taken for a split: there is no other at its "
+        "place in all paths. A column 'split' says it for sure."
     )
+    return found, "", [note]
 
 
 def _folders(item: Found, folder: Path) -> Sequence[str] | None:
@@ -265,7 +258,7 @@ def _read_text(path: Path) -> tuple[list[str], Iterable[Mapping[str, Any]]]:
     try:
         text = read_text(path)
     except Unreadable as error:
-        fix = "Save it as UTF-8 text (in a spreadsheet: 'CSV UTF-8'); one that is too large as Parquet."
+        fix = "Save it as UTF-8 text ('CSV UTF-8'); one that is too large for that as Parquet."
         raise PromptotError(f"'{path}' can't be read: {error}.", fix=fix) from error
     lines = text.count("\n")
     if path.suffix.lower() in (".jsonl", ".ndjson"):
