@@ -189,9 +189,9 @@ def evaluate(
 ) -> Evaluation:
     """Test a run on images wherever they are: on the test split, or on all if there are no splits.
 
-    `data`, `names` and `keep_same_names` are what `load_task` takes. Images that the run was trained on are left out:
-    they are known by their bytes, so it does not matter where they lie by now. The class names need
-    not be those of the training.
+    `data`, `names` and `keep_same_names` are what `load_task` takes. Images that the run was
+    trained on are left out: they are known by their bytes, so it does not matter where they lie by
+    now. The class names need not be those of the training.
 
     Raises:
         PromptotError: with what to do about it.

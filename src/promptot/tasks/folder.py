@@ -111,6 +111,11 @@ def load_tree(root: Place, name: str, template: str = DEFAULT_TEMPLATE) -> Image
     )
 
 
+def all_images(folder: Path) -> list[str]:
+    """Every image in or below a folder."""
+    return [str(image) for image in _images(folder)]
+
+
 def find_images(places: Sequence[str | os.PathLike[str]]) -> list[str]:
     """Image files from files, folders and patterns such as "photos/*.jpg", in their order.
 
@@ -128,7 +133,7 @@ def find_images(places: Sequence[str | os.PathLike[str]]) -> list[str]:
         except (OSError, ValueError):  # no file can have this name
             is_folder = exists = False
         if is_folder:
-            inside = [str(image) for image in _images(Path(place))]
+            inside = all_images(Path(place))
             if not inside:
                 raise PromptotError(f"There is no image in '{place}'.", fix="Check the path.")
             found += inside

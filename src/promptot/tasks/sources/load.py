@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -104,7 +105,14 @@ def _finish(
         task = rename(task, read, keep_same_names=keep_same_names)
     check_task_names(task.class_names, keep=keep_same_names)
     if keep_same_names:
-        task = replace(task, same_names=True)
+        alike = [name for name, count in Counter(task.class_names).items() if count > 1]
+        notes = [
+            f"Several classes are called '{name}'. To a text model they are one: it can't prefer "
+            "the right one."
+            for name in alike
+        ]
+        notes = [note for note in notes if note not in task.notes]
+        task = replace(task, same_names=True, notes=(*task.notes, *notes))
     return task if template is None else replace(task, template=template)
 
 
@@ -128,10 +136,9 @@ def _load(
     elif is_hugging_face(source):
         task = load_hugging_face(source, name or "images", columns)
     elif isinstance(source, Mapping):
-        parts = {
-            str(split): _load(part, columns, str(split), keep, within)
-            for split, part in source.items()
-        }
+        parts = {}
+        for split, part in source.items():
+            parts[str(split)] = _load(part, columns, str(split), keep, within)
         task = join_splits(parts, name or "images")
     elif isinstance(source, tuple) and len(source) == 2:
         task = load_pairs(*source, name=name or "images")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from promptot.errors import PromptotError
 from promptot.tasks.dataset import ImageTask
-from promptot.tasks.folder import load_folder
+from promptot.tasks.folder import all_images, load_folder
 from promptot.tasks.junk import is_junk
 from promptot.tasks.layout_notes import METADATA
 from promptot.tasks.sources.found import with_notes
@@ -75,8 +75,23 @@ def _load(
     task = load_table(tables, name, columns, splits)
     column = label_column(header_of(tables[0]), columns)
     return with_notes(
-        task, f"Labels are taken from the column '{column}' of {_named(tables)}, not from folders."
+        task,
+        f"Labels are taken from the column '{column}' of {_named(tables)}, not from folders.",
+        *_of_unlisted(path, task),
     )
+
+
+def _of_unlisted(path: Path, task: ImageTask) -> list[str]:
+    """A sentence on images in the folder that the table does not list."""
+    places = [*(e.path for e in task.examples), *(item.path for item in task.skipped)]
+    if any("::" in place for place in places):
+        return []
+    listed = {Path(place).absolute() for place in places}
+    missing = [image for image in all_images(path) if Path(image).absolute() not in listed]
+    if not missing:
+        return []
+    images = "1 image" if len(missing) == 1 else f"{len(missing)} images"
+    return [f"The table does not list {images} of the folder, such as '{missing[0]}': left out."]
 
 
 def _by_folders(path: Path, tables: list[Path]) -> ImageTask:
