@@ -353,7 +353,6 @@ YAML_NUMBERS = (
     "1.0",
     "1e3",
     "12:30:45",
-    ".inf",
     "2024-01-01",
 )
 
@@ -601,7 +600,7 @@ def test_one_label_written_in_two_ways(tmp_path: Path) -> None:
 
 
 NUMBERS = ("0", "1", "2", "9", "10", "11", "100")
-ZEROS = ("007", "010", "9")
+ZEROS = ("007", "9", "010")
 MIXED = ("10", "9", "cat_2", "cat2", "red-panda", "red_fox", "Zebra")
 ORDERS = [NUMBERS, ZEROS, ("7", "8.5", "10"), tuple(sorted(n.replace("_", " ") for n in MIXED))]
 
@@ -831,7 +830,7 @@ def test_a_benchmark_says_it(tmp_path: Path, write_images: WriteImages, backbone
 def test_results_of_another_order_of_classes_are_not_used_again(
     tmp_path: Path, write_images: WriteImages
 ) -> None:
-    write_images(*(f"d/{number}/1.png" for number in NUMBERS))
+    write_images(*(f"d/{number}/{i}.png" for number in NUMBERS for i in range(2)))
     task = load_task(tmp_path / "d")
     before = task.select([NUMBERS.index(name) for name in sorted(NUMBERS)])
 

@@ -343,17 +343,18 @@ def _no_classes_in_splits(root: Tree, splits: Sequence[Tree]) -> PromptotError:
     return PromptotError(
         f"The folders {_names(splits)} in '{root}' are called as splits, and hold images without "
         "class folders.",
-        fix=_fix(splits[0]),
+        fix=_fix(root, *splits),
     )
 
 
-def _fix(folder: Tree) -> str:
+def _fix(*folders: Tree) -> str:
     """What to do about images without classes; a table beside them may say them."""
-    files = [entry.name for entry in _entries(folder) if not entry.is_dir()]
+    entries = [entry for folder in folders for entry in _entries(folder)]
+    files = [entry.name for entry in entries if not entry.is_dir()]
     tables = [name for name in files if name.lower().endswith((".csv", ".tsv", ".jsonl"))]
     if not tables:
         return _LAYOUT
-    if not isinstance(folder, Path):
+    if not isinstance(folders[0], Path):
         return f"{_LAYOUT} A table in an archive, such as '{tables[0]}', is not read: unpack it."
     more = "" if tables[0].lower() in METADATA else " itself"
     return f"{_LAYOUT} Or, if '{tables[0]}' says the classes, give this table{more}."

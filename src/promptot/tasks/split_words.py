@@ -54,7 +54,7 @@ def split_in_name(stem: str) -> str:
 
 
 def common_splits(paths: Sequence[Sequence[str]]) -> list[str] | None:
-    """The split of each path by a folder in it, at one depth for all; None if there is none.
+    """The word for a split among each path's folders, at one depth for all; None if there is none.
 
     A class, or the folder that all images lie in, may be called as a split. So every path must have
     such a folder at that depth, and they must be of two splits at least.
@@ -64,14 +64,14 @@ def common_splits(paths: Sequence[Sequence[str]]) -> list[str] | None:
 
     Example:
         >>> common_splits([["images", "train", "a"], ["images", "Test", "a"]])
-        ['train', 'test']
+        ['train', 'Test']
         >>> common_splits([["train"], ["bus"]])
     """
     for depth in range(min(map(len, paths), default=0)):
-        splits = [split_of(folders[depth]) for folders in paths]
-        known = [split for split in splits if split is not None]
-        if len(known) == len(splits) and len(set(known)) > 1:
-            return known
+        words = [folders[depth] for folders in paths]
+        splits = set(map(split_of, words))
+        if None not in splits and len(splits) > 1:
+            return words
     return None
 
 

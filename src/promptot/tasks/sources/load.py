@@ -193,10 +193,13 @@ def _load_archive(path: Path, name: str) -> ImageTask:
     if is_shard(path):
         return load_shards([path], name)
     try:
-        return load_tree(open_tree(path), name)
+        task = load_tree(open_tree(path), name)
     except PromptotError:
         check_keys([path])
         raise
+    if len(task.class_names) == 1:  # hardly a class folder
+        check_keys([path])
+    return task
 
 
 def _load_directory(path: Path, name: str, columns: Mapping[str, str] | None) -> ImageTask:
