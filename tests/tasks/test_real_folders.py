@@ -739,6 +739,14 @@ def test_a_table_in_an_archive_is_not_read(tmp_path: Path) -> None:
     assert "unpack it" in refused(tmp_path / "p.zip")
 
 
+def test_splits_of_a_part_are_told_of(tmp_path: Path, write_images: WriteImages) -> None:
+    write_images(*(f"d/{split}/{fruit}/1.png" for split in ("train", "test") for fruit in FRUIT))
+    write_images("e/apple/2.png")
+    task = load_task({"train": tmp_path / "d", "eval": tmp_path / "e"})
+    assert counts(task) == (4, 0, 1)
+    assert task.notes == ("All images given as 'train' are of that split, whatever folders say.",)
+
+
 # Domains.
 
 

@@ -19,6 +19,7 @@ SPLITS = {
 }
 """The words for each split, lower case."""
 
+TAKEN = "Splits are taken from"
 _BETWEEN_WORDS = re.compile(r"[-._ \d]+")
 
 
@@ -88,4 +89,4 @@ def taken_for(written: Mapping[str, str], where: str) -> str:
     """
     shown = [f"'{word:.60}' as {split}" for word, split in written.items()]
     more = f" and {len(shown) - 10} more" if len(shown) > 10 else ""
-    return f"Splits are taken from {where}: {', '.join(shown[:10])}{more}."
+    return f"{TAKEN} {where}: {', '.join(shown[:10])}{more}."

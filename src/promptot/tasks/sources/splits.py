@@ -8,7 +8,7 @@ from dataclasses import replace
 from promptot.errors import PromptotError
 from promptot.tasks.dataset import Example, ImageTask
 from promptot.tasks.names import check_class_names, in_order
-from promptot.tasks.split_words import split_of
+from promptot.tasks.split_words import TAKEN, split_of
 
 
 def join_splits(parts: Mapping[str, ImageTask], name: str) -> ImageTask:
@@ -48,9 +48,17 @@ def join_splits(parts: Mapping[str, ImageTask], name: str) -> ImageTask:
         template=next(iter(parts.values())).template,
         skipped=tuple(item for part in parts.values() for item in part.skipped),
         synonyms={k: v for part in parts.values() for k, v in part.synonyms.items()},
-        notes=tuple(dict.fromkeys(note for part in parts.values() for note in part.notes)),
+        notes=tuple(dict.fromkeys(note for part in parts.items() for note in _notes(*part))),
         same_names=any(part.same_names for part in parts.values()),
     )
+
+
+def _notes(written: str, part: ImageTask) -> list[str]:
+    """The notes of a part, of which those on its own splits no longer hold."""
+    notes = [note for note in part.notes if not note.startswith(TAKEN)]
+    if sum(map(bool, (part.train, part.validation, part.test))) > 1:
+        notes.append(f"All images given as '{written}' are of that split, whatever folders say.")
+    return notes
 
 
 def _names_of_all(parts: Sequence[ImageTask]) -> tuple[str, ...]:
