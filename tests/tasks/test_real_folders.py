@@ -509,6 +509,12 @@ def test_dotted_keys_of_other_labels(tmp_path: Path, kind: str) -> None:
     assert "a sample has the key 'v1.2/22'" in refused(write_tar(tmp_path / "s.tar", members))
 
 
+def test_an_unlabelled_sample_with_more_files_is_passed_over(tmp_path: Path) -> None:
+    members = {"1.png": png(), "1.cls": b"0", "2.png": png(), "2.seg.png": png(), "2.seg.json": b""}
+    task = load_task(write_tar(tmp_path / "s.tar", members))
+    assert (counts(task), len(task.skipped)) == ((1, 0, 0), 1)
+
+
 def test_a_tar_of_class_folders_with_dots_in_names(tmp_path: Path) -> None:
     names = ("apple/22.05.png", "apple/22.05.txt", "pear/22.06.png", "pear.txt")
     task = load_task(write_tar(tmp_path / "s.tar", {name: png() for name in names}))

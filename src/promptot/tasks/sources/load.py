@@ -218,9 +218,10 @@ def _load_directory(path: Path, name: str, columns: Mapping[str, str] | None) ->
 
 def _visible(folder: Path, pattern: str) -> list[Path]:
     """The files that match, sorted, without those that are hidden or junk."""
-    found = (file for file in folder.glob(pattern))
     return sorted(
-        file for file in found if not is_out_of_the_way(file.relative_to(folder).as_posix())
+        file
+        for file in folder.glob(pattern)
+        if not is_out_of_the_way(file.relative_to(folder).as_posix())
     )
 
 

@@ -18,7 +18,7 @@ from promptot.errors import PromptotError
 from promptot.reading import Unreadable, decode, parse_json, read_text
 from promptot.tasks.containers import open_bytes
 from promptot.tasks.dataset import ImageTask
-from promptot.tasks.images import is_image_name
+from promptot.tasks.images import IMAGE_SUFFIXES, is_image_name
 from promptot.tasks.junk import is_out_of_the_way
 from promptot.tasks.sources.found import Found, assemble, with_notes
 from promptot.tasks.sources.table import COLUMNS
@@ -48,8 +48,8 @@ def check_keys(paths: Sequence[Path]) -> None:
     """
     for path in paths:
         for key, own in _by_key(path).items():
-            samples = _dotted(own)
-            if _labels_in(own) is None and samples:
+            samples = [] if _labels_in(own) or set(own) & IMAGE_SUFFIXES else _dotted(own)
+            if samples:
                 count = f"{len(samples)} samples share" if len(samples) > 1 else "a sample has"
                 name, better = f"{key}{samples[0]}", f"{key}{samples[0].replace('.', '-')}"
                 raise PromptotError(
