@@ -220,6 +220,7 @@ def test_metadata_above_split_folders(
         ([("test/1.png", "a"), ("test/2.png", "b")], "every path"),
         ([("x/train/1.png", "a"), ("test/2.png", "b")], "1 of 2 paths"),
         ([("train/1.png", "train"), ("bus/2.png", "bus")], None),  # a class
+        ([("/home/dev/1.png", "a"), ("/home/dev/x/2.png", "b")], None),  # somebody's home
         ([("train/1.png", "a"), ("train/2.png", "b")], None),  # makes no difference
     ],
 )

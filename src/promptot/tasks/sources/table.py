@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -173,23 +174,32 @@ def _splits_in_paths(found: list[Found], folder: Path) -> tuple[list[Found], str
     Returns:
         the images, where the splits are from ("" if nowhere), and what to say if they are not.
     """
-    paths = [_folders(item, folder) for item in found]
-    splits = common_splits([folders for folders in paths if folders is not None])
-    if splits is not None and None not in paths:
-        found = [replace(item, split=split) for item, split in zip(found, splits, strict=True)]
+    places = [_folder_of(item, folder) for item in found]
+    folders = {place: Path(place).parts for place in set(places) if place is not None}
+    if not any(split_of(text) for parts in folders.values() for text in parts):
+        return found, "", []
+    words = common_splits(list(folders.values()))
+    if words is not None:
+        if None in places:
+            note = "Folders in some paths are called as splits; they were not taken so."
+            return found, "", [note]
+        word_of = dict(zip(folders, words, strict=True))
+        found = [
+            replace(item, split=word_of[str(place)])
+            for item, place in zip(found, places, strict=True)
+        ]
         return found, "the folders in the paths", []
-    if splits is not None:
-        return found, "", ["Folders in some paths are called as splits; they were not taken so."]
-    words = Counter(
+    counts = Counter(
         text
-        for item, folders in zip(found, paths, strict=True)
-        for text in set(folders or ())
+        for item, place in zip(found, places, strict=True)
+        for text in set(folders.get(str(place), ()))
         if split_of(text) and text.casefold() != str(item.label).strip().casefold()
     )
-    if not words:
+    if not counts:
         return found, "", []
-    word, count = words.most_common(1)[0]
-    if count == len(found) and split_of(word) == "train":  # as they are without splits
+    word, count = counts.most_common(1)[0]
+    above = any(Path(place).is_absolute() for place in folders)  # such as somebody's home
+    if count == len(found) and (split_of(word) == "train" or above):
         return found, "", []
     every = "every path has" if count == len(found) else f"{count} of {len(found)} paths have"
     note = (
@@ -199,12 +209,12 @@ def _splits_in_paths(found: list[Found], folder: Path) -> tuple[list[Found], str
     return found, "", [note]
 
 
-def _folders(item: Found, folder: Path) -> Sequence[str] | None:
-    """The folders in the path of an image, below `folder` if it lies there; None without a path."""
+def _folder_of(item: Found, folder: Path) -> str | None:
+    """The folder of an image, from `folder` on if it lies there; None if it has no path."""
     if item.held is not None or "::" in item.path:
         return None
-    path = Path(item.path).parent
-    return (path.relative_to(folder) if path.is_relative_to(folder) else path).parts
+    own = os.path.dirname(item.path)  # noqa: PTH120 - of a million rows
+    return "" if own == str(folder) else own.removeprefix(f"{folder}{os.sep}")
 
 
 def _from_columns(file: ColumnFile, chosen: dict[str, str], split: str) -> Iterator[Found]:
