@@ -31,7 +31,8 @@ def layout_notes(
     if all(split_of(name) for name in counts):
         return [
             f"The folders {_listed(counts)} inside the class folders were not taken for splits: "
-            "put them above the class folders."
+            f"put them above the class folders; or, if {_listed(inner)} are no classes, but data "
+            "of their own, give each by itself."
         ]
     shared = [name for name, count in counts.items() if count > 1]
     if 2 * len(shared) < len(counts) or len(shared) < 2:
