@@ -498,13 +498,13 @@ class _Loader(_Events, Composer, SafeConstructor, Resolver):
 class _AsText(_Loader):
     """The same, in which every scalar is text, but for values that are null."""
 
-    yaml_implicit_resolvers = {  # noqa: RUF012 - as PyYAML has it
-        first: [(tag, pattern) for tag, pattern in resolvers if tag == _NULL]
-        for first, resolvers in _Loader.yaml_implicit_resolvers.items()
-    }
-
     def construct_key(self, node: ScalarNode) -> Any:
-        return node.value
+        return self.construct_scalar(node)
+
+    def construct_object(self, node: Node, deep: bool = False) -> Any:
+        if isinstance(node, ScalarNode) and node.tag != _NULL:
+            return self.construct_scalar(node)
+        return super().construct_object(node, deep=deep)
 
 
 class _WithExponents(_Loader):
