@@ -775,6 +775,13 @@ def test_class_folders_with_folders_of_their_own(tmp_path: Path, write_images: W
     assert load_task(tmp_path).notes == ()
 
 
+def test_class_folders_with_one_folder_each_are_no_domains(
+    tmp_path: Path, write_images: WriteImages
+) -> None:
+    write_images("cat/raw/1.png", "dog/raw/1.png")
+    assert load_task(tmp_path).notes == ()
+
+
 # Where it is said.
 
 
