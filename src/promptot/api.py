@@ -49,6 +49,7 @@ def fit(
     *,
     names: Names | None = None,
     template: str | None = None,
+    keep_same_names: bool = False,
     backbone: str | Backbone = "bundled:tiny",
     recipe: str | Recipe = "prompt-ot",
     shots: int | None = None,
@@ -74,6 +75,7 @@ def fit(
         names: what the classes are called, and their synonyms; see `load_task`.
         template: the sentence that the frozen model reads, with `{}` for the name; by default the
             task's own, else the recipe's.
+        keep_same_names: see `load_task`.
         backbone: a name (see `load_backbone`) or a loaded backbone.
         recipe: a name, a YAML file, or a loaded recipe.
         shots: images per class; by default the recipe's number.
@@ -97,7 +99,7 @@ def fit(
     if not isinstance(recipe, Recipe):
         extra = [] if shots is None else [f"data.shots={shots}"]
         recipe = load_recipe(os.fspath(recipe), [*overrides, *extra])
-    task = load_task(data, names=names, template=template)
+    task = load_task(data, names=names, template=template, keep_same_names=keep_same_names)
     if not isinstance(data, ImageTask):
         task = replace(task, template=task.own_template or recipe.data.template)
         if isinstance(data, str | os.PathLike):
@@ -131,7 +133,13 @@ def fit(
     if report:
         manifest = _read_manifest(run.folder)
         found = Tested(
-            run.model, manifest, run.log, run.tested, run.scores, run.retention, _notes(run.skipped)
+            run.model,
+            manifest,
+            run.log,
+            run.tested,
+            run.scores,
+            run.retention,
+            [*run.task.notes, *_notes(run.skipped)],
         )
         write_report(report_data(found), run.folder / REPORT)
     return run
@@ -149,17 +157,20 @@ class Evaluation:
         left_out: number of images left out because the run was trained on them; None if that is
             not known, for an adapter without its run's manifest.
         tested: the class names and images of each part.
+        notes: what was taken for what, see `ImageTask`.
     """
 
     scores: dict[str, Scores]
     skipped: tuple[Skipped, ...]
     left_out: int | None
     tested: dict[str, ImageTask] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
         return {
             "results": {name: result.as_json() for name, result in self.scores.items()},
             "left_out": self.left_out,
+            "notes": list(self.notes),
             "skipped": [{"path": item.path, "reason": item.reason} for item in self.skipped],
         }
 
@@ -169,6 +180,7 @@ def evaluate(
     data: Any,
     *,
     names: Names | None = None,
+    keep_same_names: bool = False,
     backbone: str | Backbone | None = None,
     device: str = "auto",
     precision: str = "fp32",
@@ -177,15 +189,16 @@ def evaluate(
 ) -> Evaluation:
     """Test a run on images wherever they are: on the test split, or on all if there are no splits.
 
-    `data` and `names` are what `load_task` takes. Images that the run was trained on are left out:
-    they are known by their bytes, so it does not matter where they lie by now. The class names need
-    not be those of the training.
+    `data`, `names` and `keep_same_names` are what `load_task` takes. Images that the run was
+    trained on are left out: they are known by their bytes, so it does not matter where they lie by
+    now. The class names need not be those of the training.
 
     Raises:
         PromptotError: with what to do about it.
     """
     classifier = load(run, backbone, pick_device(device), precision)
-    return _evaluate(classifier, Path(run), load_task(data, names=names), workers, progress)
+    task = load_task(data, names=names, keep_same_names=keep_same_names)
+    return _evaluate(classifier, Path(run), task, workers, progress)
 
 
 def report(
@@ -238,7 +251,7 @@ def report(
     log = Log(folder)
     log.restore()
     retention = retention_of(classifier.model, found.tested, found.scores, workers)
-    notes = _notes(found.skipped)
+    notes = [*found.notes, *_notes(found.skipped)]
     if found.left_out:
         notes.append(f"{found.left_out} images were left out: the run was trained on them.")
     shown = Tested(classifier.model, manifest, log, found.tested, found.scores, retention, notes)
@@ -275,7 +288,7 @@ def _evaluate(
         parts |= {f"domain {domain}": whole.in_domain(domain) for domain in whole.domains}
     found = _score(classifier, parts, workers, progress, keep_features=keep_features)
     left_out = None if trained is None else len(examples) - len(fresh)
-    return replace(found, left_out=left_out)
+    return replace(found, left_out=left_out, notes=task.notes)
 
 
 def _score(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import cycle
 from typing import TYPE_CHECKING
 
 import torch
@@ -298,7 +300,9 @@ class PromptedModel(nn.Module):
                 f"There are parameters for {own} classes, and {len(self.trained_names)} names.",
                 fix="Give the class names that were trained on, in their order.",
             )
-        rows = {name: row for row, name in enumerate(self.trained_names)}
+        rows: dict[str, list[int]] = {}
+        for row, name in enumerate(self.trained_names):
+            rows.setdefault(name, []).append(row)
         unknown = [name for name in self.class_names if name not in rows]
         if unknown:
             raise PromptotError(
@@ -309,7 +313,16 @@ class PromptedModel(nn.Module):
             )
         if self.class_names == self.trained_names:
             return None
-        return [rows[name] for name in self.class_names]
+        counts = Counter(self.class_names)
+        alike = [name for name, n in counts.items() if len(rows[name]) > 1 and n != len(rows[name])]
+        if alike:
+            raise PromptotError(
+                f"{len(rows[alike[0]])} of the trained classes are called '{alike[0]}', and "
+                f"{counts[alike[0]]} of these: which are meant can't be told.",
+                fix="Give all of them, or the class names that were trained on.",
+            )
+        places = {name: cycle(own) for name, own in rows.items()}
+        return [next(places[name]) for name in self.class_names]
 
     def _tokenize(self, names: Sequence[str]) -> list[list[int]]:
         fixed_words = "" if self.prompts is None else self.prompts.fixed_words

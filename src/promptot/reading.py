@@ -42,6 +42,15 @@ PathLike = str | os.PathLike[str]
 
 _TAGS = frozenset(f"tag:yaml.org,2002:{kind}" for kind in
                   ("str", "int", "float", "bool", "null", "map", "seq"))  # fmt: skip
+_NULL = "tag:yaml.org,2002:null"
+_MARKS = (
+    (b"\xff\xfe\0\0", "utf-32"),
+    (b"\0\0\xfe\xff", "utf-32"),
+    (b"\xff\xfe", "utf-16"),
+    (b"\xfe\xff", "utf-16"),
+)
+_SAMPLE = 2**16
+_BEYOND_ASCII = re.compile(rb"[\x80-\xff]+")
 _LONE_SURROGATE = re.compile("[\ud800-\udc7f\udd00-\udfff]")
 """Half a character; the halves left out here stand for the bytes of file names that are no text."""
 _SURROGATE = re.compile("[\ud800-\udfff]")
@@ -111,27 +120,74 @@ def read_bytes(path: PathLike, largest: int = LARGEST_TEXT) -> bytes:
 
 
 def read_text(path: PathLike, largest: int = LARGEST_TEXT) -> str:
-    """The text of a regular file in UTF-8, with or without a byte order mark.
+    """The text of a regular file, see `decode`.
 
     Raises:
-        Unreadable: as `read_bytes`, or it is no UTF-8.
+        Unreadable: as `read_bytes` and `decode`.
     """
     return decode(read_bytes(path, largest))
 
 
 def decode(content: bytes) -> str:
-    """Bytes as text.
+    """Bytes as text: UTF-8 with or without a byte order mark, or UTF-16 or UTF-32 with one.
 
     Raises:
-        Unreadable: they are no UTF-8.
+        Unreadable: they are something else; with the encoding that they are likely in.
+
+    Example:
+        >>> decode("Füchse".encode("utf-16"))
+        'Füchse'
+        >>> decode("Füchse".encode("latin-1"))
+        Traceback (most recent call last):
+        promptot.reading.Unreadable: it is not UTF-8 text (line 1, byte 0xfc), but likely \
+Windows-1252 (Latin 1)
     """
+    marked = next((name for mark, name in _MARKS if content.startswith(mark)), None)
+    if marked is not None:
+        try:
+            return content.decode(marked)
+        except UnicodeDecodeError:
+            raise Unreadable(f"it is not {marked.upper()} text, as its first bytes say") from None
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
+        likely = likely_encoding(content)
         raise Unreadable(
             f"it is not UTF-8 text (line {line}, byte 0x{content[error.start]:02x})"
+            + (f", but likely {likely}" if likely else "")
         ) from None
+
+
+def likely_encoding(content: bytes) -> str | None:
+    """What bytes that are no UTF-8 are likely text in, to say to people; None if they are no text.
+
+    A guess by how bytes beyond ASCII stand together: single ones among letters in the languages of
+    western Europe, words of them in Cyrillic, pairs in East Asia.
+
+    Example:
+        >>> likely_encoding("Hündchen".encode("latin-1"))
+        'Windows-1252 (Latin 1)'
+        >>> likely_encoding("собака, кошка".encode("cp1251"))
+        'Windows-1251 (Cyrillic)'
+    """
+    sample = content[:_SAMPLE]
+    nulls = sample.count(0)
+    if nulls:
+        even = sample[::2].count(0)
+        paired = max(even, nulls - even) > 0.9 * nulls and nulls > len(sample) / 8
+        return "UTF-16 without its byte order mark" if paired else None
+    if any(byte < 32 and byte not in b"\t\n\r\f\x1a" for byte in sample):
+        return None
+    runs = [len(found[0]) for found in _BEYOND_ASCII.finditer(sample)]
+    if not runs:
+        return None
+    if max(runs) < 4 and sum(run == 1 for run in runs) > len(runs) / 2:
+        return "Windows-1252 (Latin 1)"
+    beyond = [byte for byte in sample if byte >= 128]
+    if sum(byte >= 0xC0 or byte in (0xA8, 0xB8) for byte in beyond) > 0.95 * len(beyond):
+        return "Windows-1251 (Cyrillic)"
+    return "an East Asian encoding, such as GBK, Big5, Shift JIS or EUC"
 
 
 def text_lines(text: str) -> list[str]:
@@ -207,16 +263,16 @@ def check_depth(value: Any, deepest: int = DEEPEST) -> None:
     raise Unreadable(_too_deep())
 
 
-def read_yaml(path: PathLike, largest: int = LARGEST_YAML) -> Any:
+def read_yaml(path: PathLike, largest: int = LARGEST_YAML, *, as_text: bool = False) -> Any:
     """The value in a YAML file, see `parse_yaml`.
 
     Raises:
         Unreadable: as `read_text` and `parse_yaml`.
     """
-    return parse_yaml(read_text(path, largest))
+    return parse_yaml(read_text(path, largest), as_text=as_text)
 
 
-def parse_yaml(text: str, *, exponents: bool = False) -> Any:
+def parse_yaml(text: str, *, exponents: bool = False, as_text: bool = False) -> Any:
     """A YAML value of plain kinds: mappings, lists, text, numbers, true, false and null.
 
     Dates are text. Anchors and aliases, with which a few lines can stand for gigabytes, are
@@ -224,6 +280,8 @@ def parse_yaml(text: str, *, exponents: bool = False) -> Any:
 
     Args:
         exponents: take 1e-4 for a number, which YAML 1.1 takes for text.
+        as_text: take every key and every value but null for the text that it is written as: `no`
+            and `007` are names, and not false and 7.
 
     Raises:
         Unreadable: it is something else.
@@ -231,13 +289,15 @@ def parse_yaml(text: str, *, exponents: bool = False) -> Any:
     Example:
         >>> parse_yaml("{a: 2024-02-30, b: [1, 1e-4]}", exponents=True)
         {'a': '2024-02-30', 'b': [1, 0.0001]}
+        >>> parse_yaml("{no: 007}"), parse_yaml("{no: 007}", as_text=True)
+        ({False: 7}, {'no': '007'})
         >>> parse_yaml("a: &x [1]")
         Traceback (most recent call last):
         promptot.reading.Unreadable: line 1: anchors and aliases (&x, *x) are not read
     """
     if _SURROGATE.search(text):
         raise Unreadable("it is not valid text")
-    loader = (_WithExponents if exponents else _Loader)(text)
+    loader = (_AsText if as_text else _WithExponents if exponents else _Loader)(text)
     try:
         value = loader.get_single_data()
     except Unreadable:
@@ -418,11 +478,14 @@ class _Loader(_Events, Composer, SafeConstructor, Resolver):
         for key_node, value_node in node.value:
             if not isinstance(key_node, ScalarNode):
                 raise Unreadable(f"{_line(key_node)}a key must be text or a number")
-            key = self.construct_object(key_node, deep=True)
+            key = self.construct_key(key_node)
             if key in found:
                 raise Unreadable(f"{_line(key_node)}the key {brief(key)} comes twice")
             found[key] = self.construct_object(value_node, deep=deep)
         return found
+
+    def construct_key(self, node: ScalarNode) -> Any:
+        return self.construct_object(node, deep=True)
 
     def construct_scalar(self, node: Node) -> Any:
         value = node.value
@@ -430,6 +493,18 @@ class _Loader(_Events, Composer, SafeConstructor, Resolver):
         if number and len(str(value)) > LONGEST_NUMBER:
             raise Unreadable(f"{_line(node)}it holds a number of {len(value)} characters")
         return super().construct_scalar(node)  # type: ignore[arg-type]
+
+
+class _AsText(_Loader):
+    """The same, in which every scalar is text, but for values that are null."""
+
+    def construct_key(self, node: ScalarNode) -> Any:
+        return self.construct_scalar(node)
+
+    def construct_object(self, node: Node, deep: bool = False) -> Any:
+        if isinstance(node, ScalarNode) and node.tag != _NULL:
+            return self.construct_scalar(node)
+        return super().construct_object(node, deep=deep)
 
 
 class _WithExponents(_Loader):

@@ -53,7 +53,7 @@ from promptot.tasks.bundled import load_bundled_sample
 from promptot.tasks.dataset import ImageTask, Skipped
 from promptot.tasks.loader import lost_workers_explained
 from promptot.tasks.name_warnings import same_tokens, same_tokens_sentence
-from promptot.tasks.names import check_class_names
+from promptot.tasks.names import check_task_names
 from promptot.tasks.readable import choose_shots
 from promptot.tasks.vocabulary import load_vocabulary
 from promptot.training.anchors import AnchorDraws
@@ -168,7 +168,7 @@ def fit(
             )
         drawn = choose_shots(task, recipe.data.shots, seed)
         chosen = select_classes(drawn, classes)
-        check_class_names(chosen.class_names)
+        check_task_names(chosen.class_names, keep=chosen.same_names)
         hashes = [example.hash() for example in chosen.train]
         identity = {
             "scheme": SCHEME,

@@ -34,6 +34,7 @@ def survey(
     *,
     names: str | os.PathLike[str] | Mapping[Any, Any] | None = None,
     template: str | None = None,
+    keep_same_names: bool = False,
     backbone: str | Backbone = "bundled:tiny",
     test_share: float = 0.3,
     device: str = "auto",
@@ -49,7 +50,7 @@ def survey(
     leaks and of zero-shot accuracy is true of that run.
 
     Args:
-        data, names, template: see `load_task`.
+        data, names, template, keep_same_names: see `load_task`.
         backbone: whose zero-shot accuracy to measure.
         test_share: see `promptot.fit`.
         device: see `pick_device`; it does not touch a loaded backbone.
@@ -59,7 +60,7 @@ def survey(
     Raises:
         PromptotError: with what to do about it.
     """
-    whole = load_task(data, names=names, template=template)
+    whole = load_task(data, names=names, template=template, keep_same_names=keep_same_names)
     task = hold_out(whole, test_share)
     if not isinstance(backbone, Backbone):
         backbone = load_backbone(backbone, pick_device(device))
@@ -113,6 +114,7 @@ def survey(
         own_images=has_own_images(example.path for _, example in examples),
         shots=shots,
         advice=tuple(advice),
+        notes=task.notes,
     )
 
 

@@ -82,6 +82,7 @@ class Survey:
         own_images: whether any image came from outside the package.
         shots: how many training images per class to use.
         advice: what to know before training, a sentence each.
+        notes: what was taken for what where the data do not say it: splits, classes, labels.
     """
 
     name: str
@@ -103,6 +104,7 @@ class Survey:
     own_images: bool
     shots: int
     advice: tuple[str, ...]
+    notes: tuple[str, ...] = ()
 
     @property
     def images(self) -> dict[str, int]:

@@ -208,7 +208,7 @@ def test_dates_and_long_numbers_are_text_or_refused(tmp_path: Path) -> None:
     assert "bits" in refused(lambda: load_task((["a.png"], [10**6000])))
     assert load_task((["a.png", "b.png"], [10**20, 3])).class_names == ("3", str(10**20))
     codes = write(tmp_path / "c.csv", f"path,label\na.png,{'4' * 19}\nb.png,7\n")
-    assert load_task(codes).class_names == ("4" * 19, "7")
+    assert load_task(codes).class_names == ("7", "4" * 19)  # by size, as folders of these names
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,7 @@ from promptot.cli.console import (
     json_text,
     plain,
     progress_bar,
+    show_notes,
     show_skipped,
     with_backbone,
     write_result,
@@ -32,6 +33,7 @@ from promptot.cli.options import (
     AdapterBackbone,
     Data,
     Json,
+    KeepSameNames,
     Names,
     Template,
     TestShare,
@@ -141,6 +143,7 @@ def fit(
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the run.")],
     names: Names = None,
     template: Template = None,
+    keep_same_names: KeepSameNames = False,
     backbone: BackboneName = "bundled:tiny",
     recipe: Annotated[
         str, typer.Option("--recipe", "-r", help="See `promptot recipes`; or a YAML file.")
@@ -182,6 +185,7 @@ def fit(
                 out,
                 names=names,
                 template=template,
+                keep_same_names=keep_same_names,
                 backbone=backbone,
                 recipe=recipe,
                 shots=shots,
@@ -250,6 +254,7 @@ def evaluate(
     run: Annotated[Path, typer.Argument(help="A run folder that `fit` wrote.", metavar="RUN")],
     data: Data,
     names: Names = None,
+    keep_same_names: KeepSameNames = False,
     backbone: AdapterBackbone = None,
     device: Device = "auto",
     precision: PrecisionName = Precision.fp32,
@@ -268,6 +273,7 @@ def evaluate(
                 run,
                 data,
                 names=names,
+                keep_same_names=keep_same_names,
                 backbone=chosen,
                 device=device,
                 precision=precision.value,
@@ -276,6 +282,7 @@ def evaluate(
             )
 
     result = with_backbone(test, backbone)
+    show_notes(console, result.notes)
     show_skipped(console, result.skipped)
     if result.left_out is None:
         console.print(
@@ -602,4 +609,5 @@ def _run_json(run: Run) -> dict[str, Any]:
         "retention": run.retention.as_json(),
         "results": {name: scores.as_json() for name, scores in run.scores.items()},
         "skipped": [{"path": item.path, "reason": item.reason} for item in run.skipped],
+        "notes": list(run.task.notes),
     }

@@ -8,7 +8,7 @@ import shlex
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from enum import Enum
 from pathlib import Path
@@ -181,6 +181,12 @@ def show_skipped(console: Console, skipped: tuple[Skipped, ...], most: int = 10)
         console.print(f"  '{plain(item.path)}': {plain(item.reason)}", soft_wrap=True)
     if len(skipped) > most:
         console.print(f"  and {len(skipped) - most} more; --json lists all.")
+
+
+def show_notes(console: Console, notes: Sequence[str]) -> None:
+    """Say what was taken for what in the data."""
+    for note in notes:
+        console.print(f"[cyan]i[/] {plain(note)}", soft_wrap=True)
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from promptot.cli.console import (
     write_result,
 )
 from promptot.cli.data_check import check, shots
-from promptot.cli.options import Data, Json, Names, Template, TestShare
+from promptot.cli.options import Data, Json, KeepSameNames, Names, Template, TestShare
 from promptot.cli.run_options import BackboneName, Device, Workers
 
 
@@ -54,6 +54,7 @@ def describe(
     template: Template = None,
     backbone: BackboneName = "bundled:tiny",
     test_share: TestShare = 0.3,
+    keep_same_names: KeepSameNames = False,
     device: Device = "auto",
     workers: Workers = 0,
     json_path: Json = None,
@@ -69,6 +70,7 @@ def describe(
             data,
             names=names,
             template=template,
+            keep_same_names=keep_same_names,
             backbone=backbone,
             test_share=test_share,
             device=device,
@@ -84,6 +86,7 @@ def describe(
     more = [] if names is None else ["--names", names]
     more += [] if template is None else ["--template", template]
     more += [] if backbone == "bundled:tiny" else ["--backbone", backbone]
+    more += ["--keep-same-names"] if keep_same_names else []
     line = command("fit", data, "--out", out, "--shots", found.shots, *more)
     console.print(f"Next: {line}", soft_wrap=True)
     write_result(found.as_json(), json_path)

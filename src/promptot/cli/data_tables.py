@@ -28,6 +28,7 @@ def survey_tables(found: Survey) -> Group:
         "",
         _class_table(found),
         _facts(found),
+        *(f"[cyan]i[/] {plain(text)}" for text in found.notes),
         *_problems(found),
         *([""] if found.advice or found.name_warnings else []),
         *(f"[yellow]![/] {plain(text)}" for text in (*found.name_warnings, *found.advice)),

@@ -28,6 +28,12 @@ Names = Annotated[
     Path | None,
     typer.Option("--names", metavar="FILE", help="Names of the class folders, and synonyms."),
 ]
+KeepSameNames = Annotated[
+    bool,
+    typer.Option(
+        "--keep-same-names", help="Let two classes have one name, as ImageNet's 'missile'."
+    ),
+]
 Template = Annotated[
     str | None,
     typer.Option("--template", help="What the frozen model reads: 'a photo of a {}, a pet.'."),

@@ -10,7 +10,7 @@ from typing import Any
 
 from rich.progress import Progress
 
-from promptot.cli.console import errors, plain
+from promptot.cli.console import errors, plain, show_notes
 from promptot.cli.suites import show_forecast
 from promptot.protocols.runner import Observer
 from promptot.reports.tables import format_value
@@ -36,6 +36,7 @@ def training_callbacks(bar: Progress, what: str, out: Path) -> Callbacks:
 
     def found(chosen: ImageTask) -> None:
         errors.print(f"[bold]{plain(chosen.name)}[/]: {_describe(chosen)}")
+        show_notes(errors, chosen.notes)
         errors.print(f"{plain(what)} → {plain(out)}", soft_wrap=True)
 
     def warning(text: str) -> None:

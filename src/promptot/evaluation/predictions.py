@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -61,8 +62,15 @@ def read_tested(
         task, template: of the tasks.
 
     Raises:
-        PromptotError: the file is missing or damaged.
+        PromptotError: the file is missing or damaged, or two classes have one name.
     """
+    doubled = [name for own in names.values() for name, n in Counter(own).items() if n > 1]
+    if doubled:
+        raise PromptotError(
+            f"Two classes of this run are called '{doubled[0]:.60}', and '{path}' can't tell their "
+            "images apart.",
+            fix="Give the images to test on, with their classes.",
+        )
     labels = {part: {name: label for label, name in enumerate(own)} for part, own in names.items()}
     examples: dict[str, list[Example]] = {part: [] for part in names}
     try:

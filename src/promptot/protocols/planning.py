@@ -182,7 +182,9 @@ def _sources(request: Request) -> tuple[list[Source], Sequence[str], list[str]]:
             raise PromptotError(
                 "--root and --shot-lists belong to a suite.", fix="Add --suite coop."
             )
-        return load_sources(request.tasks, request.split_shares), request.sources, []
+        sources = load_sources(request.tasks, request.split_shares)
+        notes = [f"{source.name}: {note}" for source in sources for note in source.task.notes]
+        return sources, request.sources, notes
     if request.root is None:
         raise PromptotError(
             f"The suite '{request.suite}' needs its data.",

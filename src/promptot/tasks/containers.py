@@ -19,7 +19,7 @@ from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 from typing import BinaryIO
-from zipfile import ZipFile
+from zipfile import ZipFile, ZipInfo
 
 from promptot.errors import PromptotError
 from promptot.reading import Unreadable, open_regular
@@ -116,7 +116,7 @@ def _read_zip(name: str, version: tuple[str, int, int], member: str) -> io.Bytes
     # A handle shared with a forked process would share its position in the file: one per process.
     archive = _open_zip(*version, os.getpid())
     try:
-        info = archive.getinfo(member)
+        info = _member(archive, member)
     except KeyError:
         raise UnreadableImage(name, "the zip file has no such member") from None
     _check_size(name, info.file_size)
@@ -125,6 +125,18 @@ def _read_zip(name: str, version: tuple[str, int, int], member: str) -> io.Bytes
         times = info.file_size // packed
         raise UnreadableImage(name, f"it is {times} times as large as packed, which no picture is")
     return _in_turn(info.file_size, lambda: archive.read(info))
+
+
+def _member(archive: ZipFile, member: str) -> ZipInfo:
+    """A member by its path with slashes; programs of Windows write some with backslashes.
+
+    Raises:
+        KeyError: there is none.
+    """
+    try:
+        return archive.getinfo(member)
+    except KeyError:
+        return archive.getinfo(member.replace("/", "\\"))
 
 
 @lru_cache(maxsize=8)

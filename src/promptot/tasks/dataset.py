@@ -123,6 +123,9 @@ class ImageTask:
         skipped: what was left out on the way here.
         synonyms: by class name, other names of the class; a class's text feature is the mean over
             all its names.
+        notes: what was taken for what where the source does not say it: splits, classes, labels; a
+            sentence each.
+        same_names: whether two classes may have one name, on purpose.
 
     Example:
         >>> cats = [Example(f"cat{i}.png", 0) for i in range(3)]
@@ -142,6 +145,8 @@ class ImageTask:
     template: str = DEFAULT_TEMPLATE
     skipped: tuple[Skipped, ...] = ()
     synonyms: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    same_names: bool = False
 
     def __post_init__(self) -> None:
         check_template(self.template)

@@ -12,16 +12,11 @@ from typing import Any, Protocol, TypeVar
 from promptot.errors import PromptotError
 from promptot.tasks.dataset import Example, ImageTask, Skipped
 from promptot.tasks.images import is_image_name
-from promptot.tasks.names import DEFAULT_TEMPLATE, check_class_names, clean_name
+from promptot.tasks.junk import is_junk, left_out
+from promptot.tasks.layout_notes import METADATA, layout_notes
+from promptot.tasks.names import DEFAULT_TEMPLATE, check_class_names, clean_name, in_order
+from promptot.tasks.split_words import split_among_words, split_of, taken_for
 
-_SPLIT_NAMES = {
-    "train": "train",
-    "val": "validation",
-    "valid": "validation",
-    "validation": "validation",
-    "test": "test",
-}
-_NOT_CLASSES = {"__macosx", "__pycache__"}
 _LAYOUT = "Put the images of each class into a folder named after the class."
 
 
@@ -46,17 +41,20 @@ def load_folder(path: str | os.PathLike[str], template: str = DEFAULT_TEMPLATE) 
     pets/golden_retriever/1.jpg     pets/train/dog/1.jpg   pets/val/dog/7.jpg
     ```
 
-    The class folders in sorted order are the labels; underscores in their names become spaces.
-    Images may lie deeper inside a class folder; links are followed, but no folder is entered twice,
-    so that an image has one class. Hidden files and files whose ending is not an
-    image's are passed over; images that lie in no class folder are listed in `skipped`. Split
-    folders are `train`, `val` (or `valid`, `validation`) and `test`; without them every image is
-    in `train` (`split_examples` divides them). A single folder around all of that is looked into.
-    No image is opened here: `choose_shots` reads those that are used.
+    The class folders are the labels, in the order of `names.in_order`; underscores in their names
+    become spaces. Images may lie deeper inside a class folder; links are followed, but no folder is
+    entered twice, so that an image has one class. Hidden files and files whose ending is not an
+    image's are passed over, and so are folders that network drives and systems make (`junk`);
+    images that lie in no class folder are listed in `skipped`. Split folders are called by one of
+    `split_words.SPLITS`, in any case, or hold one of these words (`training_set`, `val2017`) where
+    all folders do; without them every image is in `train` (`split_examples` divides them). A single
+    folder around all of that is looked into. What was taken for what is said in `notes`. No image
+    is opened here: `choose_shots` reads those that are used.
 
     Raises:
         PromptotError: the folder is missing, holds no class folders, or an empty one; two classes
-            have one name, or a name is empty; split folders and class folders are mixed.
+            have one name, or a name is empty; split folders and class folders are mixed; there are
+            split folders, but no class folders in them.
     """
     root = Path(path)
     if not root.is_dir():
@@ -71,9 +69,13 @@ def load_tree(root: Place, name: str, template: str = DEFAULT_TEMPLATE) -> Image
     Args:
         name: what to call the task.
     """
+    junk: dict[str, str] = {}
+    _entries(root, junk)
     root = _unwrap(root)
     splits = _split_folders(root)
-    folders = {split: _class_folders(top) for split, top in (splits or {"train": root}).items()}
+    folders = {
+        split: _class_folders(top, junk) for split, top in (splits or {"train": root}).items()
+    }
     if not any(folders.values()):
         raise _no_classes(root)
     class_names = _class_names(folders)
@@ -86,7 +88,7 @@ def load_tree(root: Place, name: str, template: str = DEFAULT_TEMPLATE) -> Image
         examples[split] = tuple(
             Example(str(image), labels[clean_name(folder.name).casefold()])
             for folder in tops
-            for image in _images(folder, entered)
+            for image in _images(folder, entered, junk)
         )
     _check_filled(root, class_names, examples)
     return ImageTask(
@@ -101,7 +103,17 @@ def load_tree(root: Place, name: str, template: str = DEFAULT_TEMPLATE) -> Image
             for top in (root, *splits.values())
             for image in _own_images(top)
         ),
+        notes=(
+            *_of_splits(splits),
+            *layout_notes(folders, _inner_names),
+            *left_out(junk.values()),
+        ),
     )
+
+
+def all_images(folder: Path) -> list[str]:
+    """Every image in or below a folder."""
+    return [str(image) for image in _images(folder)]
 
 
 def find_images(places: Sequence[str | os.PathLike[str]]) -> list[str]:
@@ -121,7 +133,7 @@ def find_images(places: Sequence[str | os.PathLike[str]]) -> list[str]:
         except (OSError, ValueError):  # no file can have this name
             is_folder = exists = False
         if is_folder:
-            inside = [str(image) for image in _images(Path(place))]
+            inside = all_images(Path(place))
             if not inside:
                 raise PromptotError(f"There is no image in '{place}'.", fix="Check the path.")
             found += inside
@@ -139,10 +151,10 @@ def _unwrap(root: Place) -> Place:
     """The folder inside `root` if that is all there is, and what it holds are folders of images."""
     while True:
         folders = [folder for folder in _class_folders(root) if _holds_images(folder)]
-        if len(folders) != 1 or _own_images(root) or folders[0].name.casefold() in _SPLIT_NAMES:
+        if len(folders) != 1 or _own_images(root) or split_of(folders[0].name) is not None:
             return root
         inner = [folder for folder in _class_folders(folders[0]) if _holds_images(folder)]
-        named = any(folder.name.casefold() in _SPLIT_NAMES for folder in inner)
+        named = any(split_of(folder.name) is not None for folder in inner)
         if _own_images(folders[0]) or (len(inner) < 2 and not named):
             return root
         root = folders[0]
@@ -155,14 +167,15 @@ def _split_folders(root: Place) -> dict[str, Place]:
     images; what could be either is refused rather than guessed.
     """
     with_images = [folder for folder in _class_folders(root) if _holds_images(folder)]
-    found = [
-        folder
-        for folder in with_images
-        if folder.name.casefold() in _SPLIT_NAMES
-        and any(_holds_images(inner) for inner in _class_folders(folder))
-    ]
+    named = [folder for folder in with_images if split_of(folder.name) is not None]
+    found = [folder for folder in named if _holds_class_folders(folder)]
     others = [folder for folder in with_images if folder not in found]
+    if named and len(named) == len(with_images) and others:
+        raise _no_classes_in_splits(root, others)
     if others:
+        by_words = _by_words(with_images)
+        if by_words:
+            return by_words
         without_own = [folder for folder in found if not _own_images(folder)]
         if without_own:
             raise PromptotError(
@@ -174,7 +187,7 @@ def _split_folders(root: Place) -> dict[str, Place]:
         return {}
     splits: dict[str, Place] = {}
     for folder in found:
-        split = _SPLIT_NAMES[folder.name.casefold()]
+        split = split_of(folder.name) or ""
         if split in splits:
             raise PromptotError(
                 f"'{splits[split].name}' and '{folder.name}' in '{root}' are both the {split} "
@@ -183,6 +196,35 @@ def _split_folders(root: Place) -> dict[str, Place]:
             )
         splits[split] = folder
     return splits
+
+
+def _by_words(folders: Sequence[Place]) -> dict[str, Place]:
+    """Folders by the split that a word in their name says, if it is another one for each of them.
+
+    Classes may hold such a word too (a test tube), so that all must hold class folders, and nothing
+    else.
+    """
+    splits = {split_among_words(folder.name): folder for folder in folders}
+    if None in splits or len(splits) < max(2, len(folders)):
+        return {}
+    if any(_own_images(folder) or not _holds_class_folders(folder) for folder in folders):
+        return {}
+    return {split: folder for split, folder in splits.items() if split is not None}
+
+
+def _of_splits(splits: Mapping[str, Tree]) -> list[str]:
+    written = {folder.name: split for split, folder in splits.items()}
+    return [taken_for(written, "the folders")] if written else []
+
+
+def _holds_class_folders(folder: Tree) -> bool:
+    return any(_holds_images(inner) for inner in _class_folders(folder))
+
+
+def _inner_names(folder: Tree) -> tuple[list[str], bool]:
+    """The names of the folders with images in a folder, and whether it has images of its own."""
+    inner = [inside.name for inside in _class_folders(folder) if _holds_images(inside)]
+    return inner, bool(_own_images(folder))
 
 
 def _holds_images(folder: Tree) -> bool:
@@ -198,16 +240,12 @@ def _names(folders: Sequence[Tree]) -> str:
     return f"{shown}, …" if len(folders) > 5 else shown
 
 
-def _class_folders(top: Place) -> list[Place]:
-    return [
-        entry
-        for entry in _entries(top)
-        if entry.is_dir() and entry.name.casefold() not in _NOT_CLASSES
-    ]
+def _class_folders(top: Place, junk: dict[str, str] | None = None) -> list[Place]:
+    return [entry for entry in _entries(top, junk) if entry.is_dir()]
 
 
 def _class_names(folders: Mapping[str, Sequence[Tree]]) -> tuple[str, ...]:
-    """The cleaned names of the class folders of all splits, in the order of the folder names."""
+    """The cleaned names of the class folders of all splits, in their order."""
     for tops in folders.values():
         for folder in tops:
             if not clean_name(folder.name):
@@ -216,8 +254,8 @@ def _class_names(folders: Mapping[str, Sequence[Tree]]) -> tuple[str, ...]:
                 )
         if tops:
             check_class_names(clean_name(folder.name) for folder in tops)
-    names = sorted({folder.name for tops in folders.values() for folder in tops})
-    return tuple({clean_name(name).casefold(): clean_name(name) for name in names}.values())
+    names = in_order({clean_name(folder.name) for tops in folders.values() for folder in tops})
+    return tuple({name.casefold(): name for name in names}.values())
 
 
 def _check_filled(
@@ -236,16 +274,19 @@ def _check_filled(
         )
 
 
-def _images(folder: Place, entered: set[Any] | None = None) -> Iterator[Place]:
+def _images(
+    folder: Place, entered: set[Any] | None = None, junk: dict[str, str] | None = None
+) -> Iterator[Place]:
     """Every image file in or below `folder`, sorted; no folder is entered twice, even by links.
 
     Args:
         folder: where to begin; it is entered in any case.
         entered: identities of folders that are not to be entered; those that are, are added.
+        junk: see `_entries`.
     """
     entered = set() if entered is None else entered
     entered.add(_identity(folder))
-    waiting = [iter(_entries(folder))]  # of folders in each other, the innermost last
+    waiting = [iter(_entries(folder, junk))]  # of folders in each other, the innermost last
     while waiting:
         entry = next(waiting[-1], None)
         if entry is None:
@@ -254,7 +295,7 @@ def _images(folder: Place, entered: set[Any] | None = None) -> Iterator[Place]:
             own = _identity(entry)
             if own not in entered:
                 entered.add(own)
-                waiting.append(iter(_entries(entry)))
+                waiting.append(iter(_entries(entry, junk)))
         elif is_image_name(entry.name):
             yield entry
 
@@ -269,13 +310,23 @@ def _identity(folder: Tree) -> Any:
     return folder.resolve()
 
 
-def _entries(folder: Place) -> list[Place]:
+def _entries(folder: Place, junk: dict[str, str] | None = None) -> list[Place]:
+    """What lies in a folder, sorted, without what is hidden and without junk folders.
+
+    Args:
+        junk: gets the path and the name of each junk folder.
+    """
     try:
         visible = [entry for entry in folder.iterdir() if not entry.name.startswith(".")]
     except OSError as error:
         raise PromptotError(
             f"Can't list the folder '{folder}': {error.strerror}.", fix="Check its permissions."
         ) from None
+    left = [entry for entry in visible if is_junk(entry.name) and entry.is_dir()]
+    if junk is not None:
+        junk |= {str(entry): entry.name for entry in left}
+    if left:
+        visible = [entry for entry in visible if entry not in left]
     return sorted(visible, key=lambda entry: entry.name)  # paths sort by case on some systems only
 
 
@@ -283,6 +334,27 @@ def _no_classes(root: Tree) -> PromptotError:
     loose = len(_own_images(root))
     if loose:
         return PromptotError(
-            f"'{root}' holds {loose} images but no class folders with images.", fix=_LAYOUT
+            f"'{root}' holds {loose} images but no class folders with images.", fix=_fix(root)
         )
-    return PromptotError(f"'{root}' holds no class folders with images.", fix=_LAYOUT)
+    return PromptotError(f"'{root}' holds no class folders with images.", fix=_fix(root))
+
+
+def _no_classes_in_splits(root: Tree, splits: Sequence[Tree]) -> PromptotError:
+    return PromptotError(
+        f"The folders {_names(splits)} in '{root}' are called as splits, and hold images without "
+        "class folders.",
+        fix=_fix(root, *splits),
+    )
+
+
+def _fix(*folders: Tree) -> str:
+    """What to do about images without classes; a table beside them may say them."""
+    entries = [entry for folder in folders for entry in _entries(folder)]
+    files = [entry.name for entry in entries if not entry.is_dir()]
+    tables = [name for name in files if name.lower().endswith((".csv", ".tsv", ".jsonl"))]
+    if not tables:
+        return _LAYOUT
+    if not isinstance(folders[0], Path):
+        return f"{_LAYOUT} A table in an archive, such as '{tables[0]}', is not read: unpack it."
+    more = "" if tables[0].lower() in METADATA else " itself"
+    return f"{_LAYOUT} Or, if '{tables[0]}' says the classes, give this table{more}."

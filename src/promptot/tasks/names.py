@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
+from decimal import Decimal
 from typing import Literal
 
 from promptot.errors import PromptotError
@@ -12,6 +14,7 @@ DEFAULT_TEMPLATE = "a photo of a {}."
 TemplateMean = Literal["normalised", "raw"]
 """What the mean over several templates is taken of: L2-normalised features, or the text tower's own
 output. The mean is normalised either way."""
+_NUMBER = re.compile(r"[+-]?\d{1,100}(\.\d{1,100})?")
 
 
 def clean_name(text: str) -> str:
@@ -48,8 +51,29 @@ def same_name(text: str) -> str:
     return clean_name(unicodedata.normalize("NFKC", text)).casefold()
 
 
-def check_class_names(class_names: Iterable[str]) -> None:
+def in_order(class_names: Collection[str]) -> list[str]:
+    """Class names in the order of their labels: numbers by their size, others by the alphabet.
+
+    It does not depend on how a data set is stored, so neither does what is base and what is novel.
+    Names count as numbers where all of them are.
+
+    Args:
+        class_names: cleaned (see `clean_name`).
+
+    Example:
+        >>> in_order(["10", "9", "1"]), in_order(["10", "9", "x"])
+        (['1', '9', '10'], ['10', '9', 'x'])
+    """
+    if all(_NUMBER.fullmatch(name) for name in class_names):
+        return sorted(class_names, key=lambda name: (Decimal(name), name))
+    return sorted(class_names)
+
+
+def check_class_names(class_names: Iterable[str], *, same: bool = False) -> None:
     """Check that there are class names, none empty and no two alike (see `same_name`).
+
+    Args:
+        same: whether two may be alike all the same.
 
     Raises:
         PromptotError: there are none, one is empty, is not valid text, or comes twice.
@@ -66,7 +90,7 @@ def check_class_names(class_names: Iterable[str]) -> None:
             problem = "is empty" if not name.strip() else f"({name!a:.80}) shows nothing"
             raise PromptotError(f"A class name {problem}.", fix="Give every class a name.")
         key = same_name(name)
-        if key in seen:
+        if key in seen and not same:
             other = "" if seen[key] == name else f", first as '{seen[key]:.60}'"
             raise PromptotError(
                 f"The class name '{name:.60}' comes twice{other} (case, underscores and forms of "
@@ -76,6 +100,28 @@ def check_class_names(class_names: Iterable[str]) -> None:
         seen[key] = name
     if not seen:
         raise PromptotError("There are no class names.", fix="Give at least one.")
+
+
+def check_task_names(class_names: Iterable[str], *, keep: bool = False) -> None:
+    """`check_class_names` of a task, whose classes may be called alike on purpose.
+
+    Args:
+        keep: whether they may.
+
+    Raises:
+        PromptotError: as there, with the option that keeps both.
+    """
+    try:
+        check_class_names(class_names, same=keep)
+    except PromptotError as error:
+        if "comes twice" not in error.problem:
+            raise
+        raise PromptotError(
+            error.problem,
+            fix="Merge the two classes or rename one; or, if they are called alike on purpose, as "
+            "two pairs in ImageNet are, keep both with --keep-same-names (keep_same_names=True, or "
+            "`keep_same_names: true` in a description).",
+        ) from error
 
 
 def check_template(template: str) -> None:

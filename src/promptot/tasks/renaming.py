@@ -21,7 +21,7 @@ from promptot.reading import (
     text_lines,
 )
 from promptot.tasks.dataset import ImageTask
-from promptot.tasks.names import check_class_names, clean_name
+from promptot.tasks.names import check_class_names, check_task_names, clean_name
 
 Names = Mapping[str, tuple[str, ...]]
 """By the cleaned, case-folded name of a class: what prompts call it, then its synonyms."""
@@ -35,7 +35,8 @@ def load_names(path: str | Path) -> Names:
     - anything else: a line a class, the folder, a blank, then names by commas:
       `n02123045 tabby, tabby cat`
 
-    The first name is the class's own, the others are synonyms.
+    The first name is the class's own, the others are synonyms. In YAML everything is text: `no` and
+    `007` are the names of folders, and not false and 7.
 
     Raises:
         PromptotError: the file can't be read, names a class twice, or leaves one without a name.
@@ -46,7 +47,7 @@ def load_names(path: str | Path) -> Names:
         in_yaml = kind in (".yaml", ".yml")
         text = read_text(path, LARGEST_YAML if in_yaml else LARGEST_TEXT)
         if kind == ".json" or in_yaml:
-            read = parse_yaml(text) if in_yaml else parse_json(text)
+            read = parse_yaml(text, as_text=True) if in_yaml else parse_json(text)
             if not isinstance(read, dict):
                 raise Unreadable("it is no mapping from folders to names")
             return check_names(read)
@@ -72,7 +73,8 @@ def check_names(names: Mapping[Any, Any]) -> Names:
     """A mapping whose values are names, or lists of a name and its synonyms.
 
     Raises:
-        PromptotError: one is empty, no text, or belongs to two classes.
+        PromptotError: one is empty or no text, or a class comes twice. Whether two classes have one
+            name is not looked at: `rename` knows which of them a task has.
 
     Example:
         >>> check_names({"n02123045": ["tabby", "tabby cat"], 7: "sea_lion"})
@@ -96,14 +98,18 @@ def check_names(names: Mapping[Any, Any]) -> Names:
                 fix="Name each class once.",
             )
         checked[known] = cleaned
-    check_class_names(name for listed in checked.values() for name in listed)
+    check_class_names((name for listed in checked.values() for name in listed), same=True)
     return checked
 
 
-def rename(task: ImageTask, names: Names) -> ImageTask:
+def rename(task: ImageTask, names: Names, *, keep_same_names: bool = False) -> ImageTask:
     """The task with its classes called as the mapping says; the others keep their names.
 
-    The order of the classes, and so what is base and what is novel, stays as it was.
+    The order of the classes, and so what is base and what is novel, stays as it was. Which names
+    fit no class, and which classes got none, is said in the task's `notes`.
+
+    Args:
+        keep_same_names: whether two classes may come to have one name.
 
     Raises:
         PromptotError: no class is in the mapping, or two classes come to have one name.
@@ -116,15 +122,41 @@ def rename(task: ImageTask, names: Names) -> ImageTask:
             fix=f"Its classes are called '{task.class_names[0]}' and so on.",
         )
     renamed = [names.get(k, (own,)) for k, own in zip(keys, task.class_names, strict=True)]
-    check_class_names(name for listed in renamed for name in listed)
-    others = {listed[0]: listed[1:] for listed in renamed if len(listed) > 1}
+    check_task_names((name for listed in renamed for name in listed), keep=keep_same_names)
+    others: dict[str, tuple[str, ...]] = {}
+    for first, *synonyms in renamed:
+        if others.setdefault(first, tuple(synonyms)) != tuple(synonyms):
+            raise PromptotError(
+                f"Two classes are called '{first:.60}', and have other synonyms.",
+                fix="Give both the same, or none.",
+            )
     return replace(
         task,
         class_names=tuple(listed[0] for listed in renamed),
-        synonyms={**task.synonyms, **others},
+        synonyms={**task.synonyms, **{name: listed for name, listed in others.items() if listed}},
+        notes=(*task.notes, *_of_the_others(keys, task.class_names, names)),
+        same_names=task.same_names or keep_same_names,
     )
+
+
+def _of_the_others(keys: Sequence[str], class_names: Sequence[str], names: Names) -> list[str]:
+    """Sentences on the names that fit no class, and on the classes that keep their names."""
+    notes = []
+    unused = [key for key in names if key not in set(keys)]
+    if unused:
+        fit = "fits" if len(unused) == 1 else "fit"
+        notes.append(f"Of the names given, {_listed(unused)} {fit} no class.")
+    kept = [name for key, name in zip(keys, class_names, strict=True) if key not in names]
+    if kept:
+        notes.append(f"No name was given for {_listed(kept)}: the folder's or the label's stays.")
+    return notes
 
 
 def _line(line: str) -> tuple[str, list[str]]:
     key, _, rest = line.strip().partition(" ")
     return key, rest.split(",")
+
+
+def _listed(names: Sequence[str], most: int = 5) -> str:
+    shown = ", ".join(f"'{name:.60}'" for name in names[:most])
+    return f"{shown} and {len(names) - most} more" if len(names) > most else shown

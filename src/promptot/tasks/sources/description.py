@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from promptot.errors import PromptotError
 from promptot.reading import Unreadable, read_yaml
+from promptot.tasks.sources.places import place_of
 
 
 class Description(BaseModel):
@@ -28,10 +29,12 @@ class Description(BaseModel):
     """A place, or places by split (train, validation, test)."""
     name: Annotated[str, Field(min_length=1)] | None = None
     template: str | None = None
-    names: str | dict[str | int, str | list[str]] | None = None
+    names: str | dict[str, str | list[str]] | None = None
     columns: dict[str, str] | None = None
     domain: str | None = None
     """Of a table with several domains, the one to take."""
+    keep_same_names: bool = False
+    """See `load_task`."""
 
 
 def read_description(path: Path) -> Description:
@@ -41,7 +44,7 @@ def read_description(path: Path) -> Description:
         PromptotError: it can't be read, or says something else than `Description` has.
     """
     try:
-        return Description.model_validate(read_yaml(path))
+        return Description.model_validate(read_yaml(path, as_text=True))
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(f"{part!s:.40}" for part in first["loc"]) or "the file"
@@ -56,4 +59,4 @@ def read_description(path: Path) -> Description:
 
 def beside(path: Path, place: str) -> str:
     """A place as a description means it: relative to itself, unless it is bundled."""
-    return place if place.startswith("bundled:") else str(path.parent / place)
+    return place if place.startswith("bundled:") else place_of(path.parent, place)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -13,9 +14,11 @@ from promptot.reading import brief
 from promptot.tasks.bundled import load_bundled
 from promptot.tasks.dataset import ImageTask
 from promptot.tasks.folder import load_folder, load_tree
-from promptot.tasks.names import clean_name
+from promptot.tasks.junk import is_out_of_the_way
+from promptot.tasks.names import check_task_names, clean_name
 from promptot.tasks.renaming import check_names, load_names, rename
 from promptot.tasks.sources.description import beside, read_description
+from promptot.tasks.sources.metadata import load_with_metadata
 from promptot.tasks.sources.objects import is_data_set, load_data_set, load_pairs
 from promptot.tasks.sources.saved import (
     is_hugging_face,
@@ -23,7 +26,7 @@ from promptot.tasks.sources.saved import (
     load_hugging_face,
     load_saved,
 )
-from promptot.tasks.sources.shards import find_shards, is_shard, load_shards
+from promptot.tasks.sources.shards import check_keys, find_shards, is_shard, load_shards
 from promptot.tasks.sources.splits import join_splits
 from promptot.tasks.sources.table import COLUMN_TABLES, TEXT_TABLES, load_frame, load_table
 from promptot.tasks.sources.tree import ARCHIVES, open_tree
@@ -32,7 +35,6 @@ BUNDLED = "bundled:"
 _DESCRIPTIONS = (".yaml", ".yml")
 _COMPRESSED = (".gz", ".tgz", ".bz2", ".xz", ".zst", ".7z", ".rar")
 _MOST_DESCRIPTIONS = 8
-_METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
 _ACCEPTED = (
     "Give a folder of class folders, a .zip or .tar of one, a table (.csv, .tsv, .jsonl, .parquet, "
     ".arrow), WebDataset shards, a folder that `datasets` saved, a .yaml description, or "
@@ -47,6 +49,7 @@ def load_task(
     names: str | os.PathLike[str] | Mapping[Any, Any] | None = None,
     columns: Mapping[str, str] | None = None,
     name: str | None = None,
+    keep_same_names: bool = False,
 ) -> ImageTask:
     """Read images, labels and class names from whatever holds them.
 
@@ -74,22 +77,42 @@ def load_task(
             of a name and its synonyms.
         columns: what the columns "image", "label", "split" and "domain" of a table are called.
         name: what to call the task.
+        keep_same_names: whether two classes may come to have one name, as in ImageNet's own list
+            ("missile"); they stay two classes, which no text tells apart.
+
+    Returns:
+        the task; its `notes` say what was taken for what where the source does not say it.
 
     Raises:
         PromptotError: with what to do about it.
     """
-    return _finish(_load(source, columns, name), names, template)
+    task = _load(source, columns, name, keep_same_names)
+    if isinstance(source, ImageTask) and names is None:
+        return task if template is None else replace(task, template=template)
+    return _finish(task, names, template, keep_same_names)
 
 
 def _finish(
     task: ImageTask,
     names: str | os.PathLike[str] | Mapping[Any, Any] | None,
     template: str | None,
+    keep_same_names: bool,
 ) -> ImageTask:
     """The task with its classes renamed and a template, where these are given."""
+    keep_same_names = keep_same_names or task.same_names
     if names is not None:
         read = check_names(names) if isinstance(names, Mapping) else load_names(os.fspath(names))
-        task = rename(task, read)
+        task = rename(task, read, keep_same_names=keep_same_names)
+    check_task_names(task.class_names, keep=keep_same_names)
+    if keep_same_names:
+        alike = [name for name, count in Counter(task.class_names).items() if count > 1]
+        notes = [
+            f"Several classes are called '{name}'. To a text model they are one: it can't prefer "
+            "the right one."
+            for name in alike
+        ]
+        notes = [note for note in notes if note not in task.notes]
+        task = replace(task, same_names=True, notes=(*task.notes, *notes))
     return task if template is None else replace(task, template=template)
 
 
@@ -97,19 +120,25 @@ def _load(
     source: Any,
     columns: Mapping[str, str] | None,
     name: str | None,
+    keep: bool,
     within: tuple[Path, ...] = (),
 ) -> ImageTask:
-    """The task of a source; `within` are the descriptions that it is named in, outermost first."""
+    """The task of a source.
+
+    Args:
+        keep: whether two classes may have one name.
+        within: the descriptions that it is named in, outermost first.
+    """
     if isinstance(source, ImageTask):
         task = source
     elif isinstance(source, str | os.PathLike):
-        task = _load_place(os.fspath(source), columns, within)
+        task = _load_place(os.fspath(source), columns, keep, within)
     elif is_hugging_face(source):
         task = load_hugging_face(source, name or "images", columns)
     elif isinstance(source, Mapping):
-        parts = {
-            str(split): _load(part, columns, str(split), within) for split, part in source.items()
-        }
+        parts = {}
+        for split, part in source.items():
+            parts[str(split)] = _load(part, columns, str(split), keep, within)
         task = join_splits(parts, name or "images")
     elif isinstance(source, tuple) and len(source) == 2:
         task = load_pairs(*source, name=name or "images")
@@ -123,7 +152,7 @@ def _load(
 
 
 def _load_place(
-    text: str, columns: Mapping[str, str] | None, within: tuple[Path, ...]
+    text: str, columns: Mapping[str, str] | None, keep: bool, within: tuple[Path, ...]
 ) -> ImageTask:
     if text.startswith(BUNDLED):
         return load_bundled(text.removeprefix(BUNDLED))
@@ -145,13 +174,11 @@ def _load_place(
     if not path.exists():
         raise PromptotError(f"The folder '{text}' does not exist.", fix="Check the path.")
     if suffix in _DESCRIPTIONS:
-        return _load_described(path, within)
+        return _load_described(path, keep, within)
     if suffix in (*TEXT_TABLES, *COLUMN_TABLES):
         return load_table([path], name, columns)
     if suffix in ARCHIVES:
-        if suffix == ".tar" and is_shard(path):
-            return load_shards([path], name)
-        return load_tree(open_tree(path), name)
+        return _load_archive(path, name)
     if suffix in _COMPRESSED:
         raise PromptotError(
             f"'{text}' can't be read in place.",
@@ -160,18 +187,42 @@ def _load_place(
     raise PromptotError(f"The folder '{text}' is a file, not a folder.", fix=_ACCEPTED)
 
 
+def _load_archive(path: Path, name: str) -> ImageTask:
+    if path.suffix.lower() != ".tar":
+        return load_tree(open_tree(path), name)
+    if is_shard(path):
+        return load_shards([path], name)
+    try:
+        task = load_tree(open_tree(path), name)
+    except PromptotError:
+        check_keys([path])
+        raise
+    if len(task.class_names) == 1:  # hardly a class folder
+        check_keys([path])
+    return task
+
+
 def _load_directory(path: Path, name: str, columns: Mapping[str, str] | None) -> ImageTask:
     if is_saved(path):
         return load_saved(path, name, columns)
-    for file in _METADATA:
-        if (path / file).is_file():
-            return load_table([path / file], name, columns)
-    if any(path.glob("*.parquet")) or any(path.glob("data/*.parquet")):
-        tables = sorted(path.glob("*.parquet")) or sorted(path.glob("data/*.parquet"))
+    described = load_with_metadata(path, name, columns)
+    if described is not None:
+        return described
+    tables = _visible(path, "*.parquet") or _visible(path, "data/*.parquet")
+    if tables:
         return load_table(tables, name, columns)
-    if any(path.glob("*.tar")) or any(path.glob("*/*.tar")):
+    if _visible(path, "*.tar") or _visible(path, "*/*.tar"):
         return load_shards(find_shards(str(path)), name)
     return load_folder(path)
+
+
+def _visible(folder: Path, pattern: str) -> list[Path]:
+    """The files that match, sorted, without those that are hidden or junk."""
+    return sorted(
+        file
+        for file in folder.glob(pattern)
+        if not is_out_of_the_way(file.relative_to(folder).as_posix())
+    )
 
 
 def _load_pattern(text: str, columns: Mapping[str, str] | None) -> ImageTask:
@@ -188,7 +239,7 @@ def _load_pattern(text: str, columns: Mapping[str, str] | None) -> ImageTask:
     return readers[kinds.pop()]()
 
 
-def _load_described(path: Path, within: tuple[Path, ...]) -> ImageTask:
+def _load_described(path: Path, keep: bool, within: tuple[Path, ...]) -> ImageTask:
     own = path.resolve()
     if own in within:
         chain = " → ".join(f"'{place.name}'" for place in (*within[within.index(own) :], own))
@@ -212,8 +263,9 @@ def _load_described(path: Path, within: tuple[Path, ...]) -> ImageTask:
         data = beside(path, data)
     else:
         data = {split: beside(path, place) for split, place in data.items()}
-    task = _load(data, described.columns, described.name or _name_of(path), (*within, own))
-    task = _finish(task, names, described.template)
+    keep = keep or described.keep_same_names
+    task = _load(data, described.columns, described.name or _name_of(path), keep, (*within, own))
+    task = _finish(task, names, described.template, keep)
     if described.domain is None:
         return task
     if described.domain not in task.domains:

@@ -9,7 +9,7 @@ from typing import Any
 
 from promptot.errors import PromptotError
 from promptot.tasks.dataset import Held, ImageTask
-from promptot.tasks.sources.found import Found, assemble
+from promptot.tasks.sources.found import Found, assemble, by_number
 
 _LABEL_ATTRIBUTES = ("targets", "labels", "_labels", "y")
 
@@ -97,7 +97,7 @@ def load_data_set(source: Any, name: str) -> ImageTask:
     Raises:
         PromptotError: it gives something else.
     """
-    return assemble(name, list_data_set(source, name), class_names_of(source))
+    return by_number(assemble(name, list_data_set(source, name), class_names_of(source)))
 
 
 def class_names_of(source: Any) -> Sequence[str] | None:

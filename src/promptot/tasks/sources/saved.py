@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,9 @@ from promptot.errors import PromptotError
 from promptot.reading import Unreadable, brief, read_json
 from promptot.tasks.columns import ColumnFile, class_names_of, damaged
 from promptot.tasks.dataset import Held, ImageTask
-from promptot.tasks.sources.found import SPLITS, Found, assemble
+from promptot.tasks.sources.found import Found, assemble, by_number, with_notes
 from promptot.tasks.sources.table import choose_columns
+from promptot.tasks.split_words import split_of
 
 STATE, INFO, SPLIT_LIST = "state.json", "dataset_info.json", "dataset_dict.json"
 
@@ -58,7 +60,7 @@ def load_saved(folder: Path, name: str, columns: Mapping[str, str] | None = None
         if label_names is None and (place / INFO).is_file():
             named = class_names_of(_read_json(place / INFO).get("features"))
             label_names = next(iter(named.values()), None)
-    return assemble(name, _with_usual_splits(found), label_names)
+    return _assemble(name, found, label_names)
 
 
 def is_hugging_face(source: Any) -> bool:
@@ -94,7 +96,7 @@ def load_hugging_face(
             Found(f"{prefix}[{row}]", label, str(split), str(domain or ""), Held(images, row))
             for row, (label, domain) in enumerate(zip(labels, domains, strict=True))
         ]
-    return assemble(name, _with_usual_splits(found), label_names)
+    return _assemble(name, found, label_names)
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,9 +121,20 @@ def _undecoded(dataset: Any, column: str) -> Any:
     return dataset.select_columns([column]).cast_column(column, raw)
 
 
+def _assemble(name: str, found: list[Found], label_names: Sequence[str] | None) -> ImageTask:
+    usual = _with_usual_splits(found)
+    counts = Counter(item.split for item in found) - Counter(item.split for item in usual)
+    notes = [
+        f"The split '{split:.60}' is none to train, validate or test on: its {count} images were "
+        "left out."
+        for split, count in sorted(counts.items())
+    ]
+    return with_notes(by_number(assemble(name, usual, label_names)), *notes)
+
+
 def _with_usual_splits(found: list[Found]) -> list[Found]:
     """Without the splits that are called otherwise ("unsupervised", "extra"), if some are usual."""
-    usual = [item for item in found if item.split.casefold() in SPLITS]
+    usual = [item for item in found if not item.split or split_of(item.split) is not None]
     return usual or found
 
 

@@ -1,25 +1,29 @@
 """WebDataset shards: tar files in which the files of one sample share a name and follow each other.
 
-`0001.jpg` and `0001.cls` are a sample; the label may stand in `.cls` (a number or a name), in
-`.txt` (a name) or in `.json` (as "label", "class" or "class_name"). Tar files are read in place.
+`0001.jpg` and `0001.cls` are a sample: the name that they share, its key, ends at the first dot of
+the file's name. The label may stand in `.cls` (a number or a name), in `.txt` (a name) or in
+`.json` (as "label", "class" or "class_name"). Tar files are read in place.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from glob import glob
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from promptot.errors import PromptotError
-from promptot.reading import Unreadable, decode, parse_json, read_text, text_lines
+from promptot.reading import Unreadable, decode, parse_json, read_text
 from promptot.tasks.containers import open_bytes
 from promptot.tasks.dataset import ImageTask
-from promptot.tasks.images import is_image_name
-from promptot.tasks.sources.found import SPLITS, Found, assemble
-from promptot.tasks.sources.table import COLUMNS, split_in_name
+from promptot.tasks.images import IMAGE_SUFFIXES, is_image_name
+from promptot.tasks.junk import is_out_of_the_way
+from promptot.tasks.sources.found import Found, assemble, with_notes
+from promptot.tasks.sources.table import COLUMNS
 from promptot.tasks.sources.tree import list_members
+from promptot.tasks.split_words import split_in_name, split_of
 
 CLASS_NAMES = ("classnames.txt", "classes.txt")
 """Files beside the shards, or above, that name the labels 0, 1, …, one a line."""
@@ -33,11 +37,26 @@ _LONGEST_LABEL = 1 << 20
 
 def is_shard(path: Path) -> bool:
     """Whether a tar file holds samples, and not a folder of class folders."""
-    stems: dict[str, set[str]] = {}
-    for member in list_members(path):
-        stem, suffix = _split_name(member)
-        stems.setdefault(stem, set()).add(suffix)
-    return any(_labels_in(suffixes) and _image_in(suffixes) for suffixes in stems.values())
+    return any(_labels_in(own) and _image_in(own) for own in _by_key(path).values())
+
+
+def check_keys(paths: Sequence[Path]) -> None:
+    """Refuse shards whose samples are told apart only behind the first dot of their files' names.
+
+    Raises:
+        PromptotError: they are such; it says what to rename.
+    """
+    for path in paths:
+        for key, own in _by_key(path).items():
+            samples = [] if _labels_in(own) or set(own) & IMAGE_SUFFIXES else _dotted(own)
+            if samples:
+                count = f"{len(samples)} samples share" if len(samples) > 1 else "a sample has"
+                name, better = f"{key}{samples[0]}", f"{key}{samples[0].replace('.', '-')}"
+                raise PromptotError(
+                    f"In the shard '{path}' {count} the key '{key}': in WebDataset a key ends at "
+                    f"the first dot of the file's name, and here names go on, as '{name}' does.",
+                    fix=f"Rename the files so that only their ending follows a dot: '{better}'.",
+                )
 
 
 def find_shards(place: str) -> list[Path]:
@@ -47,7 +66,11 @@ def find_shards(place: str) -> list[Path]:
         PromptotError: there is none.
     """
     if Path(place).is_dir():
-        found = sorted(path for path in Path(place).rglob("*.tar") if path.is_file())
+        found = sorted(
+            path
+            for path in Path(place).rglob("*.tar")
+            if path.is_file() and not is_out_of_the_way(path.relative_to(place).as_posix())
+        )
     else:
         found = [Path(match) for text in _expand(place) for match in _matches(text)]
     if not found:
@@ -58,29 +81,64 @@ def find_shards(place: str) -> list[Path]:
 def load_shards(paths: Sequence[Path], name: str) -> ImageTask:
     """Read WebDataset shards.
 
-    A shard in a folder `train`, `val` or `test`, or whose own name starts so, is of that split.
+    A shard in a folder that is called as a split (see `split_words`), or whose own name starts so,
+    is of that split.
 
     Raises:
-        PromptotError: a shard is damaged, or no sample has an image and a label.
+        PromptotError: a shard is damaged, no sample has an image and a label, or keys have dots.
     """
-    found = [sample for path in paths for sample in _samples(path)]
-    return assemble(name, found, _label_names(paths[0]))
+    check_keys(paths)
+    kinds: Counter[str] = Counter()
+    found = [sample for path in paths for sample in _samples(path, kinds)]
+    where = "the names of the shards and their folders"
+    task = assemble(name, found, _label_names(paths[0]), splits_from=where)
+    return with_notes(task, *_of_kinds(kinds, task))
 
 
-def _samples(path: Path) -> Iterator[Found]:
-    folder = path.parent.name.casefold()
-    split = split_in_name(path.stem) or (folder if folder in SPLITS else "")
-    samples: dict[str, dict[str, str]] = {}
-    for member in list_members(path):
-        stem, suffix = _split_name(member)
-        samples.setdefault(stem, {})[suffix] = member
-    for suffixes in samples.values():
-        image = _image_in(suffixes)
+def _samples(path: Path, kinds: Counter[str]) -> Iterator[Found]:
+    """The samples of a shard; `kinds` counts what their labels and images are read from."""
+    split = split_in_name(path.stem) or split_of(path.parent.name) or ""
+    for own in _by_key(path).values():
+        image = _image_in(own)
         if image is None:
             continue
-        kind = _labels_in(suffixes)
-        label = None if kind is None else _read_label(f"{path}::{suffixes[kind]}", kind)
-        yield Found(f"{path}::{suffixes[image]}", label, split)
+        kind = _labels_in(own)
+        label = None if kind is None else _read_label(f"{path}::{own[kind]}", kind)
+        kinds[kind or ""] += 1
+        if sum(is_image_name(f"a{suffix}") for suffix in own) > 1:
+            kinds[f"{image} of several"] += 1
+        yield Found(f"{path}::{own[image]}", label, split)
+
+
+def _of_kinds(kinds: Counter[str], task: ImageTask) -> list[str]:
+    """What to say of labels that are read from texts, and of samples with several images."""
+    notes = []
+    if kinds[".txt"]:
+        notes.append(
+            f"Labels are read from .txt files: each text is taken for a class, "
+            f"{len(task.class_names)} in all."
+        )
+    several = {kind.split()[0]: count for kind, count in kinds.items() if " " in kind}
+    for suffix, count in several.items():
+        notes.append(f"Of {count} samples with several images '{suffix}' was taken.")
+    return notes
+
+
+def _by_key(path: Path) -> dict[str, dict[str, str]]:
+    """The files of each sample of a shard by their suffixes."""
+    samples: dict[str, dict[str, str]] = {}
+    for member in list_members(path):
+        if not is_out_of_the_way(member):
+            key, suffix = _split_name(member)
+            samples.setdefault(key, {})[suffix] = member
+    return samples
+
+
+def _dotted(own: Mapping[str, str]) -> list[str]:
+    """What stands between the key and the endings of an image and its label, such as ".05"."""
+    heads = {suffix[: -len(kind)] for kind in _LABELS for suffix in own if suffix.endswith(kind)}
+    images = {suffix[: suffix.rindex(".")] for suffix in own if is_image_name(f"a{suffix}")}
+    return sorted((heads & images) - {""})
 
 
 def _read_label(place: str, kind: str) -> Any:
@@ -108,7 +166,9 @@ def _split_name(member: str) -> tuple[str, str]:
 
 
 def _image_in(suffixes: Any) -> str | None:
-    return next((s for s in sorted(suffixes) if is_image_name(f"a{s}")), None)
+    """The image of a sample; of several one whose ending is plain, `.jpg` before `.a.png`."""
+    images = [suffix for suffix in suffixes if is_image_name(f"a{suffix}")]
+    return min(images, key=lambda suffix: (suffix.count("."), suffix), default=None)
 
 
 def _labels_in(suffixes: Any) -> str | None:
@@ -119,15 +179,32 @@ def _label_names(shard: Path) -> list[str] | None:
     for folder in (shard.parent, shard.parent.parent):
         for file in CLASS_NAMES:
             if (folder / file).is_file():
-                try:
-                    lines = text_lines(read_text(folder / file))
-                except Unreadable as error:
-                    raise PromptotError(
-                        f"The class names in '{folder / file}' can't be read: {error}.",
-                        fix="Save it as UTF-8 text with one name a line, or remove it.",
-                    ) from error
-                return [line.strip() for line in lines if line.strip()]
+                return _read_class_names(folder / file)
     return None
+
+
+def _read_class_names(path: Path) -> list[str]:
+    """The names of the labels 0, 1, …, one a line; they may hold anything but a line's end.
+
+    Raises:
+        PromptotError: the file can't be read, or a line before the last name is blank.
+    """
+    try:
+        lines = [line.strip() for line in read_text(path).split("\n")]
+    except Unreadable as error:
+        raise PromptotError(
+            f"The class names in '{path}' can't be read: {error}.",
+            fix="Save it as UTF-8 text with one name a line, or remove it.",
+        ) from error
+    while lines and not lines[-1]:
+        lines.pop()
+    if "" in lines:
+        label = lines.index("")
+        raise PromptotError(
+            f"Line {label + 1} of '{path}' is blank, where the name of label {label} is expected.",
+            fix="Write the name, or remove the line: names are numbered by their lines.",
+        )
+    return lines
 
 
 def _expand(text: str) -> list[str]:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +15,9 @@ from promptot.reading import Unreadable, brief, parse_json, read_csv, read_text,
 from promptot.tasks.bounds import check_rows
 from promptot.tasks.columns import ColumnFile
 from promptot.tasks.dataset import Held, ImageTask
-from promptot.tasks.sources.found import Found, assemble
+from promptot.tasks.sources.found import Found, assemble, by_number, with_notes
+from promptot.tasks.sources.places import place_of
+from promptot.tasks.split_words import common_splits, split_in_name, split_of
 
 COLUMNS = {
     "image": ("path", "image", "file_name", "filename", "file", "filepath", "image_path", "img"),
@@ -27,12 +33,16 @@ COLUMN_TABLES = (".parquet", ".arrow")
 
 
 def load_table(
-    paths: Sequence[Path], name: str, columns: Mapping[str, str] | None = None
+    paths: Sequence[Path],
+    name: str,
+    columns: Mapping[str, str] | None = None,
+    splits: Sequence[str] | None = None,
 ) -> ImageTask:
     """Read a table: a row an image, with a path and a label, perhaps a split and a domain.
 
-    Paths are relative to the table's folder. A Parquet or Arrow file may hold the images
-    themselves: as bytes, or as {bytes, path} (Hugging Face's `datasets`).
+    Paths are relative to the table's folder, and may be written as Windows does. A Parquet or Arrow
+    file may hold the images themselves: as bytes, or as {bytes, path} (Hugging Face's `datasets`).
+    Without a column of splits, folders called as such in all paths are taken for them.
 
     Args:
         paths: the table's files. Of several, a file called "train…", "test…" or the like is that
@@ -40,24 +50,38 @@ def load_table(
         name: of the task.
         columns: what the columns "image", "label", "split" and "domain" are called, where it is
             none of `COLUMNS`.
+        splits: of each file, as its folder is called, unless a column says otherwise.
 
     Raises:
         PromptotError: a file or a column is missing, or a row is damaged.
     """
+    where = "" if splits is None else "the folders"
+    if splits is None:
+        splits = [split_in_name(path.stem) if len(paths) > 1 else "" for path in paths]
+        where = "the names of the files" if any(splits) else ""
     found: list[Found] = []
+    notes: dict[str, None] = {}
     label_names: Sequence[str] | None = None
-    for path in paths:
-        split = split_in_name(path.stem) if len(paths) > 1 else ""
+    told = bool(where)  # whether anything says what the splits are
+    for path, split in zip(paths, splits, strict=True):
         if path.suffix.lower() in COLUMN_TABLES:
             file = ColumnFile(path)
-            chosen = choose_columns(file.columns, str(path), columns)
+            header: Sequence[str] = file.columns
+            chosen = choose_columns(header, str(path), columns)
             found += _from_columns(file, chosen, split)
             label_names = file.class_names.get(chosen["label"], label_names)
         else:
             header, rows = _read_text(path)
             chosen = choose_columns(header, str(path), columns)
             found += _from_rows(rows, chosen, path.parent, split)
-    return assemble(name, found, label_names)
+        if "split" in chosen:
+            told, where = True, ""
+        notes |= dict.fromkeys(_of_columns(header, chosen, columns))
+    if not told:
+        found, where, why_not = _splits_in_paths(found, paths[0].parent)
+        notes |= dict.fromkeys(why_not)
+    task = by_number(assemble(name, found, label_names, splits_from=where))
+    return with_notes(task, *notes)
 
 
 def load_frame(frame: Any, name: str, columns: Mapping[str, str] | None = None) -> ImageTask:
@@ -66,12 +90,18 @@ def load_frame(frame: Any, name: str, columns: Mapping[str, str] | None = None) 
     Raises:
         PromptotError: a column is missing.
     """
-    chosen = choose_columns([str(column) for column in frame.columns], "the table", columns)
+    header = [str(column) for column in frame.columns]
+    chosen = choose_columns(header, "the table", columns)
     cells = {kind: list(frame[column]) for kind, column in chosen.items()}
     rows = [
         dict(zip(chosen.values(), row, strict=True)) for row in zip(*cells.values(), strict=True)
     ]
-    return assemble(name, _from_rows(rows, chosen, Path(), "", held=cells["image"], name=name))
+    found = list(_from_rows(rows, chosen, Path(), "", held=cells["image"], name=name))
+    notes, where = _of_columns(header, chosen, columns), ""
+    if "split" not in chosen:
+        found, where, why_not = _splits_in_paths(found, Path())
+        notes += why_not
+    return with_notes(assemble(name, found, splits_from=where), *notes)
 
 
 def choose_columns(
@@ -107,15 +137,84 @@ def choose_columns(
     return chosen
 
 
-def split_in_name(stem: str) -> str:
-    """The split that a file's name starts with, such as "train-00000-of-00002"; "" if none.
+def header_of(path: Path) -> list[str]:
+    """The names of a table's columns.
 
-    Example:
-        >>> split_in_name("test-00000-of-00001"), split_in_name("Validation"), split_in_name("x")
-        ('test', 'validation', '')
+    Raises:
+        PromptotError: it is damaged.
     """
-    word = stem.casefold().replace("_", "-").split("-")[0].split(".")[0]
-    return word if word in ("train", "val", "valid", "validation", "test") else ""
+    if path.suffix.lower() in COLUMN_TABLES:
+        return ColumnFile(path).columns
+    return _read_text(path)[0]
+
+
+def label_column(header: Sequence[str], columns: Mapping[str, str] | None = None) -> str | None:
+    """The column of labels, see `choose_columns`; None if there is none."""
+    with contextlib.suppress(PromptotError):
+        own = {kind: text for kind, text in (columns or {}).items() if kind == "label"}
+        return choose_columns(header, "", own, needed=("label",))["label"]
+    return None
+
+
+def _of_columns(
+    header: Sequence[str], chosen: Mapping[str, str], columns: Mapping[str, str] | None
+) -> list[str]:
+    """A sentence where another column might hold the labels as well."""
+    usual = [text for text in header if text.strip().casefold() in COLUMNS["label"]]
+    others = [text for text in usual if text != chosen["label"]]
+    if not others or "label" in (columns or {}):
+        return []
+    listed = ", ".join(f"'{text}'" for text in others)
+    return [f"The column '{chosen['label']}' was taken for the labels, and not {listed}."]
+
+
+def _splits_in_paths(found: list[Found], folder: Path) -> tuple[list[Found], str, list[str]]:
+    """The images of a table without splits, with those that folders in their paths are called as.
+
+    Returns:
+        the images, where the splits are from ("" if nowhere), and what to say if they are not.
+    """
+    places = [_folder_of(item, folder) for item in found]
+    folders = {place: Path(place).parts for place in set(places) if place is not None}
+    if not any(split_of(text) for parts in folders.values() for text in parts):
+        return found, "", []
+    words = common_splits(list(folders.values()))
+    if words is not None:
+        if None in places:
+            note = "Folders in some paths are called as splits; they were not taken so."
+            return found, "", [note]
+        word_of = dict(zip(folders, words, strict=True))
+        found = [
+            replace(item, split=word_of[str(place)])
+            for item, place in zip(found, places, strict=True)
+        ]
+        return found, "the folders in the paths", []
+    counts = Counter(
+        text
+        for item, place in zip(found, places, strict=True)
+        for text in set(folders.get(str(place), ()))
+        if split_of(text) and text.casefold() != str(item.label).strip().casefold()
+    )
+    if not counts:
+        return found, "", []
+    word, count = counts.most_common(1)[0]
+    above = any(Path(place).is_absolute() for place in folders)  # such as somebody's home
+    if count == len(found) and (split_of(word) == "train" or above):
+        return found, "", []
+    every = "every path has" if count == len(found) else f"{count} of {len(found)} paths have"
+    note = (
+        f"The folder '{word}', which {every}, was not taken for a split: there is no other at its "
+        "place in all paths. A column 'split' says it for sure."
+    )
+    return found, "", [note]
+
+
+def _folder_of(item: Found, folder: Path) -> str | None:
+    """The folder of an image, from `folder` on if it lies there; None if it has no path."""
+    if item.held is not None or "::" in item.path:
+        return None
+    own = os.path.dirname(item.path)  # noqa: PTH120 - of a million rows
+    return "" if own == str(folder) else own.removeprefix(f"{folder}{os.sep}")
 
 
 def _from_columns(file: ColumnFile, chosen: dict[str, str], split: str) -> Iterator[Found]:
@@ -133,7 +232,7 @@ def _from_columns(file: ColumnFile, chosen: dict[str, str], split: str) -> Itera
     for row, (path, label, part, domain) in enumerate(
         zip(paths, labels, splits, domains, strict=True)
     ):
-        place = f"{prefix}{row}" if path is None else str(folder / path)
+        place = f"{prefix}{row}" if path is None else place_of(folder, path)
         yield Found(place, label, str(part or ""), str(domain or ""))
 
 
@@ -153,7 +252,7 @@ def _from_rows(
         if held is not None and not isinstance(image, str | Path):
             path, own = f"{name}[{number}]", Held(held, number)
         else:
-            path = str(folder / str(image or ""))
+            path = place_of(folder, str(image or ""))
         yield Found(path, row.get(chosen["label"]), str(part or ""), str(domain or ""), own)
 
 
@@ -169,7 +268,7 @@ def _read_text(path: Path) -> tuple[list[str], Iterable[Mapping[str, Any]]]:
     try:
         text = read_text(path)
     except Unreadable as error:
-        fix = "Save it as a file of UTF-8 text; one that is too large for that as Parquet."
+        fix = "Save it as UTF-8 text ('CSV UTF-8'); one that is too large for that as Parquet."
         raise PromptotError(f"'{path}' can't be read: {error}.", fix=fix) from error
     lines = text.count("\n")
     if path.suffix.lower() in (".jsonl", ".ndjson"):

@@ -93,6 +93,9 @@ def list_members(path: Path) -> list[str]:
 def grow(path: Path, members: Iterable[str]) -> ArchiveFolder:
     """A tree of these members of an archive."""
     root = ArchiveFolder(str(path))
+    members = list(members)
+    if path.suffix.lower() == ".zip" and not any("/" in member for member in members):
+        members = [member.replace("\\", "/") for member in members]  # as some pack on Windows
     for member in members:
         root.add(member)
     return root
