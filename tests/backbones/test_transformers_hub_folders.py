@@ -1,4 +1,4 @@
-"""transformers: folders as the Hub really has them, and the argument that its oldest version lacks."""
+"""transformers: folders as the Hub has them, and an argument that its oldest version lacks."""
 
 from __future__ import annotations
 
