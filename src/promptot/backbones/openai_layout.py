@@ -60,7 +60,7 @@ def load_openai_file(name: str) -> Backbone:
         f"openai:{name}",
         image_tower,
         text_tower,
-        weights["logit_scale"].float().exp(),
+        weights["logit_scale"].float().exp().reshape(()),  # some save it as [1]
         ClipTokenizer(),
         preprocess,
     )

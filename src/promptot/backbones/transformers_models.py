@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -51,8 +52,10 @@ def load_transformers(source: str) -> Backbone:
             "Loading 'hf:' weights needs transformers.", fix="pip install 'promptot[hf]'"
         ) from error
 
-    # the name of the processor that works with Pillow in transformers 5; in 4 it has the plain one
+    # What a library says while it is imported, which these names cause, is not about weights.
+    # The processor that works with Pillow has this name in transformers 5, in 4 the plain one.
     processors = getattr(transformers, "CLIPImageProcessorPil", transformers.CLIPImageProcessor)
+    models, tokenizers = transformers.CLIPModel, transformers.CLIPTokenizerFast
     with refuse_warnings("transformers", f"hf:{source}"):
         try:
             described, _ = transformers.PretrainedConfig.get_config_dict(source)
@@ -62,11 +65,15 @@ def load_transformers(source: str) -> Backbone:
             images, _ = processors.get_image_processor_dict(source)
             _check_processor(images, source)
             config = transformers.CLIPConfig.from_pretrained(source)
-            model, info = transformers.CLIPModel.from_pretrained(
-                source, config=config, output_loading_info=True, weights_only=True
+            model, info = models.from_pretrained(
+                source,
+                config=config,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,  # they are refused by name below
+                **_tensors_only(models),
             )
             _refuse_code(get_tokenizer_config(source), source)
-            tokenizer = transformers.CLIPTokenizerFast.from_pretrained(source)
+            tokenizer = tokenizers.from_pretrained(source)
             processor = processors.from_pretrained(source)
         except PromptotError:
             raise
@@ -193,6 +200,16 @@ def _unreadable(what: str) -> PromptotError:
         f"The image processor of this model {what}, which is not supported.",
         fix="Correct its preprocessor_config.json, or use another CLIP.",
     )
+
+
+def _tensors_only(models: Any) -> dict[str, bool]:
+    """What keeps `from_pretrained` from unpickling more than tensors.
+
+    transformers has an argument for it from 4.46 on; 4.45 always reads so, and hands an argument
+    that it does not know to the model, which refuses it.
+    """
+    known = "weights_only" in inspect.signature(models.from_pretrained).parameters
+    return {"weights_only": True} if known else {}
 
 
 PROCESSORS = ("CLIPImageProcessor", "CLIPImageProcessorFast", "CLIPFeatureExtractor")
