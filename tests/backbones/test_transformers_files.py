@@ -20,7 +20,7 @@ from promptot.backbones import load_backbone
 from promptot.backbones.transformers_models import read_preprocess
 from promptot.errors import PromptotError
 
-REFERENCE = transformers.CLIPImageProcessorPil
+REFERENCE = getattr(transformers, "CLIPImageProcessorPil", transformers.CLIPImageProcessor)
 SIDE = 30
 SIZES = [(30, 30), (31, 30), (45, 101), (101, 45), (64, 33), (29, 31), (20, 90), (90, 20), (7, 5)]
 SQUARE = {"height": 30, "width": 30}
