@@ -139,6 +139,8 @@ def tune(
             )
         raise
     console.print(tuning_table(found))
+    if found.finished and not found.ran:
+        console.print("Everything had been tried already: nothing was left to do.")
     if not found.finished:
         console.print(f"[dim]The time ({plain(budget)}) was up; a larger --budget goes on.[/]")
     console.print(f"Report: [bold]{plain(out / PAGE)}[/]", soft_wrap=True)
