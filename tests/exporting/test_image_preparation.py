@@ -28,7 +28,7 @@ WAYS = {
     "squash and cut": Preprocess(30, resize_mode="squash", resize=41, crop_rounding="down"),
     "lanczos": Preprocess(30, interpolation="lanczos"),
 }
-SIZES = [(64, 33), (101, 45), (45, 100), (30, 30), (20, 90)]
+SIZES = [(64, 33), (101, 45), (45, 100), (30, 30), (20, 90), (101, 97)]
 
 
 def picture(width: int, height: int) -> Image.Image:
