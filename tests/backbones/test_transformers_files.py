@@ -37,7 +37,7 @@ def processor(**settings: Any) -> Any:
 
 
 def of(processor: Any, picture: Image.Image) -> torch.Tensor:
-    values = processor(picture, return_tensors="np")["pixel_values"]
+    values = processor(picture, return_tensors="pt")["pixel_values"]
     return torch.tensor(np.asarray(values)[0], dtype=torch.float32)
 
 
