@@ -14,11 +14,11 @@ from typing import Annotated, Any
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
-from safetensors import SafetensorError
 from safetensors.torch import load, save
 
 from promptot.backbones.backbone import Backbone
 from promptot.backbones.identity import PREPROCESS, differences
+from promptot.backbones.weights_file import DAMAGED
 from promptot.errors import PromptotError, PromptotWarning
 from promptot.files import output_folder, system_errors, write_bytes, write_json
 from promptot.model import PromptedModel
@@ -192,7 +192,7 @@ def load_adapter(folder: str | os.PathLike[str]) -> tuple[Card, Learned]:
         return card, None
     try:
         state = load(tensors)
-    except (SafetensorError, ValueError, KeyError, TypeError, RuntimeError) as error:
+    except DAMAGED as error:
         raise _damaged(path, f"'{TENSORS}' is not readable ({error!s:.200})") from error
 
     try:

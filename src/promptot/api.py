@@ -28,7 +28,7 @@ from promptot.run import (
     summarise_scores,
 )
 from promptot.run import fit as fit_task
-from promptot.run_folder import MANIFEST, PREDICTIONS, REPORT, check_run_folder
+from promptot.run_folder import MANIFEST, PREDICTIONS, REPORT, check_run_folder, is_complete
 from promptot.tasks import Example, ImageTask, Skipped, load_task
 from promptot.tasks.images import UnreadableImage
 from promptot.tasks.loader import lost_workers_explained
@@ -87,7 +87,8 @@ def fit(
         device: see `pick_device`; it and `precision` do not touch a loaded backbone.
         precision: see `load_backbone`.
         workers: processes that load images.
-        overwrite, resume: what to do if the folder holds a run.
+        overwrite, resume: what to do if the folder holds a run. One that is complete and was made
+            with the same arguments may be resumed: it is returned, tested again.
         report: write `report.html` into the run folder too.
         log: trackers to tell beside the CSV files, which are always written: "tensorboard",
             "wandb", "mlflow". One that fails is named in a warning and never ends the run.
@@ -106,7 +107,8 @@ def fit(
             check_apart(Path(out), Path(data))
         task = hold_out(task, test_share)
     check_run_folder(Path(out), overwrite, resume)
-    tracking = Tracking(log, Path(out))
+    nothing_left = resume and is_complete(Path(out))
+    tracking = Tracking(() if nothing_left else log, Path(out))
     if not isinstance(backbone, Backbone):
         backbone = load_backbone(backbone, pick_device(device), precision)
     settings = {**describe(recipe), "seed": seed, "classes": classes, "backbone": backbone.name}
@@ -130,7 +132,7 @@ def fit(
         tracking.finish({}, failed=True)
         raise
     tracking.finish(summarise_scores(run.scores))
-    if report:
+    if report and not (run.was_complete and (run.folder / REPORT).exists()):
         manifest = _read_manifest(run.folder)
         found = Tested(
             run.model,

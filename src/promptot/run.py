@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 import torch
 
-from promptot.adapter import BackboneIdentity, save_adapter
+from promptot.adapter import BackboneIdentity, build_model, load_adapter, save_adapter
 from promptot.backbones.backbone import Backbone
 from promptot.batches import (
     evaluation_loader,
@@ -33,6 +33,7 @@ from promptot.model import PromptedModel
 from promptot.objectives import Objective, build_control, build_preservation, build_vocabulary
 from promptot.probe import LinearHead, fit_linear_probe
 from promptot.prompts import build_prompts
+from promptot.reading import Unreadable, read_json
 from promptot.recipes.loading import describe
 from promptot.recipes.schema import Recipe
 from promptot.recipes.templates import teacher_templates
@@ -46,6 +47,7 @@ from promptot.run_folder import (
     check_run_folder,
     complete_replacement,
     finish,
+    is_complete,
     locked,
     place_of_work,
 )
@@ -67,6 +69,7 @@ from promptot.training.records import Log
 __all__ = [
     "ADAPTER",
     "CHECKPOINT",
+    "MADE_WITH",
     "MANIFEST",
     "PLAN_FIGURES",
     "Classes",
@@ -110,6 +113,8 @@ class Run:
         retention: how far the model moved beyond these classes.
         skipped: images that could not be read.
         seconds: of training.
+        was_complete: the folder held this run already, made with the same arguments, and it was
+            to be resumed: it was read and tested again, and nothing was written.
     """
 
     folder: Path
@@ -121,6 +126,7 @@ class Run:
     seconds: float
     tested: dict[str, ImageTask] = field(default_factory=dict)
     retention: Retention = field(default_factory=Retention)
+    was_complete: bool = False
 
 
 def fit(
@@ -149,7 +155,7 @@ def fit(
         classes: which half of the classes to train on, or all.
         workers: processes that load images.
         overwrite: replace a run that is there already.
-        resume: go on with an interrupted run.
+        resume: go on with an interrupted run; one that is complete is read and tested again.
 
     Raises:
         PromptotError: the folder holds a run and neither `overwrite` nor `resume` is given; the
@@ -179,6 +185,9 @@ def fit(
             "train": _digest([*_names_of(chosen), *_labelled(hashes, chosen)]),
             "vocabulary": _digest(_anchor_words(recipe, chosen.class_names, drawn.class_names)),
         }
+        if resume and is_complete(folder):
+            _check_complete(folder, identity)
+            return _read_again(folder, drawn, chosen, backbone, classes, workers)
         work = place_of_work(folder, resume)
         if resume and (work / CHECKPOINT).exists():
             _check_same(read_checkpoint(work / CHECKPOINT).run, identity)
@@ -234,6 +243,30 @@ def fit(
             abandon(folder, work)
             raise
     return Run(folder, model, chosen, log, scores, tuple(unreadable), seconds, parts, retention)
+
+
+def _read_again(
+    folder: Path,
+    drawn: ImageTask,
+    chosen: ImageTask,
+    backbone: Backbone,
+    classes: Classes,
+    workers: int,
+) -> Run:
+    """A complete run as `fit` returned it, from its folder, tested again.
+
+    Raises:
+        PromptotError: its files are damaged, or don't fit the backbone.
+    """
+    card, learned = load_adapter(folder / ADAPTER)
+    model = build_model(card, learned, backbone)
+    log = Log(folder)
+    log.restore()
+    parts, scores, unreadable = _test(model, drawn, chosen, classes, workers)
+    retention = retention_of(model, parts, scores, workers)
+    seconds = _manifest_of(folder).get("results", {}).get("seconds", 0.0)
+    left_out = tuple(unreadable)
+    return Run(folder, model, chosen, log, scores, left_out, seconds, parts, retention, True)
 
 
 def _test(
@@ -539,15 +572,45 @@ def _digest(lines: Sequence[str]) -> str:
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
+MADE_WITH = "made_with"
+"""In the manifest: what a run is known by, as in its checkpoints."""
+_PARTS = {
+    "recipe": "the recipe or its values",
+    "seed": "the seed",
+    "backbone": "the backbone, its precision or what it does with images and text",
+    "classes": "the classes",
+    "train": "the training images",
+    "vocabulary": "the anchor words",
+}
+
+
+def _check_complete(folder: Path, wanted: dict[str, Any]) -> None:
+    """Refuse a complete run that was made with something else, or that does not say with what."""
+    known = _manifest_of(folder).get(MADE_WITH)
+    if not isinstance(known, dict) or known.get("scheme") != SCHEME:
+        raise PromptotError(
+            f"The run in '{folder}' is complete, and does not note all that it was made with.",
+            fix="Use it, or start anew with --overwrite.",
+        )
+    differ = [what for key, what in _PARTS.items() if known.get(key) != wanted[key]]
+    if differ:
+        raise PromptotError(
+            f"The run in '{folder}' is complete, and was made with something else: "
+            f"{', '.join(differ)}.",
+            fix="Use it, choose another folder, or start anew with --overwrite.",
+        )
+
+
+def _manifest_of(folder: Path) -> dict[str, Any]:
+    """What a run's folder says of it; empty where there is no manifest, or a damaged one."""
+    try:
+        found = read_json(folder / MANIFEST)
+    except Unreadable:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
 def _check_same(stored: Any, wanted: dict[str, Any]) -> None:
-    names = {
-        "recipe": "the recipe or its values",
-        "seed": "the seed",
-        "backbone": "the backbone, its precision or what it does with images and text",
-        "classes": "the classes",
-        "train": "the training images",
-        "vocabulary": "the anchor words",
-    }
     known = stored if isinstance(stored, dict) else {}
     if known.get("scheme", 1) != SCHEME:
         raise PromptotError(
@@ -555,7 +618,7 @@ def _check_same(stored: Any, wanted: dict[str, Any]) -> None:
             "something else of the same backbone: it did not note what decides that.",
             fix="Start anew with --overwrite, or go on with that version.",
         )
-    differ = [what for key, what in names.items() if known.get(key) != wanted[key]]
+    differ = [what for key, what in _PARTS.items() if known.get(key) != wanted[key]]
     if differ:
         raise PromptotError(
             f"The interrupted run was started with something else: {', '.join(differ)}.",
@@ -594,6 +657,7 @@ def _manifest(
             ],
             "skipped": [dataclasses.asdict(item) for item in drawn.skipped],
         },
+        MADE_WITH: identity,
         "device": str(backbone.device),
         "precision": backbone.precision,
         "versions": versions(),

@@ -137,17 +137,15 @@ def check_run_folder(folder: Path, overwrite: bool = False, resume: bool = False
 def check_free(folder: Path, overwrite: bool, resume: bool) -> None:
     """Refuse a folder whose run neither flag gives free, or that has none to resume.
 
+    A complete run may be resumed: there is nothing left to do (see `is_complete`).
+
     Raises:
         PromptotError: with the flags that it takes.
     """
     complete = _holds(folder, ADAPTER) and not _holds(folder, CHECKPOINT)
     interrupted = _interrupted(folder)
     if resume:
-        if interrupted is None and complete:
-            raise PromptotError(
-                f"The run in '{folder}' is complete.", fix="Use it, or start anew with --overwrite."
-            )
-        if interrupted is None:
+        if interrupted is None and not complete:
             raise PromptotError(
                 f"There is nothing to resume in '{folder}'.", fix="Start without --resume."
             )
@@ -160,6 +158,11 @@ def check_free(folder: Path, overwrite: bool, resume: bool) -> None:
             f"'{folder}' already holds {state}.",
             fix=f"{go_on} (--overwrite), or choose another folder.",
         )
+
+
+def is_complete(folder: Path) -> bool:
+    """Whether a run stands there that has finished, and none waits to be gone on with."""
+    return _holds(folder, ADAPTER) and _interrupted(folder) is None
 
 
 def place_of_work(folder: Path, resume: bool) -> Path:

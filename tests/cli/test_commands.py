@@ -52,6 +52,7 @@ def test_the_command_itself(run) -> None:
         ("fit", "photos", "--out", "x", "--shots", "0"),
         ("fit", "photos", "--out", "x", "--test-share", "0.95"),
         ("fit", "photos", "--out", "x", "--test-share", "nan"),
+        ("tune", "photos", "--out", "x", "--validation-share", "nan"),
         ("fit", "photos", "--out", "x", "--precision", "fp8"),
         ("fit", "photos", "--out", "x", "--seed", "-1"),
         ("fit", "photos", "--out", "x", "--seed", str(2**64)),

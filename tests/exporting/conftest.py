@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ from promptot.adapter import save_adapter
 from promptot.backbones import Backbone, load_backbone
 from promptot.prompts import build_prompts
 from promptot.recipes import load_recipe
+
+sys.path.insert(0, str(Path(__file__).parent))
 
 NAMES = ("cat", "red panda", "St. Bernard (dog)")
 

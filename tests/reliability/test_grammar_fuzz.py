@@ -25,13 +25,19 @@ def test_near_valid_files(kind: str, tmp_path: Path) -> None:
     """A result or a sentence; and grammars that make both, or they would test little."""
     answers: Counter[bool] = Counter()
 
-    @settings(max_examples=40, deadline=None, suppress_health_check=QUIET, database=None)
-    @seed(1)
-    @given(content=files(kind))
-    def every(content: bytes) -> None:
-        answers[read(kind, content, tmp_path) is None] += 1
+    def some(number: int) -> None:
+        @settings(max_examples=40, deadline=None, suppress_health_check=QUIET, database=None)
+        @seed(number)
+        @given(content=files(kind))
+        def every(content: bytes) -> None:
+            answers[read(kind, content, tmp_path) is None] += 1
 
-    every()
+        every()
+
+    for number in range(1, 6):  # what a seed draws depends on the library's version
+        some(number)
+        if len(answers) == 2:
+            break
     assert answers.keys() == {True, False}, answers
 
 

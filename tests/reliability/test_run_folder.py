@@ -236,8 +236,7 @@ def test_an_interrupted_replacement_goes_on_or_is_begun_anew(
         fit(overwrite=True, callbacks=stop_at(1))
     fit(overwrite=True)
     assert listing(tmp_path / "run")[name] == old[name]
-    with pytest.raises(PromptotError, match="is complete"):
-        fit(resume=True)
+    assert fit(resume=True).was_complete
 
 
 def test_a_finished_run_that_waits_takes_its_place(
@@ -248,16 +247,8 @@ def test_a_finished_run_that_waits_takes_its_place(
     fit("optim.lr=0.03", out="new")
     new = listing(tmp_path / "new")
     shutil.move(tmp_path / "new", tmp_path / "run" / FINISHED)
-    with pytest.raises(PromptotError, match="is complete"):
-        promptot.run.fit(*_arguments(fit, tmp_path), resume=True)
+    assert fit("optim.lr=0.03", resume=True).was_complete
     assert listing(tmp_path / "run") == new
-
-
-def _arguments(fit: Callable[..., promptot.Run], tmp_path: Path) -> tuple[object, ...]:
-    from promptot.recipes import load_recipe
-    from promptot.tasks import ImageTask
-
-    return ImageTask("x", ("a",)), tmp_path / "run", small_backbone(fit), load_recipe("ivlp")
 
 
 @pytest.mark.parametrize("step", [1, 2])

@@ -72,7 +72,7 @@ def serving(
         rest = process.stderr.read() if log is None else "Stopped."
         process.stderr.close()
         assert process.returncode == 0, rest
-        assert rest.strip().splitlines() == ["Stopped."]
+        assert rest.strip().splitlines() == ["Stopped."], rest
         assert ("no password" in said) == warns
 
 

@@ -193,7 +193,7 @@ def _cut_or_fill(image: Image.Image, side: int, fill: int, rounding: str) -> Ima
     if (width, height) == (side, side):
         return image
     left, top = (_begin(length, side, rounding) for length in (width, height))
-    if left >= 0 and top >= 0:
+    if width >= side and height >= side:
         return image.crop((left, top, left + side, top + side))
     canvas = Image.new(image.mode, (side, side), (fill,) * len(image.getbands()))
     canvas.paste(image, (-left, -top))

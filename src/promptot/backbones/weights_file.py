@@ -6,9 +6,13 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor
 
 from promptot.errors import PromptotError
+
+DAMAGED = (SafetensorError, OSError, ValueError, KeyError, TypeError, RuntimeError, AttributeError)
+"""What reading a damaged file of tensors raises; the last where torch lacks a type it names."""
 
 
 def read_state_dict(path: Path, pickled_fix: str | None = None) -> dict[str, Tensor]:
@@ -27,12 +31,11 @@ def read_state_dict(path: Path, pickled_fix: str | None = None) -> dict[str, Ten
     if not path.is_file():
         raise PromptotError(f"There is no file '{path}'.", fix="Check the path of the weights.")
     if path.suffix == ".safetensors":
-        from safetensors import SafetensorError
         from safetensors.torch import load_file
 
         try:
             return load_file(path)
-        except (SafetensorError, OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
+        except DAMAGED as error:
             raise PromptotError(
                 f"'{path}' is not a readable safetensors file ({error!s:.200}).",
                 fix="Download or save it again.",

@@ -210,6 +210,12 @@ def fit(
                 soft_wrap=True,
             )
         raise
+    if run.was_complete:
+        console.print(
+            f"The run in {plain(out)} is complete, and was made with these arguments: nothing was "
+            "left to do but to test it again.",
+            soft_wrap=True,
+        )
     show_skipped(console, run.skipped)
     if run.scores:
         console.print(score_table(run.scores))
@@ -489,6 +495,12 @@ def benchmark(
                 soft_wrap=True,
             )
         raise
+    if result.ran == 0 and not report_only:
+        console.print(
+            f"All {result.cells} cells were in {plain(out / RESULTS)} already: nothing was left to "
+            "run.",
+            soft_wrap=True,
+        )
     for table in benchmark_tables(result.summary)[: 3 if result.summary.published else 2]:
         console.print(to_rich(table))
     if result.summary.settings:
@@ -604,6 +616,7 @@ def _run_json(run: Run) -> dict[str, Any]:
         "folder": str(run.folder),
         "class_names": list(run.task.class_names),
         "images": len(run.task.train),
+        "was_complete": run.was_complete,
         "seconds": run.seconds,
         "plan": {name: run.log.mean(name) for name in PLAN_FIGURES},
         "retention": run.retention.as_json(),

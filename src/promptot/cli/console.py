@@ -192,7 +192,7 @@ def show_notes(console: Console, notes: Sequence[str]) -> None:
 @contextmanager
 def progress_bar() -> Iterator[Progress]:
     """A progress display on standard error that goes away when the work is done."""
-    with Progress(
+    bar = Progress(
         TextColumn("{task.description}"),
         BarColumn(bar_width=24),
         MofNCompleteColumn(),
@@ -202,7 +202,11 @@ def progress_bar() -> Iterator[Progress]:
         transient=True,
         redirect_stdout=False,
         disable=not errors.is_terminal,
-    ) as bar:
+    )
+    if bar.disable:  # ending it would print an empty line, with earlier versions of the library
+        yield bar
+        return
+    with bar:
         yield bar
 
 

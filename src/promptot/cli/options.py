@@ -16,6 +16,13 @@ def _json_place(path: Path | None) -> Path | None:
     return path
 
 
+def share(value: float) -> float:
+    """Refuse NaN, which not every version of the library finds out of range."""
+    if value != value:
+        raise typer.BadParameter("nan is no share.")
+    return value
+
+
 Data = Annotated[
     str,
     typer.Argument(
@@ -40,7 +47,12 @@ Template = Annotated[
 ]
 TestShare = Annotated[
     float,
-    typer.Option(min=0, max=0.9, help="Share held out for testing if DATA has no test split."),
+    typer.Option(
+        min=0,
+        max=0.9,
+        callback=share,
+        help="Share held out for testing if DATA has no test split.",
+    ),
 ]
 Json = Annotated[
     Path | None,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from promptot.cli.console import Stages, console_for, errors, plain, progress_bar, write_result
-from promptot.cli.options import Json
+from promptot.cli.options import Json, share
 from promptot.cli.run_options import (
     BackboneName,
     Device,
@@ -78,10 +78,16 @@ def tune(
     ] = TunedClasses.all,
     validation_share: Annotated[
         float,
-        typer.Option(min=0.05, max=0.9, help="Share for validation if DIR has no val folder."),
+        typer.Option(
+            min=0.05,
+            max=0.9,
+            callback=share,
+            help="Share for validation if DIR has no val folder.",
+        ),
     ] = 0.3,
     test_share: Annotated[
-        float, typer.Option(min=0, max=0.9, help="As in `fit`: put aside and never read.")
+        float,
+        typer.Option(min=0, max=0.9, callback=share, help="As in `fit`: put aside and never read."),
     ] = 0.3,
     seed: Seed = 1,
     set_: Overrides = None,
@@ -139,6 +145,8 @@ def tune(
             )
         raise
     console.print(tuning_table(found))
+    if found.finished and not found.ran:
+        console.print("Everything had been tried already: nothing was left to do.")
     if not found.finished:
         console.print(f"[dim]The time ({plain(budget)}) was up; a larger --budget goes on.[/]")
     console.print(f"Report: [bold]{plain(out / PAGE)}[/]", soft_wrap=True)

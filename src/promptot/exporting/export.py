@@ -230,26 +230,12 @@ def _largest(found: Tensor, expected: Tensor) -> float:
 def _about(format: str, content: Content, backbone: dict[str, Any]) -> dict[str, Any]:
     """`classifier.json`: everything that a program needs to feed the model and read its answer."""
     model = content.model
-    preprocess = model.backbone.preprocess
-    side = preprocess.resolution
     return {
         "format": format,
         "class_names": list(model.class_names),
         "template": content.template,
         "prompted_blocks": {"vision": len(content.vision), "text": len(content.text)},
-        "input": {
-            "name": "images",
-            "shape": ["batch", 3, side, side],
-            "dtype": "float32",
-            "channels": "RGB",
-            "resize": _resizing(preprocess),
-            "centre_crop": [side, side],
-            "crop_rounding": preprocess.crop_rounding,
-            "fill": preprocess.fill,
-            "scale": 1 / 255,
-            "mean": list(preprocess.mean),
-            "std": list(preprocess.std),
-        },
+        "input": _input(model.backbone.preprocess),
         "output": {
             "name": "logits",
             "shape": ["batch", len(model.class_names)],
@@ -257,7 +243,25 @@ def _about(format: str, content: Content, backbone: dict[str, Any]) -> dict[str,
         },
         "backbone": backbone,
         "versions": versions(),
-    }  # fmt: skip
+    }
+
+
+def _input(preprocess: Preprocess) -> dict[str, Any]:
+    """How an RGB image becomes the model's input, in `classifier.json`."""
+    side = preprocess.resolution
+    return {
+        "name": "images",
+        "shape": ["batch", 3, side, side],
+        "dtype": "float32",
+        "channels": "RGB",
+        "resize": _resizing(preprocess),
+        "centre_crop": [side, side],
+        "crop_rounding": preprocess.crop_rounding,
+        "fill": preprocess.fill,
+        "scale": 1 / 255,
+        "mean": list(preprocess.mean),
+        "std": list(preprocess.std),
+    }
 
 
 def _resizing(preprocess: Preprocess) -> dict[str, Any] | None:

@@ -38,12 +38,14 @@ class Benchmark:
         problems: a sentence for each cell that failed.
         files: the tables and the page.
         cells: how many there are.
+        ran: how many of them were missing and were to be run.
     """
 
     summary: Summary
     problems: Sequence[str]
     files: Sequence[Path]
     cells: int
+    ran: int = 0
 
     def as_json(self) -> dict[str, Any]:
         """The figures, method by method."""
@@ -56,6 +58,7 @@ class Benchmark:
             "shots": list(self.summary.shots),
             "control": self.summary.control,
             "cells": self.cells,
+            "ran": self.ran,
             "problems": list(self.problems),
             "notes": list(self.summary.notes),
             "small_print": list(self.summary.small_print),
@@ -208,7 +211,8 @@ def run_benchmark(
         for cell in cells
         if cell.key in records and not is_result(records[cell.key])
     ]
-    return Benchmark(summary, problems, files, len(cells))
+    ran = 0 if report_only else len(missing)
+    return Benchmark(summary, problems, files, len(cells), ran)
 
 
 def forecast_benchmark(

@@ -9,11 +9,12 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
 from promptot.backbones.backbone import Backbone
+from promptot.backbones.weights_file import DAMAGED
 from promptot.batches import evaluation_loader
 from promptot.files import atomic_write, system_errors
 from promptot.locks import LockFile
@@ -22,8 +23,6 @@ from promptot.tasks.dataset import Example, Held
 from promptot.tasks.fingerprints import Looks
 from promptot.tasks.loader import Batch
 
-DAMAGED = (SafetensorError, OSError, ValueError, KeyError, TypeError, RuntimeError)
-"""What a damaged file of features raises."""
 ROWS = 1024
 """Images a batch: there is nothing in it but features."""
 

@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from promptot.backbones.backbone import Backbone
+from promptot.backbones.weights_file import DAMAGED
 from promptot.batches import (
     EVALUATION_BATCH,
     evaluation_loader,
@@ -23,7 +24,7 @@ from promptot.batches import (
     views_used,
 )
 from promptot.files import atomic_write
-from promptot.protocols.frozen import DAMAGED, FrozenFeatures
+from promptot.protocols.frozen import FrozenFeatures
 from promptot.reading import open_regular, parse_json
 from promptot.recipes import Recipe
 from promptot.tasks.dataset import Example, Held, ImageTask

@@ -15,10 +15,11 @@ from typing import Any
 
 import torch
 from pydantic import BaseModel, Field, ValidationError
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
+from promptot.backbones.weights_file import DAMAGED
 from promptot.errors import NotFinite, PromptotError
 from promptot.files import write_bytes
 from promptot.reading import open_regular, parse_json
@@ -147,7 +148,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
     except ValidationError as error:
         first = error.errors()[0]
         raise _damaged(path, f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from error
-    except (SafetensorError, OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
+    except DAMAGED as error:
         raise _damaged(path, "it is not a readable safetensors file") from error
     if not isinstance(run, dict):
         raise _damaged(path, "it does not say what run it is of")

@@ -55,6 +55,7 @@ class Tuning:
         validation: number of validation images.
         seconds: of all trials, those of earlier calls included.
         finished: whether everything was tried; otherwise the time was up.
+        ran: number of trials that this call made.
     """
 
     folder: Path
@@ -68,6 +69,7 @@ class Tuning:
     validation: int
     seconds: float
     finished: bool
+    ran: int = 0
 
     @property
     def recommended(self) -> int:
@@ -94,6 +96,7 @@ class Tuning:
             "validation_images": self.validation,
             "seconds": round(self.seconds, 3),
             "finished": self.finished,
+            "ran": self.ran,
             "recipe": str(self.recipe_file),
         }
 
@@ -168,7 +171,7 @@ def tune(
     known = results.read()
     zero_shot = trials.zero_shot()
     points: list[Point] = []
-    spent = 0.0
+    spent, ran = 0.0, 0
     finished = False
     while True:
         settings = next_settings(recipe, trials.layers, points)
@@ -184,6 +187,7 @@ def tune(
             break
         else:
             point = trials.run(settings, progress, len(points) + 1)
+            ran += 1
             results.append({"cell": key, "version": VERSION, **dataclasses.asdict(point)})
         points.append(point)
         spent += point.seconds
@@ -214,6 +218,7 @@ def tune(
         len(fit_part.test),
         spent,
         finished,
+        ran,
     )
     _write_pages(found)
     return found

@@ -92,7 +92,7 @@ def hugging_face(task: ImageTask, place: Path) -> Any:
 
 
 def save_hugging_face(task: ImageTask, place: Path) -> str:
-    make_dataset_dict(task).save_to_disk(place / "saved")
+    make_dataset_dict(task).save_to_disk(str(place / "saved"))
     return str(place / "saved")
 
 
