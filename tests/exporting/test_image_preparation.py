@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import transformers
 from PIL import Image
 
 from promptot.backbones import Preprocess
-from promptot.errors import PromptotError
+from promptot.errors import PromptotError, PromptotWarning
 from promptot.exporting.export import _resizing
 from promptot.exporting.layouts import _open_clip_preprocess, clip_image_processor
 from promptot.exporting.standalone.prompted_open_clip import _CropDown
@@ -133,3 +134,12 @@ def test_unchanged_ways_are_written_as_before(tmp_path: Path) -> None:
     )
     assert repr(WAYS["cut"]).endswith("interpolation='bicubic', resize=41, crop_rounding='down')")
     assert len({repr(way) for way in WAYS.values()}) == len(WAYS)
+
+
+def test_transformers_warns_where_its_processor_cuts_otherwise() -> None:
+    with pytest.warns(PromptotWarning, match="one pixel earlier"):
+        clip_image_processor(Preprocess(32))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        clip_image_processor(Preprocess(32, crop_rounding="down"))
+        clip_image_processor(Preprocess(32, resize_mode="squash"))

@@ -5,6 +5,7 @@ The inverse of what the loaders in `promptot.backbones` do.
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 from torch import Tensor, nn
@@ -14,7 +15,7 @@ from promptot.backbones.preprocess import INTERPOLATIONS, Preprocess
 from promptot.backbones.stems import ConvStem
 from promptot.backbones.transformer import Transformer
 from promptot.backbones.transformers_models import BLOCK_MODULES, MODULES, TENSORS, TOWERS
-from promptot.errors import PromptotError
+from promptot.errors import PromptotError, PromptotWarning
 
 DEFAULT_EPS = 1e-5
 
@@ -82,6 +83,9 @@ def clip_image_processor(preprocess: Preprocess) -> dict[str, Any]:
     It begins a cut that can't be centred at the pixel before, see `Preprocess.crop_rounding`,
     whatever is asked for.
 
+    Warns:
+        PromptotWarning: the backbone cuts such images otherwise.
+
     Raises:
         PromptotError: transformers' CLIPImageProcessor can't read images like that.
     """
@@ -93,6 +97,14 @@ def clip_image_processor(preprocess: Preprocess) -> dict[str, Any]:
             raise _does_not_fit("transformers", what)
     side, resized = preprocess.resolution, preprocess.resized_to
     squash = preprocess.resize_mode == "squash"
+    if preprocess.crop_rounding != "down" and not squash:
+        warnings.warn(
+            "transformers' image processor begins to cut an image that can't be cut evenly one "
+            "pixel earlier than this backbone: such images give slightly other probabilities there. The "
+            "formats onnx, torchscript and open_clip cut as the backbone does.",
+            PromptotWarning,
+            stacklevel=2,
+        )
     return {
         "do_resize": preprocess.resize_mode != "none",
         "size": {"height": resized, "width": resized} if squash else {"shortest_edge": resized},
