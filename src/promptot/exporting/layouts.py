@@ -100,8 +100,8 @@ def clip_image_processor(preprocess: Preprocess) -> dict[str, Any]:
     if preprocess.crop_rounding != "down" and not squash:
         warnings.warn(
             "transformers' image processor begins to cut an image that can't be cut evenly one "
-            "pixel earlier than this backbone: such images give slightly other probabilities there. The "
-            "formats onnx, torchscript and open_clip cut as the backbone does.",
+            "pixel earlier than this backbone: such images give slightly other probabilities "
+            "there. The formats onnx, torchscript and open_clip cut as the backbone does.",
             PromptotWarning,
             stacklevel=2,
         )
