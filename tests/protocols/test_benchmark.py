@@ -65,8 +65,8 @@ def test_every_cell_has_its_line_and_runs_once(
         "report.html",
     }
     monkeypatch.setattr(runner, "adapt", None)  # calling it would fail
-    assert bench().as_json() == found.as_json()
-    assert bench(report_only=True).as_json() == found.as_json()
+    assert bench().as_json() == {**found.as_json(), "ran": 0}
+    assert bench(report_only=True).as_json() == {**found.as_json(), "ran": 0}
     assert len(lines(tmp_path / "out")) == 8
 
 

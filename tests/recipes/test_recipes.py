@@ -442,8 +442,12 @@ def test_a_bad_file_is_refused(tmp_path: Path, text: str, part: str) -> None:
 
 def test_a_file_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
     assert "No such file" in refused(tmp_path / "none.yaml")
-    (tmp_path / "bytes.yaml").write_bytes(b"\xff\xfe\x00")
+    (tmp_path / "bytes.yaml").write_bytes(b"caf\xe9: 1")
     assert "UTF-8" in refused(tmp_path / "bytes.yaml")
+    (tmp_path / "half.yaml").write_bytes(
+        b"\xff\xfe\x00"
+    )  # the mark of UTF-16, and half a character
+    assert "UTF-16" in refused(tmp_path / "half.yaml")
 
 
 def test_a_recipe_survives_json_and_yaml(tmp_path: Path) -> None:
