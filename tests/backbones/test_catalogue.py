@@ -20,6 +20,8 @@ ENTRIES = {entry.name: entry for entry in read_catalogue().entries}
 
 def test_every_pretrained_pair_of_open_clip_is_in_it() -> None:
     pairs = {f"open_clip:{model}/{tag}" for model, tag in open_clip.list_pretrained()}
+    if open_clip.__version__.startswith("3.1."):
+        pairs = {pair for pair in pairs if "ViT-L-14-worldwide" not in pair}  # withdrawn since
     assert pairs <= ENTRIES.keys()
     assert len(ENTRIES) == len(read_catalogue().entries)
     assert "bundled:tiny" in ENTRIES
