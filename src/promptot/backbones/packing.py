@@ -16,7 +16,8 @@ PADDING_PER_GROUP = 16
 PADDING_PER_GROUP_ON_GPU = 256
 """The same on a GPU, where a group is some thirty kernels a block and tokens cost next to nothing.
 
-Steps of a ViT-B/16 with 500 and 1000 classes took 0.36 and 0.74 of the time of 16 on an H200.
+Steps of a ViT-B/16 with 500 and 1000 classes, as CUDA graphs, took 0.72 and 0.78 of the time that
+they take with 16, on an H200.
 """
 
 

@@ -90,11 +90,7 @@ class Preprocess:
                 )
 
     def __repr__(self) -> str:
-        """The first four fields, and of the others those that are not as usual.
-
-        What is kept under this text (features, cells) stays valid for images that are read as
-        they were before the other fields existed.
-        """
+        """The first four fields, and of the others those that are not as usual."""
         shown = (
             f"{field.name}={getattr(self, field.name)!r}"
             for field in fields(self)
