@@ -27,9 +27,9 @@ from promptot.backbones.architecture import (
 )
 from promptot.backbones.backbone import Backbone
 from promptot.backbones.preprocess import Preprocess
-from promptot.backbones.products import product
 from promptot.backbones.tokenizer import ClipTokenizer, open_clip_module
-from promptot.files import write_json
+from promptot.backbones.towers.products import product
+from promptot.files.writing import write_json
 
 GIB = 2**30
 VOCABULARY = 49_408

@@ -26,7 +26,7 @@ from promptot.evaluation.statistics import (
     Statistic,
     paired_differences,
 )
-from promptot.protocols.protocol import (
+from promptot.experiments.protocol import (
     average_of_harmonics,
     harmonic_of_averages,
     mean_of,

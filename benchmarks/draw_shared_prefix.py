@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from xml.sax.saxutils import escape
 
-from promptot.files import write_text
+from promptot.files.writing import write_text
 
 WIDTH, LEFT = 900, 40
 CELL, ROW, GAP = 46, 26, 6

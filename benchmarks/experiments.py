@@ -26,10 +26,10 @@ from pathlib import Path
 from typing import Any
 
 from promptot.backbones import Backbone, load_backbone
-from promptot.files import write_json
-from promptot.protocols import run_benchmark
-from promptot.protocols.benchmark import RESULTS, Benchmark
-from promptot.protocols.runner import Observer
+from promptot.experiments import run_benchmark
+from promptot.experiments.run_benchmark import RESULTS, Benchmark
+from promptot.experiments.run_cells import Observer
+from promptot.files.writing import write_json
 
 BUDGET = ("data.views=4", "optim.batch_size=32", "optim.epochs=8", "optim.drop_last=false")
 """What every method changes of its published schedule, so that all see the same images as often."""

@@ -29,17 +29,17 @@ import torch
 from torch import Tensor
 
 from promptot import load_backbone
+from promptot.adaptation import build_prompts
+from promptot.adaptation.student import PromptedModel
 from promptot.backbones import Backbone
-from promptot.batches import training_loader
-from promptot.files import write_json
-from promptot.model import PromptedModel
+from promptot.data.catalog.drawings import load_bundled
+from promptot.data.task import ImageTask
+from promptot.files.writing import write_json
 from promptot.objectives import Features, Pointwise, Transport
-from promptot.prompts import build_prompts
 from promptot.recipes import load_recipe
-from promptot.run import adapt
-from promptot.tasks.bundled import load_bundled
-from promptot.tasks.dataset import ImageTask
-from promptot.training.records import Log
+from promptot.runs.run import adapt
+from promptot.training.batches import training_loader
+from promptot.training.training_log import Log
 from promptot.training.views import CachedViews
 
 DISTANCES = (0.01, 0.03, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0, 1.5, 2.0, 3.0)

@@ -337,11 +337,11 @@ RIVALS = ("ours", "plain")
 
 def fit(setup: Setup) -> list[Row]:
     """Steps a second of the trainer itself, on JPEG files, with workers."""
+    from promptot.data import load_task
     from promptot.recipes import load_recipe
-    from promptot.run import adapt
-    from promptot.tasks import load_task
-    from promptot.training.loop import Callbacks
-    from promptot.training.records import Log
+    from promptot.runs.run import adapt
+    from promptot.training.trainer import Callbacks
+    from promptot.training.training_log import Log
 
     rows = []
     workers = 0 if setup.smoke else min(16, os.cpu_count() or 1)

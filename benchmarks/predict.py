@@ -27,9 +27,9 @@ from torch.utils.data import DataLoader, Dataset
 
 from _common import class_names, duration, interleave, parser, save, table
 from promptot import load_backbone
-from promptot.adapter import save_adapter
-from promptot.classifier import Classifier, load
-from promptot.prompts import IVLPPrompts
+from promptot.adaptation import IVLPPrompts
+from promptot.runs.adapter import save_adapter
+from promptot.runs.classifier import Classifier, load
 
 BATCH = 32
 TEMPLATE = "a photo of a {}."

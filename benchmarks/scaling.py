@@ -34,10 +34,10 @@ from _common import (
     save,
     table,
 )
-from promptot.files import atomic_write
-from promptot.model import PromptedModel
+from promptot.adaptation import IVLPPrompts
+from promptot.adaptation.student import PromptedModel
+from promptot.files.writing import atomic_write
 from promptot.objectives import Objective, build_preservation
-from promptot.prompts import IVLPPrompts
 
 COLOURS = {"fp32": "#1f5fa8", "bf16": "#c8551b"}
 

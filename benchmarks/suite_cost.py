@@ -23,10 +23,10 @@ from torch.profiler import ProfilerActivity, profile
 
 from _common import VIT_B_16, Shape, build_backbone, class_names, parser, save, table
 from flops import needed_flops
-from promptot.protocols.suite import load_suite
+from promptot.data.catalog.public import PublicSet, find_set
+from promptot.experiments.suite import load_suite
 from promptot.recipes import load_recipe
-from promptot.run import build_objective, trial_model
-from promptot.tasks.public import PublicSet, find_set
+from promptot.runs.run import build_objective, trial_model
 
 SHOTS = 16
 # These only look at memory in another way, or ask for some.

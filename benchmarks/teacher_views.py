@@ -35,13 +35,13 @@ from _common import (
     table,
 )
 from promptot.backbones import Backbone, load_backbone
-from promptot.batches import EVALUATION_BATCH, evaluation_loader, views_bytes
+from promptot.data import ImageTask, load_bundled
+from promptot.data.loader import Batch, ImageLoader
 from promptot.evaluation.scoring import score
 from promptot.recipes import load_recipe
-from promptot.run import adapt, build_objective, trial_model
-from promptot.tasks import ImageTask, load_bundled
-from promptot.tasks.loader import Batch, ImageLoader
-from promptot.training.records import Log
+from promptot.runs.run import adapt, build_objective, trial_model
+from promptot.training.batches import EVALUATION_BATCH, evaluation_loader, views_bytes
+from promptot.training.training_log import Log
 from promptot.training.views import CachedViews, keep_view
 
 SHOTS = 4

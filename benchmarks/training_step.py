@@ -36,10 +36,10 @@ from _common import (
     table,
 )
 from flops import NeededFlops, needed_flops
+from promptot.adaptation import IVLPPrompts
+from promptot.adaptation.student import PromptedModel
 from promptot.backbones.backbone import Backbone
-from promptot.model import PromptedModel
 from promptot.objectives import Objective, build_preservation
-from promptot.prompts import IVLPPrompts
 
 BATCH = 4
 TOKENS = 4

@@ -12,12 +12,12 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from promptot.adapter import CARD, TENSORS, build_model, load_adapter, save_adapter
+from promptot.adaptation import CoCoOpPrompts, IVLPPrompts, MaPLePrompts
+from promptot.adaptation.linear_head import LinearHead
+from promptot.adaptation.student import PromptedModel
 from promptot.backbones import Backbone, load_backbone
 from promptot.errors import PromptotError
-from promptot.model import PromptedModel
-from promptot.probe import LinearHead
-from promptot.prompts import CoCoOpPrompts, IVLPPrompts, MaPLePrompts
+from promptot.runs.adapter import CARD, TENSORS, build_model, load_adapter, save_adapter
 
 FIXTURES = Path(__file__).parent / "fixtures"
 NAMES = ("cat", "hot dog")
@@ -121,7 +121,7 @@ def test_a_failure_while_saving_leaves_the_old_adapter(
     def full(*args: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("promptot.adapter.write_json", full)
+    monkeypatch.setattr("promptot.runs.adapter.write_json", full)
     with pytest.raises(PromptotError, match="No space left"):
         save_adapter(adapter, make_prompts(), backbone, ("x",), "a {}.")
     assert load_adapter(adapter)[0].class_names == NAMES

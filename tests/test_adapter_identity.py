@@ -17,7 +17,10 @@ import torch
 from open_clip.pretrained import get_pretrained_cfg
 
 import promptot
-from promptot.adapter import (
+from promptot.adaptation import IVLPPrompts
+from promptot.backbones import Backbone
+from promptot.errors import PromptotError, PromptotWarning
+from promptot.runs.adapter import (
     CARD,
     BackboneIdentity,
     _had_wrong_activation,
@@ -25,9 +28,6 @@ from promptot.adapter import (
     load_adapter,
     save_adapter,
 )
-from promptot.backbones import Backbone
-from promptot.errors import PromptotError, PromptotWarning
-from promptot.prompts import IVLPPrompts
 
 FIXTURES = Path(__file__).parent / "fixtures"
 NAMES = ("cat", "hot dog")
@@ -309,7 +309,7 @@ def test_an_old_adapter_is_not_merged_with_a_new_one_and_two_old_ones_stay_old(
 def test_the_hub_tells_too_and_its_card_says_what_the_backbone_does(
     adapter: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from promptot import hub
+    from promptot.runs import hub
 
     class Hub:
         class HfApi:

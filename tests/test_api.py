@@ -12,11 +12,11 @@ import torch
 from PIL import Image
 
 import promptot
-from promptot.api import Evaluation
 from promptot.backbones import Backbone
 from promptot.errors import PromptotError
-from promptot.run import Run
-from promptot.training.loop import Callbacks
+from promptot.runs.commands import Evaluation
+from promptot.runs.run import Run
+from promptot.training.trainer import Callbacks
 
 QUICK = ("optim.epochs=2", "optim.lr=0.01")
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from promptot.csv_text import OBEYED, Number, csv_line, read_cell, write_cell
+from promptot.files.csv_text import OBEYED, Number, csv_line, read_cell, write_cell
 
 SIGNS = "=+-@＝＋－＠﹦﹢﹣﹫"
 BEFORE = ("", " ", "\u3000", "\u200b", "\x00", "'", "''")

@@ -56,7 +56,7 @@ def test_a_device_is_picked_automatically_everywhere() -> None:
         for module, name, thing in public_callables()
         if "device" in inspect.signature(thing).parameters
     }
-    assert {"promptot.classifier.load", "promptot.demo.run_demo"} <= set(found)
+    assert {"promptot.runs.classifier.load", "promptot.experiments.demo.run_demo"} <= set(found)
     assert {key: value for key, value in found.items() if value != "auto"} == {}
 
 

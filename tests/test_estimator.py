@@ -18,9 +18,9 @@ from sklearn.preprocessing import FunctionTransformer
 
 import promptot
 from promptot.backbones import Backbone
+from promptot.data.readers.labelled_arrays import BadInput
 from promptot.errors import PromptotError
-from promptot.estimator import PromptClassifier
-from promptot.labelled import BadInput
+from promptot.runs.estimator import PromptClassifier
 
 QUICK = ("optim.epochs=1", "optim.batch_size=8")
 

@@ -20,7 +20,7 @@ from sklearn.utils.estimator_checks import estimator_checks_generator
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from promptot.backbones import Backbone
-from promptot.estimator import PromptClassifier
+from promptot.runs.estimator import PromptClassifier
 
 BACKBONE: list[Backbone] = []  # checks make the estimator anew from its parameters
 
@@ -83,7 +83,9 @@ class OfNumbers(PromptClassifier):
 @pytest.fixture(autouse=True)
 def _use(backbone: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
     BACKBONE[:] = [backbone]
-    monkeypatch.setattr("promptot.probe.STRENGTHS", (1.0, 1000.0))  # or 13 fits for each
+    monkeypatch.setattr(
+        "promptot.adaptation.linear_head.STRENGTHS", (1.0, 1000.0)
+    )  # or 13 fits for each
 
 
 def name_of(check: Callable[..., None]) -> str:

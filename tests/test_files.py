@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from promptot.errors import PromptotError, nearest
-from promptot.files import atomic_write, write_bytes, write_json, write_text
+from promptot.files.writing import atomic_write, write_bytes, write_json, write_text
 
 
 def test_what_is_written_is_there_and_nothing_else(tmp_path: Path) -> None:

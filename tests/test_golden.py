@@ -10,10 +10,10 @@ import torch
 from safetensors.torch import save_file
 from weights import openai_state_dict
 
+from promptot.adaptation import IVLPPrompts
+from promptot.adaptation.student import PromptedModel
 from promptot.backbones import load_backbone
-from promptot.model import PromptedModel
 from promptot.objectives import Objective, build_preservation
-from promptot.prompts import IVLPPrompts
 
 GOLDEN = Path(__file__).parent / "golden"
 

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 import promptot
-from promptot.adapter import load_adapter
 from promptot.backbones import Backbone
 from promptot.errors import PromptotError
+from promptot.runs.adapter import load_adapter
 
 huggingface_hub = pytest.importorskip("huggingface_hub")
 
@@ -88,8 +88,8 @@ def test_the_model_card(hub: Path, run: Path) -> None:
 
 
 def test_names_in_the_model_card_are_only_text() -> None:
-    from promptot.adapter import BackboneIdentity, Card, LearnedShape
-    from promptot.hub import model_card
+    from promptot.runs.adapter import BackboneIdentity, Card, LearnedShape
+    from promptot.runs.hub import model_card
 
     card = Card(
         backbone=BackboneIdentity(name="hf:openai/clip-vit-base-patch16", weight_hash="a" * 64),

@@ -10,11 +10,11 @@ import pytest
 import torch
 
 import promptot
-from promptot.adapter import load_adapter, save_adapter
+from promptot.adaptation import build_prompts
 from promptot.backbones import Backbone, load_backbone
 from promptot.errors import PromptotError
-from promptot.prompts import build_prompts
 from promptot.recipes import load_recipe
+from promptot.runs.adapter import load_adapter, save_adapter
 
 NAMES = ("cat", "red panda")
 Make = Callable[..., Path]

@@ -8,12 +8,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from promptot import model as model_module
+from promptot.adaptation import CoCoOpPrompts, IVLPPrompts, MaPLePrompts, PromptDesign
+from promptot.adaptation import student as model_module
+from promptot.adaptation.linear_head import LinearHead
+from promptot.adaptation.student import PromptedModel
 from promptot.backbones import Backbone
 from promptot.errors import PromptotError
-from promptot.model import PromptedModel
-from promptot.probe import LinearHead
-from promptot.prompts import CoCoOpPrompts, IVLPPrompts, MaPLePrompts, PromptDesign
 
 NAMES = ["cat", "hot dog", "great white shark"]
 WORDS = ["apple", "alarm clock", "bridge", "umbrella stand", "cloud"]

@@ -8,9 +8,9 @@ import scipy.optimize
 import torch
 import torch.nn.functional as F
 
-from promptot import probe
+from promptot.adaptation import linear_head as probe
+from promptot.adaptation.linear_head import LinearHead, fit_linear_probe
 from promptot.errors import PromptotError
-from promptot.probe import LinearHead, fit_linear_probe
 
 
 def make_features(

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 import promptot
 from promptot.backbones import load_backbone
 from promptot.errors import PromptotError
-from promptot.estimator import PromptClassifier
+from promptot.runs.estimator import PromptClassifier
 
 
 def test_an_old_adapter_loads_in_a_file_that_tells_nothing(

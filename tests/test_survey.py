@@ -10,8 +10,8 @@ from PIL import Image
 
 import promptot
 from promptot.backbones import Backbone
-from promptot.survey import survey
-from promptot.survey_result import ClassSummary, advise
+from promptot.inspection.survey_result import ClassSummary, advise
+from promptot.inspection.survey_task import survey
 
 MakePhotos = Callable[..., Path]
 

@@ -9,17 +9,17 @@ import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
 
-from promptot import survey_probe
+from promptot.adaptation.student import PromptedModel
 from promptot.backbones import Backbone
-from promptot.batches import evaluation_loader
+from promptot.data import ImageTask, load_task
+from promptot.data.dividing import hold_out
 from promptot.evaluation.metrics import wilson_interval
 from promptot.evaluation.scoring import Scores, score
-from promptot.model import PromptedModel
-from promptot.survey import survey
-from promptot.survey_probe import ProbeSummary, probe
-from promptot.survey_result import ClassSummary, advise
-from promptot.tasks import ImageTask, load_task
-from promptot.tasks.splits import hold_out
+from promptot.inspection import survey_probe
+from promptot.inspection.survey_probe import ProbeSummary, probe
+from promptot.inspection.survey_result import ClassSummary, advise
+from promptot.inspection.survey_task import survey
+from promptot.training.batches import evaluation_loader
 
 
 @pytest.fixture

@@ -13,13 +13,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import promptot
-from promptot.adapter import load_adapter
+from promptot.adaptation import build_prompts
+from promptot.adaptation.student import PromptedModel
 from promptot.backbones import Backbone
+from promptot.data import load_task
 from promptot.errors import PromptotError
-from promptot.model import PromptedModel
-from promptot.prompts import build_prompts
 from promptot.recipes import load_recipe
-from promptot.tasks import load_task
+from promptot.runs.adapter import load_adapter
 
 NAMES = ("cat", "red fox", "owl")
 SYNONYMS = {"red fox": ("fox", "vulpes vulpes")}
@@ -124,8 +124,8 @@ def test_from_a_mapping_file_to_a_prediction(
 def test_other_synonyms_make_another_run(
     backbone: Backbone, make_photos: Callable[..., Path], tmp_path: Path
 ) -> None:
-    from promptot.protocols.cells import fingerprint
-    from promptot.protocols.trials import base_to_novel_trials, load_sources
+    from promptot.experiments.cells import fingerprint
+    from promptot.experiments.trials import base_to_novel_trials, load_sources
 
     folder = make_photos()
     description = tmp_path / "d.yaml"

@@ -10,7 +10,7 @@ import pytest
 
 import promptot
 from promptot.backbones import Backbone
-from promptot.protocols import run_benchmark
+from promptot.experiments import run_benchmark
 
 SOURCES = Path(promptot.__file__).parent
 RESERVED = {"con", "prn", "aux", "nul", *(f"{n}{i}" for n in ("com", "lpt") for i in range(1, 10))}

@@ -11,11 +11,11 @@ from safetensors.torch import save_file
 from weights import openai_state_dict
 
 import promptot
-from promptot.adapter import CARD, save_adapter
 from promptot.backbones import load_backbone
-from promptot.csv_text import csv_line, write_cell
 from promptot.errors import UnaskedBackbone
 from promptot.evaluation.predictions import COLUMNS, read_tested
+from promptot.files.csv_text import csv_line, write_cell
+from promptot.runs.adapter import CARD, save_adapter
 
 SAID = "?activation=quick_gelu&heads=2,1&preprocess=openai"
 

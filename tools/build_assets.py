@@ -31,7 +31,7 @@ from asset_build.pretrain import Settings, Validation, load_averaged, pretrain  
 from asset_build.render import render_all  # noqa: E402
 from asset_build.sources import fetch  # noqa: E402
 from asset_build.vocabulary import train_tokenizer  # noqa: E402
-from promptot.backbones.bundled import load_folder  # noqa: E402
+from promptot.backbones.loaders.bundled_clip import load_folder  # noqa: E402
 
 STAGES = ("fetch", "render", "drawings", "features", "pretrain", "export", "cards")
 ASSETS = ROOT / "src" / "promptot" / "assets"

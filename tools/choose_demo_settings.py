@@ -14,19 +14,19 @@ import statistics
 import time
 from pathlib import Path
 
+from promptot.adaptation.student import PromptedModel
 from promptot.backbones import Backbone, load_backbone
-from promptot.batches import evaluation_loader
-from promptot.demo import GROUP, METHODS, PARTS, SHOTS
+from promptot.data.catalog.drawings import load_bundled, load_bundled_others
+from promptot.data.loader import Batch, ImageLoader
+from promptot.data.task import ImageTask
 from promptot.evaluation.metrics import harmonic_mean
 from promptot.evaluation.scoring import score
-from promptot.files import write_json
-from promptot.model import PromptedModel
+from promptot.experiments.demo import GROUP, METHODS, PARTS, SHOTS
+from promptot.files.writing import write_json
 from promptot.recipes import load_recipe
-from promptot.run import adapt
-from promptot.tasks.bundled import load_bundled, load_bundled_others
-from promptot.tasks.dataset import ImageTask
-from promptot.tasks.loader import Batch, ImageLoader
-from promptot.training.records import Log
+from promptot.runs.run import adapt
+from promptot.training.batches import evaluation_loader
+from promptot.training.training_log import Log
 from promptot.training.views import CachedViews, keep_view
 
 CROPS = (0.08, 0.5)

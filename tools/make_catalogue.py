@@ -26,9 +26,9 @@ import yaml
 from open_clip.pretrained import get_pretrained_cfg
 
 from promptot.backbones import load_backbone
-from promptot.backbones.bundled import ASSETS, list_bundled
 from promptot.backbones.catalogue import FACTS
-from promptot.files import write_text
+from promptot.backbones.loaders.bundled_clip import ASSETS, list_bundled
+from promptot.files.writing import write_text
 
 TARGET = Path(__file__).parents[1] / "src/promptot/backbones/catalogue.yaml"
 RESULTS = "docs/openclip_results.csv"

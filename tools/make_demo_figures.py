@@ -11,7 +11,7 @@ import argparse
 import statistics
 from pathlib import Path
 
-from promptot.demo import GROUP, Outcome, run_demo
+from promptot.experiments.demo import GROUP, Outcome, run_demo
 from promptot.reports import Measure, ResultTable, Row, markdown_table, write_picture
 
 KEYS = ("base", "novel", "harmonic_mean", "retention", "off_diagonal_mass", "seconds")

@@ -15,16 +15,16 @@ from typing import TYPE_CHECKING, Any
 from promptot.errors import PromptotError, PromptotWarning
 
 if TYPE_CHECKING:
-    from promptot.api import evaluate, fit, report
-    from promptot.backbones.load import load_backbone
-    from promptot.classifier import load
-    from promptot.estimator import PromptClassifier
+    from promptot.backbones.by_name import load_backbone
+    from promptot.data import load_task
+    from promptot.experiments.tuning.tune_task import tune
     from promptot.exporting.export import export
-    from promptot.hub import pull, push
-    from promptot.merging import merge
-    from promptot.recipes.loading import load_recipe
-    from promptot.tasks import load_task
-    from promptot.tuning.trials import tune
+    from promptot.recipes.recipe_files import load_recipe
+    from promptot.runs.classifier import load
+    from promptot.runs.commands import evaluate, fit, report
+    from promptot.runs.estimator import PromptClassifier
+    from promptot.runs.hub import pull, push
+    from promptot.runs.merging import merge
 
 __version__ = "0.1.0"
 __all__ = [
@@ -47,19 +47,19 @@ __all__ = [
 ]
 
 _LAZY = {
-    "PromptClassifier": "promptot.estimator",
-    "evaluate": "promptot.api",
+    "PromptClassifier": "promptot.runs.estimator",
+    "evaluate": "promptot.runs.commands",
     "export": "promptot.exporting.export",
-    "fit": "promptot.api",
-    "load": "promptot.classifier",
-    "load_backbone": "promptot.backbones.load",
-    "load_recipe": "promptot.recipes.loading",
-    "load_task": "promptot.tasks",
-    "report": "promptot.api",
-    "tune": "promptot.tuning.trials",
-    "merge": "promptot.merging",
-    "pull": "promptot.hub",
-    "push": "promptot.hub",
+    "fit": "promptot.runs.commands",
+    "load": "promptot.runs.classifier",
+    "load_backbone": "promptot.backbones.by_name",
+    "load_recipe": "promptot.recipes.recipe_files",
+    "load_task": "promptot.data",
+    "report": "promptot.runs.commands",
+    "tune": "promptot.experiments.tuning.tune_task",
+    "merge": "promptot.runs.merging",
+    "pull": "promptot.runs.hub",
+    "push": "promptot.runs.hub",
 }
 
 

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from promptot.backbones.text_tower import TextTower
+from promptot.backbones.towers.text_tower import TextTower
 
 
 def full_length_features(

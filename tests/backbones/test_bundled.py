@@ -10,8 +10,8 @@ import torch
 from safetensors.torch import load_file
 
 from promptot.backbones import load_backbone
-from promptot.backbones.bundled import ASSETS, list_bundled
-from promptot.backbones.stems import TrunkStem
+from promptot.backbones.loaders.bundled_clip import ASSETS, list_bundled
+from promptot.backbones.towers.stems import TrunkStem
 from promptot.errors import PromptotError
 
 

@@ -10,9 +10,10 @@ import pytest
 import torch
 from saved_clips import SMALL, save_open_clip
 
-from promptot.backbones import load_backbone, support
+from promptot.backbones import load_backbone
+from promptot.backbones import loadable as support
 from promptot.backbones.catalogue import FACTS, PROMPTS, read_catalogue
-from promptot.backbones.support import refusal
+from promptot.backbones.loadable import refusal
 from promptot.errors import PromptotError
 
 ENTRIES = {entry.name: entry for entry in read_catalogue().entries}

@@ -16,10 +16,10 @@ from PIL import Image
 from saved_clips import SMALL, save_open_clip, save_transformers
 
 from promptot.backbones import Backbone, load_backbone
-from promptot.backbones import check as check_module
-from promptot.backbones.check import DIAGRAM_PROBABILITIES, check_backbone, compare_diagram
-from promptot.backbones.check_inputs import pictures
-from promptot.backbones.check_sides import library_side
+from promptot.backbones.checks import compare as check_module
+from promptot.backbones.checks.check_inputs import pictures
+from promptot.backbones.checks.check_sides import library_side
+from promptot.backbones.checks.compare import DIAGRAM_PROBABILITIES, check_backbone, compare_diagram
 from promptot.errors import PromptotError
 
 STEPS = [
@@ -152,7 +152,7 @@ def test_what_is_wrong_is_named_and_nothing_else(
 def test_a_picture_that_is_read_wrongly_is_named(
     names: dict[str, str], monkeypatch: pytest.MonkeyPatch, spoiled: str
 ) -> None:
-    from promptot.tasks import images
+    from promptot.data.images import read_image as images
 
     load_image = images.load_image
 

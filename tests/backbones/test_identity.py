@@ -246,7 +246,7 @@ def write_transformers_tokenizer(folder: Path) -> None:
 def three(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """The same byte-pair encoding in its three classes."""
     transformers = pytest.importorskip("transformers")
-    from promptot.backbones.transformers_models import TransformersTokenizer
+    from promptot.backbones.loaders.transformers_models import TransformersTokenizer
 
     folder = tmp_path_factory.mktemp("tokenizer")
     path = tokenizers_file(folder)
@@ -363,7 +363,7 @@ def save_hugging_face(folder: Path, state: dict[str, torch.Tensor]) -> str:
     model = CLIPModel(
         CLIPConfig(text_config={**sizes, **special}, vision_config=vision, projection_dim=16)
     )
-    from promptot.backbones.transformers_models import (
+    from promptot.backbones.loaders.transformers_models import (
         BLOCK_MODULES,
         MODULES,
         TENSORS,

@@ -12,9 +12,11 @@ from pathlib import Path
 import pytest
 
 import promptot
-from promptot.adapter import CARD, save_adapter
-from promptot.backbones import Backbone, known, load, load_backbone
+from promptot.backbones import Backbone, load_backbone
+from promptot.backbones import by_name as load
+from promptot.backbones import trusted as known
 from promptot.errors import UnaskedBackbone
+from promptot.runs.adapter import CARD, save_adapter
 
 NAMES = ("cat", "dog")
 

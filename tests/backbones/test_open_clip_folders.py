@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 from test_open_clip_models import SMALL, check_parity, randomise, variant
 
 from promptot.backbones import load_backbone
-from promptot.backbones.open_clip_models import read_preprocess
+from promptot.backbones.loaders.open_clip_models import read_preprocess
 from promptot.errors import PromptotError
 
 CONFIG, WEIGHTS = "open_clip_config.json", "open_clip_model.safetensors"

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from safetensors.torch import save_file
 
 from promptot.backbones import load_backbone
-from promptot.backbones.open_clip_models import convert
+from promptot.backbones.loaders.open_clip_models import convert
 from promptot.errors import PromptotError
 
 NAMES = ["cat", "hot dog", "great white shark", "Boeing 737-800", "St. Bernard (dog)"]

@@ -14,7 +14,7 @@ from test_open_clip_models import check_parity, randomise
 from weights import openai_state_dict
 
 from promptot.backbones import load_backbone, load_recorded
-from promptot.backbones.openai_settings import Unstated
+from promptot.backbones.loaders.openai_settings import Unstated
 from promptot.errors import PromptotError
 
 LAION = {

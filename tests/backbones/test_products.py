@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from promptot.backbones import products
+from promptot.backbones.towers import products
 
 SHAPES = [((7, 12), 20), ((2, 3, 12), 5), ((1, 12), 12)]
 BOUNDS = {torch.float32: 1e-5, torch.bfloat16: 3e-2}

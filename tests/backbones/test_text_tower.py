@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from oracle import full_length_features
 
-from promptot.backbones.packing import pack
-from promptot.backbones.text_tower import TextTower
+from promptot.backbones.towers.packing import pack
+from promptot.backbones.towers.text_tower import TextTower
 from promptot.errors import PromptotError
 
 SOS, EOS = 0, 199

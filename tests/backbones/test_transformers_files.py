@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from test_transformers_models import SHAPES, save_model
 
 from promptot.backbones import load_backbone
-from promptot.backbones.transformers_models import read_preprocess
+from promptot.backbones.loaders.transformers_models import read_preprocess
 from promptot.errors import PromptotError
 
 REFERENCE = getattr(transformers, "CLIPImageProcessorPil", transformers.CLIPImageProcessor)

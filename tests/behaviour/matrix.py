@@ -11,13 +11,13 @@ import torch
 from safetensors.torch import save_file
 from weights import openai_state_dict
 
+from promptot.adaptation import build_prompts
+from promptot.adaptation.student import PromptedModel
 from promptot.backbones import Backbone
-from promptot.model import PromptedModel
+from promptot.data import Batch
 from promptot.objectives import ObjectiveResult
-from promptot.prompts import build_prompts
 from promptot.recipes import Recipe, load_recipe
-from promptot.run import build_objective
-from promptot.tasks import Batch
+from promptot.runs.run import build_objective
 
 NAMES = ("cat", "hot dog", "bee")
 WORDS = ("apple", "bridge", "cloud", "umbrella")

@@ -34,16 +34,16 @@ from torch import Tensor
 from weights import openai_state_dict
 
 import promptot
-from promptot.adapter import build_model, load_adapter, save_adapter
+from promptot.adaptation import IVLPPrompts
+from promptot.adaptation.student import PromptedModel
 from promptot.backbones import Backbone, load_backbone
+from promptot.data import ImageTask
 from promptot.devices import pick_device
-from promptot.model import PromptedModel
 from promptot.objectives import Objective, build_preservation
-from promptot.prompts import IVLPPrompts
-from promptot.run import Run, adapt
-from promptot.tasks import ImageTask
-from promptot.training.loop import Callbacks
-from promptot.training.records import EpochRecord, Log
+from promptot.runs.adapter import build_model, load_adapter, save_adapter
+from promptot.runs.run import Run, adapt
+from promptot.training.trainer import Callbacks
+from promptot.training.training_log import EpochRecord, Log
 
 pytestmark = pytest.mark.cuda
 

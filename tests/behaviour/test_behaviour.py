@@ -21,14 +21,14 @@ from matrix import (
     write_words,
 )
 
-from promptot.adapter import build_model, load_adapter, save_adapter
+from promptot.adaptation.student import PromptedModel
 from promptot.backbones import Backbone, load_backbone
+from promptot.data import ImageTask
 from promptot.errors import PromptotError
-from promptot.model import PromptedModel
-from promptot.run import adapt
-from promptot.tasks import ImageTask
-from promptot.training.loop import Callbacks
-from promptot.training.records import EpochRecord, Log
+from promptot.runs.adapter import build_model, load_adapter, save_adapter
+from promptot.runs.run import adapt
+from promptot.training.trainer import Callbacks
+from promptot.training.training_log import EpochRecord, Log
 
 
 @pytest.fixture(scope="module")

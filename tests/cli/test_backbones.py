@@ -9,7 +9,7 @@ import pytest
 
 from promptot.backbones import load_backbone
 from promptot.backbones.catalogue import read_catalogue
-from promptot.cli.backbones import Purpose
+from promptot.cli.backbones_command import Purpose
 
 
 def listed(run, *arguments: str) -> tuple[list[str], str]:
@@ -81,7 +81,7 @@ def test_check_is_equal_or_names_what_differs_by_exit_code(
             block.mlp.quick = False
         return backbone
 
-    from promptot.backbones import check
+    from promptot.backbones.checks import compare as check
 
     monkeypatch.setattr(check.check_backbone, "__kwdefaults__",
                         {**check.check_backbone.__kwdefaults__, "load": wrong})  # fmt: skip

@@ -166,8 +166,8 @@ def test_predict_as_table_csv_and_json_lines(run, trained: Path) -> None:
 
 
 def test_demo(run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from promptot import demo
-    from promptot.tasks import ImageTask
+    from promptot.data import ImageTask
+    from promptot.experiments import demo
 
     def fewer(load: Callable[[str], ImageTask]) -> Callable[[str], ImageTask]:
         def loaded(group: str) -> ImageTask:

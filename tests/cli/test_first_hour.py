@@ -18,7 +18,7 @@ OPTION = f"--backbone {FIRST_CHOICE.name}"
 
 @pytest.fixture
 def few_drawings(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("promptot.run.OTHER_DRAWINGS", 8)
+    monkeypatch.setattr("promptot.runs.run.OTHER_DRAWINGS", 8)
 
 
 def lines_with(text: str, part: str) -> list[str]:
@@ -48,7 +48,7 @@ def test_data_says_nothing_of_it_for_drawings_or_another_model(
     assert FIRST_CHOICE.name not in result.out + result.err
     from dataclasses import replace
 
-    from promptot.tasks.sources import load
+    from promptot.data.readers import any_source as load
 
     whole = load.load_bundled("food")
     few = replace(whole.select(range(3)), validation=())

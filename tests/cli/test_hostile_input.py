@@ -232,7 +232,7 @@ def test_a_place_that_cannot_be_written_to(fails: Fails, trained: Path, quick: l
 def test_a_full_disk_keeps_the_last_checkpoint(
     run, fails: Fails, trained: Path, quick: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from promptot.training import loop
+    from promptot.training import trainer as loop
 
     save = loop.save_checkpoint
 

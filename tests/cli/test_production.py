@@ -47,7 +47,7 @@ def test_merge_and_use_the_mean(run: Callable, fails: Fails, trained: Path, quic
 def test_push_and_pull_name_the_place(
     run: Callable, trained: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from promptot import hub
+    from promptot.runs import hub
 
     told: list[tuple[object, ...]] = []
     monkeypatch.setattr(hub, "push", lambda *a, **k: told.append((*a, k)) or "https://hub/me/it")

@@ -124,7 +124,7 @@ def test_a_complete_tuning_says_so(
     clip_file: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    from promptot.tuning import trials
+    from promptot.experiments.tuning import tune_task as trials
 
     classes("many", images=14)
     search = trials.next_settings

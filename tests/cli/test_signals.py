@@ -33,7 +33,7 @@ def test_a_stopped_run_goes_on_to_the_same_bits(
     run, trained: Path, quick: list[str], monkeypatch: pytest.MonkeyPatch,
     number: signal.Signals, code: int, word: str,
 ) -> None:  # fmt: skip
-    from promptot.training import loop
+    from promptot.training import trainer as loop
 
     save = loop.save_checkpoint
 
@@ -64,7 +64,7 @@ def test_a_stopped_benchmark_goes_on(
     run, trained: Path, clip_file: Path, monkeypatch: pytest.MonkeyPatch,
     number: signal.Signals, code: int, word: str,
 ) -> None:  # fmt: skip
-    from promptot.protocols.results import ResultFile
+    from promptot.experiments.results_store import ResultFile
 
     append = ResultFile.append
     arguments = (

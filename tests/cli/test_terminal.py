@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from promptot.csv_text import read_cell
+from promptot.files.csv_text import read_cell
 
 ESCAPES = "\x1b]0;owned\x07\x9b31m\u202e"
 OBEYED = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u061c\u2028-\u202e\u2066-\u2069\ud800-\udfff]")

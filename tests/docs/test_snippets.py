@@ -20,8 +20,9 @@ from pathlib import Path
 
 import pytest
 
-from promptot.backbones import Backbone, bundled
-from promptot.files import write_text
+from promptot.backbones import Backbone
+from promptot.backbones.loaders import bundled_clip as bundled
+from promptot.files.writing import write_text
 
 LOAD_BUNDLED = bundled.load_bundled
 ROOT = Path(__file__).parents[2]
@@ -43,7 +44,7 @@ LEFT_OUT = {
 @pytest.fixture(scope="session")
 def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder that every page starts from."""
-    from promptot.tasks import load_bundled, load_image
+    from promptot.data import load_bundled, load_image
 
     root = tmp_path_factory.mktemp("images")
     for group, names in CLASSES.items():
@@ -69,10 +70,10 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def short(monkeypatch: pytest.MonkeyPatch) -> None:
     """Less of everything that only takes time; see above."""
-    from promptot import api
     from promptot.evaluation import retention
+    from promptot.experiments.tuning import tune_task as trials
     from promptot.recipes import load_recipe
-    from promptot.tuning import trials
+    from promptot.runs import commands as api
 
     def one_epoch(*arguments):
         recipe = load_recipe(*arguments)
@@ -83,7 +84,7 @@ def short(monkeypatch: pytest.MonkeyPatch) -> None:
 
     for module in (api, trials):
         monkeypatch.setattr(module, "load_recipe", one_epoch)
-    monkeypatch.setattr("promptot.run.OTHER_DRAWINGS", 8)
+    monkeypatch.setattr("promptot.runs.run.OTHER_DRAWINGS", 8)
     words = retention.load_vocabulary()[::25]
     monkeypatch.setattr(retention, "load_vocabulary", lambda: words)
     monkeypatch.setattr(bundled, "load_bundled", lambda name: copy.deepcopy(loaded_once(name)))
@@ -99,7 +100,9 @@ def test_every_block_runs(
     page: Path, images: Path, short: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if page.name != "report.md":
-        monkeypatch.setattr("promptot.api.write_report", lambda data, path: write_text(path, ""))
+        monkeypatch.setattr(
+            "promptot.runs.commands.write_report", lambda data, path: write_text(path, "")
+        )
     shutil.copytree(images, tmp_path, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
     names: dict[str, object] = {"__name__": "snippet"}
@@ -184,4 +187,4 @@ def test_the_site_builds_strictly(tmp_path: Path) -> None:
         loaded = re.findall(r"<(?:script|link|img)[^>]*(?:src|href)=\"(https?://[^\"]+)", text)
         assert not loaded, f"{page}: {loaded}"
     reference = (tmp_path / "site" / "reference" / "python" / "index.html").read_text("utf-8")
-    assert 'id="promptot.api.fit"' in reference
+    assert 'id="promptot.runs.commands.fit"' in reference

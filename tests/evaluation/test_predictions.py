@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from promptot.csv_text import read_cell
+from promptot.data import Example, ImageTask
 from promptot.errors import PromptotError
 from promptot.evaluation.predictions import COLUMNS, read_tested, write_predictions
 from promptot.evaluation.scoring import Scores
-from promptot.tasks import Example, ImageTask
+from promptot.files.csv_text import read_cell
 
 NAMES = ('say "cheese", please', "=1+1", "zwölf\nZeilen")
 

@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 import torch
 
+from promptot.adaptation import build_prompts
+from promptot.adaptation.student import PromptedModel
 from promptot.backbones import Backbone
-from promptot.batches import evaluation_loader
+from promptot.data import load_folder
 from promptot.evaluation.retention import Share, measure_retention, paired_change
 from promptot.evaluation.scoring import Scores, score
-from promptot.model import PromptedModel
-from promptot.prompts import build_prompts
 from promptot.recipes import load_recipe
-from promptot.tasks import load_folder
+from promptot.training.batches import evaluation_loader
 
 WORDS = ("red", "boat", "cloud", "ladder", "spoon", "tiger")
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 
+from promptot.adaptation import IVLPPrompts, build_prompts
+from promptot.adaptation.student import PromptedModel
 from promptot.backbones import Backbone
+from promptot.data import Batch
 from promptot.evaluation.scoring import score
-from promptot.model import PromptedModel
-from promptot.prompts import IVLPPrompts, build_prompts
 from promptot.recipes import load_recipe
-from promptot.tasks import Batch
 
 NAMES = ["cat", "hot dog", "great white shark"]
 

@@ -15,10 +15,10 @@ from open_clip.tokenizer import SimpleTokenizer
 from safetensors.torch import save_file
 from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel
 
-from promptot.adapter import save_adapter
+from promptot.adaptation import build_prompts
 from promptot.backbones import Backbone, load_backbone
-from promptot.prompts import build_prompts
 from promptot.recipes import load_recipe
+from promptot.runs.adapter import save_adapter
 
 sys.path.insert(0, str(Path(__file__).parent))
 

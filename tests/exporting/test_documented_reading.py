@@ -19,9 +19,9 @@ from test_image_preparation import SIZES, WAYS
 
 import promptot
 from promptot.backbones import Backbone
-from promptot.classifier import Classifier
+from promptot.data.images.read_image import load_image
 from promptot.exporting.export import _input
-from promptot.tasks.images import load_image
+from promptot.runs.classifier import Classifier
 
 pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")

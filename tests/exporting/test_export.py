@@ -16,13 +16,13 @@ import torch
 from torch import Tensor
 
 import promptot
-from promptot.adapter import save_adapter
+from promptot.adaptation.linear_head import LinearHead
+from promptot.adaptation.student import PromptedModel
 from promptot.backbones import Backbone
 from promptot.errors import PromptotError
 from promptot.exporting import export as exporting
 from promptot.exporting.fixed import FixedClassifier
-from promptot.model import PromptedModel
-from promptot.probe import LinearHead
+from promptot.runs.adapter import save_adapter
 
 Adapter = Callable[..., Path]
 CLOSE = 1e-4

@@ -13,13 +13,13 @@ import torch
 import promptot
 from promptot.backbones import Backbone, load_backbone
 from promptot.backbones.first_choice import FIRST_CHOICE, real_clip
+from promptot.data import load_bundled
 from promptot.evaluation.metrics import wilson_interval
 from promptot.evaluation.retention import Retention, Share, measure_retention
 from promptot.evaluation.scoring import Scores
-from promptot.pages import tuning
-from promptot.pages.retention import facts_lead, retention_doubt, retention_table
-from promptot.tasks import load_bundled
-from promptot.tuning.points import Point
+from promptot.experiments.tuning import tuning_page as tuning
+from promptot.experiments.tuning.trial_points import Point
+from promptot.runs.report.retention_panel import facts_lead, retention_doubt, retention_table
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "reports"))
 from markup import Page
@@ -32,7 +32,7 @@ def tiny() -> Backbone:
 
 @pytest.fixture(autouse=True)
 def few_drawings(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("promptot.run.OTHER_DRAWINGS", 8)
+    monkeypatch.setattr("promptot.runs.run.OTHER_DRAWINGS", 8)
 
 
 def text_of(run_folder: Path) -> str:
@@ -97,7 +97,7 @@ def made(labels: list[int], frozen_right: int, classes: int, dim: int) -> Scores
 
 
 def test_the_frozen_share_counts_every_image_once(backbone: Backbone) -> None:
-    from promptot.model import PromptedModel
+    from promptot.adaptation.student import PromptedModel
 
     names = ("cat", "dog", "fox", "owl")
     model = PromptedModel(backbone, None, names, "a {}.")

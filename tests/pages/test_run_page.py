@@ -15,9 +15,9 @@ import pytest
 import promptot
 from promptot.backbones import Backbone
 from promptot.errors import PromptotError
-from promptot.pages.run_page import headline
 from promptot.reports.tables import format_value
-from promptot.run import Run
+from promptot.runs.report.run_page import headline
+from promptot.runs.run import Run
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "reports"))
 from markup import Page

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from promptot.tasks.public import public_sets
-from promptot.tasks.public.imagenet import imagenet_folders
+from promptot.data.catalog.public import public_sets
+from promptot.data.catalog.public.imagenet import imagenet_folders
 
 CLASSES = 3
 SIDE = 16

@@ -470,8 +470,9 @@ def test_every_term_has_a_strength_and_one_without_is_refused(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """As a new term would be whose published λ was forgotten."""
-    from promptot.objectives.build import PRESERVATIONS
-    from promptot.recipes import loading, schema
+    from promptot.objectives.build_objective import PRESERVATIONS
+    from promptot.recipes import recipe_files as loading
+    from promptot.recipes import schema
 
     assert set(schema.PUBLISHED_STRENGTH) == set(PRESERVATIONS)
     fewer = {k: v for k, v in schema.PUBLISHED_STRENGTH.items() if k != "text-cosine"}

@@ -20,23 +20,23 @@ from hypothesis import strategies as st
 from PIL import Image
 from pyarrow import parquet
 
-from promptot.api import _read_manifest, _trained_on
+from promptot.data import UnreadableImage, load_image, load_task
+from promptot.data.anchor_words import load_vocabulary
+from promptot.data.catalog.public.imagenet import read_names
+from promptot.data.catalog.public.load_public import read_split
+from promptot.data.catalog.public.presence import check_sums
+from promptot.data.readers.renaming import load_names
+from promptot.data.shot_lists import read_shot_list
 from promptot.errors import PromptotError
 from promptot.evaluation.predictions import COLUMNS, read_tested
+from promptot.experiments.results_store import NewLines, ResultFile
+from promptot.experiments.tuning.tune_task import _read_point
 from promptot.exporting.export import _trained_on as images_of
-from promptot.merging import _manifest as merged_manifest
-from promptot.protocols.results import NewLines, ResultFile
 from promptot.recipes import describe, load_recipe
-from promptot.saved_run import manifest_of, read_files
-from promptot.tasks import UnreadableImage, load_image, load_task
-from promptot.tasks.public.check import check_sums
-from promptot.tasks.public.imagenet import read_names
-from promptot.tasks.public.loading import read_split
-from promptot.tasks.renaming import load_names
-from promptot.tasks.shot_lists import read_shot_list
-from promptot.tasks.vocabulary import load_vocabulary
-from promptot.training.records import Log
-from promptot.tuning.trials import _read_point
+from promptot.runs.commands import _read_manifest, _trained_on
+from promptot.runs.merging import _manifest as merged_manifest
+from promptot.runs.run_bytes import manifest_of, read_files
+from promptot.training.training_log import Log
 
 SECONDS = 10.0
 """For one small file; those that once took minutes or forever are among what is made here."""

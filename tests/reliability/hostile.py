@@ -14,10 +14,10 @@ from typing import Any
 import torch
 from safetensors.torch import save
 
-from promptot.adapter import CARD, TENSORS, build_model, load_adapter, save_adapter
+from promptot.adaptation import IVLPPrompts
 from promptot.backbones import Backbone
 from promptot.errors import PromptotError
-from promptot.prompts import IVLPPrompts
+from promptot.runs.adapter import CARD, TENSORS, build_model, load_adapter, save_adapter
 from promptot.training.checkpoint import (
     Checkpoint,
     copy_state,
@@ -25,7 +25,7 @@ from promptot.training.checkpoint import (
     restore,
     save_checkpoint,
 )
-from promptot.training.records import Log, StepRecord
+from promptot.training.training_log import Log, StepRecord
 
 NAMES = ("cat", "hot dog")
 KINDS = ("card", "tensors", "checkpoint", "steps", "epochs")

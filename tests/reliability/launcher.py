@@ -22,10 +22,10 @@ import torch
 torch.set_num_threads(1)
 
 import promptot  # noqa: E402
-import promptot.run  # noqa: E402
+import promptot.runs.run  # noqa: E402
 from promptot.backbones import Backbone, load_backbone  # noqa: E402
-from promptot.run_folder import locked  # noqa: E402
-from promptot.training.loop import train  # noqa: E402
+from promptot.runs.run_folder import locked  # noqa: E402
+from promptot.training.trainer import train  # noqa: E402
 
 FILE_EVENTS = {"open", "os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.chmod"}
 
@@ -71,7 +71,7 @@ def work(order: dict[str, Any], backbone: Backbone) -> None:
                 tear_at(order["tear"])
             if order.get("save_seconds") is not None:
                 seconds = order["save_seconds"]
-                promptot.run.train = functools.partial(train, save_seconds=seconds)
+                promptot.runs.run.train = functools.partial(train, save_seconds=seconds)
             if "hold" in order:
                 with locked(out):
                     print("held", flush=True)

@@ -15,7 +15,7 @@ from PIL import Image
 
 import promptot
 from promptot.backbones import load_backbone
-from promptot.tasks.images import UnreadableImage, load_image
+from promptot.data.images.read_image import UnreadableImage, load_image
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::UserWarning"),

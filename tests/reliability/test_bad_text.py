@@ -11,12 +11,12 @@ import pytest
 import torch
 
 import promptot
-from promptot import model as model_module
+from promptot.adaptation import student as model_module
 from promptot.backbones import Backbone, load_backbone
+from promptot.data import load_folder
+from promptot.data.class_names import check_class_names, same_name
 from promptot.errors import PromptotError
 from promptot.recipes import load_recipe
-from promptot.tasks import load_folder
-from promptot.tasks.names import check_class_names, same_name
 
 DESIGNS = ("prompt-ot", "maple", "cocoop", "vpt", "zero-shot", "zero-shot-7")
 

@@ -25,14 +25,18 @@ from pyarrow import parquet
 from safetensors.torch import save
 
 import promptot
-from promptot.adapter import CARD, TENSORS, load_adapter, save_adapter
-from promptot.api import _read_manifest
+from promptot.adaptation import IVLPPrompts
 from promptot.backbones import load_backbone
+from promptot.data import UnreadableImage, load_image, load_task
+from promptot.data import memory_bounds as bounds
+from promptot.data.images import image_bytes as containers
+from promptot.data.readers import arrow as columns
+from promptot.data.readers import webdataset as shards
+from promptot.data.readers.folder import find_images
+from promptot.data.readers.renaming import load_names
 from promptot.errors import PromptotError
-from promptot.files import write_json
-from promptot.prompts import IVLPPrompts
-from promptot.protocols.results import ResultFile
-from promptot.reading import (
+from promptot.experiments.results_store import ResultFile
+from promptot.files.reading import (
     LONGEST_NUMBER,
     Unreadable,
     brief,
@@ -43,12 +47,11 @@ from promptot.reading import (
     read_csv,
     read_text,
 )
+from promptot.files.writing import write_json
 from promptot.recipes import load_recipe
-from promptot.saved_run import manifest_of
-from promptot.tasks import UnreadableImage, bounds, columns, containers, load_image, load_task
-from promptot.tasks.folder import find_images
-from promptot.tasks.renaming import load_names
-from promptot.tasks.sources import shards
+from promptot.runs.adapter import CARD, TENSORS, load_adapter, save_adapter
+from promptot.runs.commands import _read_manifest
+from promptot.runs.run_bytes import manifest_of
 from promptot.training.checkpoint import read_checkpoint
 
 STEPS = zip("abcdefghi", "bcdefghij", strict=True)

@@ -10,14 +10,14 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from promptot.adapter import FORMAT_VERSION, build_model, load_adapter
 from promptot.backbones import Backbone, load_backbone
+from promptot.data import Batch, ImageTask
 from promptot.recipes import load_recipe
-from promptot.run import adapt
-from promptot.tasks import Batch, ImageTask
+from promptot.runs.adapter import FORMAT_VERSION, build_model, load_adapter
+from promptot.runs.run import adapt
 from promptot.training import checkpoint
 from promptot.training.checkpoint import read_checkpoint
-from promptot.training.records import Log
+from promptot.training.training_log import Log
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
 DESIGNS = ("ivlp", "class-specific", "maple", "cocoop", "linear-probe", "none")

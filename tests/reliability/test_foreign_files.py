@@ -18,11 +18,11 @@ import promptot
 from promptot.backbones import Backbone, load_backbone
 from promptot.cli import main
 from promptot.errors import PromptotError
-from promptot.locks import TEXT, LockFile
-from promptot.owned import MARKER, is_marked, is_temporary, temporary_name
-from promptot.run_folder import FINISHED, NEXT, locked
-from promptot.training.loop import Callbacks
-from promptot.training.records import EpochRecord
+from promptot.files.locks import TEXT, LockFile
+from promptot.files.owned import MARKER, is_marked, is_temporary, temporary_name
+from promptot.runs.run_folder import FINISHED, NEXT, locked
+from promptot.training.trainer import Callbacks
+from promptot.training.training_log import EpochRecord
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="links and pipes")
 NAME = "adapter/prompts.safetensors"
@@ -115,7 +115,7 @@ def _pipe(run: Path, away: Path) -> None:
 
 
 def _marked_with_more(run: Path, away: Path) -> None:
-    from promptot.owned import make_folder
+    from promptot.files.owned import make_folder
 
     make_folder(run / NEXT)
     write(run / NEXT / "notes.txt", "mine")

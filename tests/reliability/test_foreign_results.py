@@ -15,17 +15,17 @@ import pytest
 from tree import snapshot
 
 import promptot
-from promptot import demo as demo_module
-from promptot import hub
-from promptot.adapter import load_adapter, save_adapter
 from promptot.backbones import Backbone, load_backbone
 from promptot.cli import main
 from promptot.errors import PromptotError
-from promptot.estimator import PromptClassifier
-from promptot.protocols import run_benchmark
-from promptot.run_folder import locked
+from promptot.experiments import demo as demo_module
+from promptot.experiments import run_benchmark
+from promptot.runs import hub
+from promptot.runs.adapter import load_adapter, save_adapter
+from promptot.runs.estimator import PromptClassifier
+from promptot.runs.run_folder import locked
+from promptot.runs.tracking.loggers import TensorBoard
 from promptot.serving.flags import COLUMNS, Flag, FlagFile
-from promptot.tracking.libraries import TensorBoard
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="links and locks")
 QUICK = ["optim.epochs=1", "optim.batch_size=4"]
@@ -66,10 +66,10 @@ def write(path: Path, text: str) -> None:
 
 @pytest.fixture
 def tune(small: Backbone, few_photos: Path, monkeypatch: pytest.MonkeyPatch) -> Callable:
-    monkeypatch.setattr("promptot.tuning.validation.FEWEST_IMAGES", 3)
-    monkeypatch.setattr("promptot.tuning.trials._write_pages", lambda found: None)
+    monkeypatch.setattr("promptot.experiments.tuning.validation.FEWEST_IMAGES", 3)
+    monkeypatch.setattr("promptot.experiments.tuning.tune_task._write_pages", lambda found: None)
 
-    def call(out: Path, **options) -> promptot.tuning.Tuning:
+    def call(out: Path, **options) -> promptot.experiments.tuning.Tuning:
         options = {"recipe": "prompt-ot", "budget": 1e-6, "validation_share": 0.5} | options
         return promptot.tune(
             few_photos, out, backbone=small, shots=1, device="cpu", overrides=QUICK, **options
@@ -169,7 +169,7 @@ def test_merge_replaces_a_run_with_all_that_belongs_to_it(runs: Path, small: Bac
 def test_merge_takes_turns_and_is_never_half_there(
     runs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("promptot.run_folder.LOCK_SECONDS", 0.1)
+    monkeypatch.setattr("promptot.runs.run_folder.LOCK_SECONDS", 0.1)
     before = snapshot(runs / "b")
     with locked(runs / "a"), pytest.raises(PromptotError, match="Another run is being written"):
         promptot.merge([runs / "a", runs / "b"], runs / "a", overwrite=True)
@@ -177,7 +177,7 @@ def test_merge_takes_turns_and_is_never_half_there(
     def full(*arguments: object, **options: object) -> None:
         raise PromptotError("No space left on the disk.")
 
-    monkeypatch.setattr("promptot.merging.save_adapter", full)
+    monkeypatch.setattr("promptot.runs.merging.save_adapter", full)
     content = {p: p.read_bytes() for p in (runs / "a").rglob("*") if p.is_file()}
     with pytest.raises(PromptotError, match="No space"):
         promptot.merge([runs / "a", runs / "b"], runs / "a", overwrite=True)

@@ -16,8 +16,8 @@ from tree import snapshot
 import promptot
 from promptot.backbones import Backbone, load_backbone
 from promptot.errors import CannotWrite
-from promptot.files import atomic_write
-from promptot.protocols import run_benchmark
+from promptot.experiments import run_benchmark
+from promptot.files.writing import atomic_write
 from promptot.serving.flags import Flag, FlagFile
 
 resource = pytest.importorskip("resource", reason="POSIX calls")
@@ -147,8 +147,8 @@ def test_a_benchmark_that_can_not_keep_its_features(
 def test_a_tuning_keeps_its_finished_points(
     small: Backbone, few_photos: Path, disk: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("promptot.tuning.validation.FEWEST_IMAGES", 3)
-    monkeypatch.setattr("promptot.tuning.trials._write_pages", lambda found: None)
+    monkeypatch.setattr("promptot.experiments.tuning.validation.FEWEST_IMAGES", 3)
+    monkeypatch.setattr("promptot.experiments.tuning.tune_task._write_pages", lambda found: None)
 
     def call(budget: float) -> object:
         return promptot.tune(

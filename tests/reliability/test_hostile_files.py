@@ -17,12 +17,12 @@ from hostile import KINDS, Valid, make_prompts, mutate, safetensors_file, use_ad
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from promptot.adapter import CARD, TENSORS, load_adapter
 from promptot.backbones import load_backbone
 from promptot.errors import PromptotError
 from promptot.objectives import Objective, build_control, build_preservation
+from promptot.runs.adapter import CARD, TENSORS, load_adapter
 from promptot.training.checkpoint import read_checkpoint
-from promptot.training.records import Log
+from promptot.training.training_log import Log
 
 CORPUS = Path(__file__).parents[1] / "fixtures" / "hostile"
 

@@ -12,13 +12,13 @@ import torch
 
 import promptot
 from promptot.backbones import Backbone, load_backbone
+from promptot.data import Batch, ImageTask, load_bundled
 from promptot.recipes import load_recipe
-from promptot.run import adapt
-from promptot.tasks import Batch, ImageTask, load_bundled
-from promptot.training import records
+from promptot.runs.run import adapt
+from promptot.training import training_log as records
 from promptot.training.estimate import resident_bytes
-from promptot.training.loop import Callbacks
-from promptot.training.records import EpochRecord, Log, StepRecord
+from promptot.training.trainer import Callbacks
+from promptot.training.training_log import EpochRecord, Log, StepRecord
 
 NAMES = ("cat", "hot dog", "bee")
 

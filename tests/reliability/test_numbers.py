@@ -8,16 +8,16 @@ from pathlib import Path
 import pytest
 import torch
 
+from promptot.adaptation.student import PromptedModel
 from promptot.backbones import Backbone, load_backbone
+from promptot.data import Batch, ImageTask
+from promptot.data.task import Example
 from promptot.errors import NotFinite, PromptotError
-from promptot.model import PromptedModel
 from promptot.recipes import load_recipe
-from promptot.run import adapt
-from promptot.tasks import Batch, ImageTask
-from promptot.tasks.dataset import Example
+from promptot.runs.run import adapt
 from promptot.training.checkpoint import read_checkpoint
-from promptot.training.loop import Callbacks
-from promptot.training.records import Log
+from promptot.training.trainer import Callbacks
+from promptot.training.training_log import Log
 
 NAMES = ("cat", "hot dog", "bee")
 TASK = ImageTask("made", NAMES, train=tuple(Example(f"photos/{i}.png", i % 3) for i in range(8)))

@@ -18,15 +18,16 @@ import pytest
 from killing import Launcher
 
 import promptot
-from promptot import batches, run_folder
-from promptot import run as run_module
 from promptot.backbones import Backbone, load_backbone
 from promptot.errors import PromptotError
-from promptot.owned import temporary_name
-from promptot.run_folder import FINISHED, NEXT, locked
+from promptot.files.owned import temporary_name
+from promptot.runs import run as run_module
+from promptot.runs import run_folder
+from promptot.runs.run_folder import FINISHED, NEXT, locked
+from promptot.training import batches
 from promptot.training.checkpoint import read_checkpoint
-from promptot.training.loop import Callbacks
-from promptot.training.records import EpochRecord, StepRecord
+from promptot.training.trainer import Callbacks
+from promptot.training.training_log import EpochRecord, StepRecord
 
 resource = pytest.importorskip("resource", reason="POSIX calls")
 OVERRIDES = ["optim.epochs=3", "optim.batch_size=4"]

@@ -12,10 +12,8 @@ import pytest
 from markup import Page, parsed, texts
 
 from promptot.evaluation.statistics import Difference
-from promptot.protocols import PROTOCOLS
-from promptot.protocols.summary import Figure, MethodSummary, Summary
-from promptot.protocols.trials import load_sources
-from promptot.reports.benchmark_figures import (
+from promptot.experiments import PROTOCOLS
+from promptot.experiments.report.benchmark_figures import (
     Dot,
     Gap,
     Line,
@@ -25,12 +23,19 @@ from promptot.reports.benchmark_figures import (
     plane_figure,
     strength_families,
 )
-from promptot.reports.benchmark_page import (
+from promptot.experiments.report.benchmark_page import (
     benchmark_headline,
     render_benchmark_page,
     write_benchmark_page,
 )
-from promptot.reports.benchmark_tables import benchmark_tables, to_csv, to_rich, write_tables
+from promptot.experiments.report.benchmark_tables import (
+    benchmark_tables,
+    to_csv,
+    to_rich,
+    write_tables,
+)
+from promptot.experiments.summary import Figure, MethodSummary, Summary
+from promptot.experiments.trials import load_sources
 from promptot.reports.tables import MISSING
 
 NAN = float("nan")

@@ -17,11 +17,11 @@ pytest.importorskip("python_multipart")
 sys.path.insert(0, str(Path(__file__).parent))
 
 import promptot
-from promptot.adapter import save_adapter
+from promptot.adaptation import build_prompts
 from promptot.backbones import Backbone
-from promptot.classifier import Classifier
-from promptot.prompts import build_prompts
 from promptot.recipes import load_recipe
+from promptot.runs.adapter import save_adapter
+from promptot.runs.classifier import Classifier
 
 NAMES = ("cat", "red panda", "bicycle")
 

@@ -14,15 +14,15 @@ import pytest
 import torch
 from starlette.testclient import TestClient
 
-from promptot.adapter import save_adapter
+from promptot.adaptation.linear_head import LinearHead
 from promptot.backbones import Backbone
-from promptot.classifier import Classifier, load
+from promptot.data.images.read_image import load_image
 from promptot.errors import PromptotError
-from promptot.probe import LinearHead
-from promptot.serving.app import Limits, create_app
+from promptot.runs.adapter import save_adapter
+from promptot.runs.classifier import Classifier, load
 from promptot.serving.comparing import Comparer, Comparison
 from promptot.serving.flags import FlagFile
-from promptot.tasks.images import load_image
+from promptot.serving.web_app import Limits, create_app
 
 Images = Callable[..., bytes]
 SHA = "ab" * 32

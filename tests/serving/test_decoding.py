@@ -18,13 +18,13 @@ from server_process import serving
 from starlette.testclient import TestClient
 from test_server import compare
 
-from promptot.classifier import Classifier
+from promptot.data.images.read_image import UnreadableImage, load_image
+from promptot.runs.classifier import Classifier
 from promptot.serving import decoding
-from promptot.serving.app import Limits, create_app
 from promptot.serving.comparing import Comparer
 from promptot.serving.decoding import Decoder
 from promptot.serving.flags import FlagFile
-from promptot.tasks.images import UnreadableImage, load_image
+from promptot.serving.web_app import Limits, create_app
 
 Images = Callable[..., bytes]
 
@@ -129,7 +129,7 @@ def test_closing_ends_what_is_stuck() -> None:
 def test_others_are_answered_meanwhile(
     classifier: Classifier, make_image: Images, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from promptot.serving import app
+    from promptot.serving import web_app as app
 
     monkeypatch.setattr(app, "Decoder", lambda seconds: Decoder(seconds, COMMAND))
     flags = FlagFile(tmp_path / "flags.csv")
@@ -161,7 +161,7 @@ def test_ctrl_c_ends_a_page_at_work_on_a_heavy_image(
     run_folder: Path, make_image: Images, tmp_path: Path
 ) -> None:
     """Within the scans that are allowed; its decoding in this process would hold up Ctrl-C."""
-    from promptot.tasks.jpeg_scans import MOST_SCANNED
+    from promptot.data.images.decoding_cost import MOST_SCANNED
 
     side = 5400
     content = encoded(Image.new("L", (side, side), 90), "JPEG", progressive=True)

@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 from starlette.testclient import TestClient
 
-from promptot.classifier import Classifier
 from promptot.errors import PromptotError
-from promptot.files import explain
-from promptot.serving.app import create_app
+from promptot.files.writing import explain
+from promptot.runs.classifier import Classifier
 from promptot.serving.comparing import Comparer
 from promptot.serving.flags import FlagFile
+from promptot.serving.web_app import create_app
 
 Images = Callable[..., bytes]
 FLAG = {

@@ -13,9 +13,9 @@ import pytest
 import promptot
 from promptot.backbones import Backbone
 from promptot.errors import PromptotError
-from promptot.run import Run
-from promptot.tracking import tracker as tracking
-from promptot.tracking.tracker import Tracking, Values
+from promptot.runs.run import Run
+from promptot.runs.tracking import tracker as tracking
+from promptot.runs.tracking.tracker import Tracking, Values
 
 Fit = Callable[..., Run]
 QUICK = ("optim.epochs=2", "optim.batch_size=4")
@@ -140,7 +140,7 @@ def test_trackers_hear_every_step_and_values_that_exist(
 
 
 def test_an_interrupted_run_is_told_as_failed(fit: Fit, monkeypatch: pytest.MonkeyPatch) -> None:
-    from promptot.training.loop import Callbacks
+    from promptot.training.trainer import Callbacks
 
     recorder = Recorder()
     monkeypatch.setattr(tracking, "TRACKERS", {"ours": lambda folder: recorder})

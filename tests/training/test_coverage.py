@@ -9,8 +9,8 @@ import pytest
 import torch
 from PIL import Image
 
-from promptot.tasks import Example, ImageLoader, ImageTask
-from promptot.tasks.loader import Batch
+from promptot.data import Example, ImageLoader, ImageTask
+from promptot.data.loader import Batch
 from promptot.training.coverage import Ordered, coverage
 from promptot.training.views import CachedViews, FixedViews
 

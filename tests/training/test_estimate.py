@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from promptot.adaptation import CoCoOpPrompts, IVLPPrompts, MaPLePrompts, PromptDesign
+from promptot.adaptation.student import PromptedModel
 from promptot.backbones import Backbone, load_backbone
 from promptot.errors import PromptotError
-from promptot.model import PromptedModel
-from promptot.prompts import CoCoOpPrompts, IVLPPrompts, MaPLePrompts, PromptDesign
 from promptot.training.estimate import activation_bytes, check_memory, memory_estimate
 
 

@@ -8,17 +8,17 @@ from pathlib import Path
 import pytest
 import torch
 
-from promptot import run
+from promptot.adaptation.student import PromptedModel
 from promptot.backbones import Backbone
-from promptot.batches import training_loader, views_bytes, views_used
+from promptot.data import ImageTask, load_folder
 from promptot.errors import PromptotError
-from promptot.model import PromptedModel
-from promptot.protocols.kept import KeptViews
+from promptot.experiments.shared_features import KeptViews
 from promptot.recipes import Recipe, describe, load_recipe
-from promptot.run import adapt
-from promptot.tasks import ImageTask, load_folder
-from promptot.training.loop import Callbacks
-from promptot.training.records import Log
+from promptot.runs import run
+from promptot.runs.run import adapt
+from promptot.training.batches import training_loader, views_bytes, views_used
+from promptot.training.trainer import Callbacks
+from promptot.training.training_log import Log
 
 EPOCHS = 4
 
@@ -129,7 +129,7 @@ def test_the_cost_is_told_before(
 def test_a_benchmark_keeps_them_on_the_disk(
     backbone: Backbone, task: ImageTask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from promptot.protocols import kept
+    from promptot.experiments import shared_features as kept
 
     made: list[int] = []
     original: Callable = kept.view_features

@@ -8,15 +8,15 @@ from pathlib import Path
 import pytest
 import torch
 
+from promptot.adaptation.student import PromptedModel
 from promptot.backbones import Backbone
-from promptot.model import PromptedModel
+from promptot.data import Batch, ImageTask
 from promptot.recipes import list_recipes, load_recipe
-from promptot.run import adapt
-from promptot.tasks import Batch, ImageTask
+from promptot.runs.run import adapt
 from promptot.training.averaging import gaussian_weights
 from promptot.training.checkpoint import read_checkpoint
-from promptot.training.loop import Callbacks
-from promptot.training.records import EpochRecord, Log
+from promptot.training.trainer import Callbacks
+from promptot.training.training_log import EpochRecord, Log
 
 NAMES = ("cat", "hot dog", "great white shark")
 TASK = ImageTask("made up", NAMES)
@@ -142,7 +142,7 @@ def test_the_anchor_words_leave_out_classes(
 ) -> None:
     words = tmp_path / "words.txt"
     words.write_text("Cat\ntiger\nzebra\n", encoding="utf-8")
-    monkeypatch.setattr("promptot.tasks.vocabulary.EVERYDAY_WORDS", words)
+    monkeypatch.setattr("promptot.data.anchor_words.EVERYDAY_WORDS", words)
 
     def vocabulary(*overrides: str, held_out: tuple[str, ...] = ()) -> tuple[str, ...]:
         recipe = load_recipe("ivlp", ["optim.epochs=1", "vocabulary=pointwise", *overrides])

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from promptot.protocols.runner import _training
-from promptot.training import records
-from promptot.training.records import Log, StepRecord
+from promptot.experiments.run_cells import _training
+from promptot.training import training_log as records
+from promptot.training.training_log import Log, StepRecord
 
 
 def step(epoch: int, number: int, mass: float) -> StepRecord:

@@ -9,18 +9,18 @@ from pathlib import Path
 import pytest
 import torch
 
+from promptot.adaptation import IVLPPrompts
+from promptot.adaptation.student import PromptedModel
 from promptot.backbones import Backbone, load_backbone
+from promptot.data import Batch
 from promptot.errors import PromptotError
-from promptot.model import PromptedModel
 from promptot.objectives import Objective, build_preservation
-from promptot.prompts import IVLPPrompts
 from promptot.recipes import OptimConfig
-from promptot.tasks import Batch
 from promptot.training import learning_rate, train
 from promptot.training.checkpoint import read_checkpoint
 from promptot.training.estimate import Estimate
-from promptot.training.loop import Callbacks
-from promptot.training.records import Log
+from promptot.training.trainer import Callbacks
+from promptot.training.training_log import Log
 from promptot.training.views import CachedViews, keep_view
 
 NAMES = ["cat", "hot dog", "great white shark"]

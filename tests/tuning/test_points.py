@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from promptot.tuning import Point, pareto_front, recommend
+from promptot.experiments.tuning import Point, pareto_front, recommend
 
 shares = st.sampled_from([0.0, 0.25, 0.5, 0.75, 1.0])
 points = st.lists(

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from promptot.errors import PromptotError
+from promptot.experiments.tuning import Point, next_settings
+from promptot.experiments.tuning.search import DEPTHS, RATE, STRENGTH, change
 from promptot.recipes import list_recipes, load_recipe
-from promptot.tuning import Point, next_settings
-from promptot.tuning.search import DEPTHS, RATE, STRENGTH, change
 
 
 def search(recipe, right=lambda settings: "1010", kept=lambda settings: 0.5, most=60):

@@ -12,10 +12,10 @@ from PIL import Image
 
 import promptot
 from promptot.backbones import Backbone
+from promptot.data import load_folder, split_examples
 from promptot.errors import PromptotError
+from promptot.experiments.tuning import Tuning
 from promptot.recipes import load_recipe
-from promptot.tasks import load_folder, split_examples
-from promptot.tuning import Tuning
 
 QUICK = ("optim.epochs=1",)
 
@@ -29,7 +29,9 @@ def tune(photos: Path, out: Path, backbone: Backbone, **options) -> Tuning:
 def page(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """The page is drawn in one test only."""
     if "page" not in request.node.name:
-        monkeypatch.setattr("promptot.tuning.trials._write_pages", lambda found: None)
+        monkeypatch.setattr(
+            "promptot.experiments.tuning.tune_task._write_pages", lambda found: None
+        )
 
 
 @pytest.fixture
@@ -37,7 +39,7 @@ def few_settings(monkeypatch: pytest.MonkeyPatch) -> list[dict]:
     """Only three settings to try."""
     tried = [{}, {"objective.strength": 1.0}, {"optim.lr": 0.02}]
     monkeypatch.setattr(
-        "promptot.tuning.trials.next_settings",
+        "promptot.experiments.tuning.tune_task.next_settings",
         lambda recipe, layers, done: tried[len(done)] if len(done) < len(tried) else None,
     )
     return tried

@@ -16,7 +16,7 @@ from asset_build.export import checksums
 from asset_build.pretrain import Settings
 from asset_build.render import SIZE
 from asset_build.sources import LICENCE_PACKAGE, STYLES, WORD_PACKAGES, Package, Style
-from promptot.files import write_text
+from promptot.files.writing import write_text
 
 CHANGES = "rendered to pixels over white, resized and compressed; otherwise unchanged"
 

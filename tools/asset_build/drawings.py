@@ -12,7 +12,7 @@ from PIL import Image
 from asset_build.concepts import Concept
 from asset_build.render import load_style, on_white
 from asset_build.sources import STYLES
-from promptot.files import atomic_write
+from promptot.files.writing import atomic_write
 
 SIDE = 144
 QUALITY = 72

@@ -24,7 +24,7 @@ from asset_build.render import load_style, on_white
 from asset_build.sources import STYLES
 from asset_build.trunk import FastTrunk, Head, load_trunk
 from promptot.backbones.backbone import Backbone
-from promptot.files import write_json
+from promptot.files.writing import write_json
 
 TEMPLATE = "a photo of a {}."
 

@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from asset_build.augment import RESOLUTION
 from asset_build.pretrain import architecture, load_averaged
 from asset_build.trunk import MEAN, STD
-from promptot.files import atomic_write, write_json
+from promptot.files.writing import atomic_write, write_json
 
 
 def export_model(checkpoint: Path, tokenizer: Path, folder: Path) -> None:

@@ -19,7 +19,7 @@ from asset_build.concepts import HELD_OUT_GROUP, Concept
 from asset_build.render import load_style
 from asset_build.sources import STYLES
 from asset_build.trunk import MEAN, STD, FastTrunk, load_trunk
-from promptot.files import write_json
+from promptot.files.writing import write_json
 
 BATCH = 64
 

@@ -33,10 +33,10 @@ from promptot.backbones.architecture import (
     TransformerShape,
     build_towers,
 )
-from promptot.backbones.image_tower import ImageTower
-from promptot.backbones.packing import PackedText, pack
-from promptot.backbones.text_tower import TextTower
 from promptot.backbones.tokenizer import FileTokenizer, tokenize_template
+from promptot.backbones.towers.image_tower import ImageTower
+from promptot.backbones.towers.packing import PackedText, pack
+from promptot.backbones.towers.text_tower import TextTower
 
 TOKENS = 25  # 160 px through a trunk of stride 32
 CHECKPOINT_SECONDS = 150

@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from asset_build.concepts import Concept, alias_table, normalise
 from asset_build.sources import STYLES, Package, Style, iconify_svgs
-from promptot.files import write_json
+from promptot.files.writing import write_json
 
 SIZE = 192
 """Side of a stored picture, in pixels."""

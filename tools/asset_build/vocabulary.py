@@ -10,7 +10,7 @@ from timm.data import ImageNetInfo
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
 
 from asset_build.concepts import HELD_OUT_GROUP, Concept, normalise
-from promptot.files import atomic_write
+from promptot.files.writing import atomic_write
 
 PIECES = 6000
 CONTEXT_LENGTH = 48

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from promptot.backbones.image_tower import ImageTower
-from promptot.backbones.stems import ConvStem, TrunkStem
-from promptot.backbones.text_tower import TextTower
+from promptot.backbones.towers.image_tower import ImageTower
+from promptot.backbones.towers.stems import ConvStem, TrunkStem
+from promptot.backbones.towers.text_tower import TextTower
 from promptot.errors import PromptotError
 
 

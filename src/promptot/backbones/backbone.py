@@ -17,19 +17,19 @@ from promptot.backbones.identity import (
     describe_structure,
     describe_tokenizer,
 )
-from promptot.backbones.image_tower import ImageTower
-from promptot.backbones.packing import (
+from promptot.backbones.preprocess import Preprocess
+from promptot.backbones.tokenizer import Tokenizer, tokenize_names, tokenize_template
+from promptot.backbones.towers.image_tower import ImageTower
+from promptot.backbones.towers.packing import (
     PADDING_PER_GROUP,
     PADDING_PER_GROUP_ON_GPU,
     PackedText,
     pack,
 )
-from promptot.backbones.preprocess import Preprocess
-from promptot.backbones.text_tower import TextTower
-from promptot.backbones.tokenizer import Tokenizer, tokenize_names, tokenize_template
+from promptot.backbones.towers.text_tower import TextTower
 
 if TYPE_CHECKING:
-    from promptot.tasks.names import TemplateMean
+    from promptot.data.class_names import TemplateMean
 
 CLASSES_TOGETHER = 1024
 """Class names that are computed together, but in training."""

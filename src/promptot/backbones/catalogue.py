@@ -13,7 +13,7 @@ from functools import cache
 from importlib.resources import files
 from typing import Any
 
-from promptot.backbones.support import refusal
+from promptot.backbones.loadable import refusal
 from promptot.errors import PromptotError, nearest
 
 PROMPTS = ("text prompts", "image prompts")

@@ -17,7 +17,7 @@ from typing import Any, Protocol
 
 from torch import Tensor, nn
 
-from promptot.backbones.transformer import MLP
+from promptot.backbones.towers.transformer import MLP
 
 SCHEME = 1
 """Raise it when a change to promptot gives the same backbone another function."""

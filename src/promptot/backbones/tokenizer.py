@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from promptot.backbones.packing import PackedText, pack
+from promptot.backbones.towers.packing import PackedText, pack
 from promptot.errors import PromptotError
 
 MOST_WORDS, LONGEST_WORD = 2**15, 256

@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from promptot.cli import production, serve
-from promptot.cli import report as report_command
-from promptot.cli import tune as tune_command
-from promptot.cli.backbones import backbones as backbones_app
+from promptot.cli import production, report_command, tune_command
+from promptot.cli import serve_command as serve
+from promptot.cli.backbones_command import backbones as backbones_app
 from promptot.cli.console import (
     PlainGroup,
     Stages,
@@ -28,7 +27,7 @@ from promptot.cli.console import (
     with_backbone,
     write_result,
 )
-from promptot.cli.data import data as data_app
+from promptot.cli.data_command import data as data_app
 from promptot.cli.options import (
     AdapterBackbone,
     Data,
@@ -55,9 +54,9 @@ from promptot.cli.run_options import (
 from promptot.errors import PromptotError
 
 if TYPE_CHECKING:
-    from promptot.api import Evaluation
-    from promptot.classifier import Prediction
-    from promptot.run import Run
+    from promptot.runs.classifier import Prediction
+    from promptot.runs.commands import Evaluation
+    from promptot.runs.run import Run
 
 app = typer.Typer(
     name="promptot",
@@ -122,8 +121,8 @@ def demo(
     json_path: Json = None,
 ) -> None:
     """Compare zero-shot, IVLP and Prompt-OT on the drawings inside the package."""
-    from promptot.demo import headline, run_demo
     from promptot.devices import pick_device
+    from promptot.experiments.demo import headline, run_demo
     from promptot.reports import rich_table
 
     console = console_for(json_path)
@@ -169,13 +168,13 @@ def fit(
     json_path: Json = None,
 ) -> None:
     """Learn prompts from your images and test them beside the frozen model."""
-    from promptot.api import fit as fit_folder
     from promptot.backbones.first_choice import FIRST_CHOICE, real_clip
-    from promptot.cli.tables import pairs, score_table
-    from promptot.cli.training import training_callbacks
-    from promptot.pages.retention import retention_doubt, retention_lines
-    from promptot.run_folder import ADAPTER, REPORT, has_checkpoint
-    from promptot.tasks.bundled import has_own_images
+    from promptot.cli.fit_progress import training_callbacks
+    from promptot.cli.result_tables import pairs, score_table
+    from promptot.data.catalog.drawings import has_own_images
+    from promptot.runs.commands import fit as fit_folder
+    from promptot.runs.report.retention_panel import retention_doubt, retention_lines
+    from promptot.runs.run_folder import ADAPTER, REPORT, has_checkpoint
 
     console = console_for(json_path)
     try:
@@ -268,8 +267,8 @@ def evaluate(
     json_path: Json = None,
 ) -> None:
     """Test a run on images: the test split, or every image that was not trained on."""
-    from promptot.api import evaluate as evaluate_folder
-    from promptot.cli.tables import score_table
+    from promptot.cli.result_tables import score_table
+    from promptot.runs.commands import evaluate as evaluate_folder
 
     console = console_for(json_path)
 
@@ -324,9 +323,9 @@ def predict(
     names = None if classes is None else split_names(classes)
 
     import promptot
-    from promptot.cli.tables import prediction_table
+    from promptot.cli.result_tables import prediction_table
+    from promptot.data import find_images
     from promptot.devices import pick_device
-    from promptot.tasks import find_images
 
     paths = find_images(images)
     classifier = with_backbone(
@@ -432,11 +431,15 @@ def benchmark(
 
     Protocols: base-to-novel, cross-dataset, domain-generalization, few-shot.
     """
+    from promptot.cli.fit_progress import benchmark_observer
     from promptot.cli.suites import forecast_json, settings_json, show_forecast
-    from promptot.cli.training import benchmark_observer
-    from promptot.protocols import run_benchmark
-    from promptot.protocols.benchmark import RESULTS, benchmark_settings, forecast_benchmark
-    from promptot.reports.benchmark_tables import benchmark_tables, settings_table, to_rich
+    from promptot.experiments import run_benchmark
+    from promptot.experiments.report.benchmark_tables import (
+        benchmark_tables,
+        settings_table,
+        to_rich,
+    )
+    from promptot.experiments.run_benchmark import RESULTS, benchmark_settings, forecast_benchmark
 
     console = console_for(json_path)
     cells: dict[str, Any] = {
@@ -527,7 +530,7 @@ def recipes(
     json_path: Json = None,
 ) -> None:
     """List the recipes, or show one with the keys that --set takes."""
-    from promptot.cli.tables import pairs, recipe_list
+    from promptot.cli.result_tables import pairs, recipe_list
     from promptot.recipes import describe, list_recipes, load_recipe
 
     console = console_for(json_path)
@@ -552,13 +555,13 @@ def info(
     json_path: Json = None,
 ) -> None:
     """Show what a run learned and from what, or the versions and devices of this machine."""
-    from promptot.cli.tables import card_tables, pairs
+    from promptot.cli.result_tables import card_tables, pairs
 
     console = console_for(json_path)
     if run is None:
         import torch
 
-        from promptot.run import versions
+        from promptot.runs.run import versions
 
         found: dict[str, Any] = {
             **versions(),
@@ -569,8 +572,8 @@ def info(
         console.print(pairs(found))
         write_result(found, json_path)
         return
-    from promptot.adapter import load_adapter, warn_of_activation
-    from promptot.classifier import adapter_folder
+    from promptot.runs.adapter import load_adapter, warn_of_activation
+    from promptot.runs.classifier import adapter_folder
 
     card, prompts = load_adapter(adapter_folder(run))
     warn_of_activation(card)
@@ -598,7 +601,7 @@ def _prediction_json(prediction: Prediction) -> dict[str, Any]:
 
 
 def _write_csv(predictions: list[Prediction]) -> None:
-    from promptot.csv_text import csv_line
+    from promptot.files.csv_text import csv_line
 
     sys.stdout.write(csv_line(["image", "rank", "class_name", "probability", "problem"]))
     for p in predictions:
@@ -610,7 +613,7 @@ def _write_csv(predictions: list[Prediction]) -> None:
 
 
 def _run_json(run: Run) -> dict[str, Any]:
-    from promptot.run import PLAN_FIGURES
+    from promptot.runs.run import PLAN_FIGURES
 
     return {
         "folder": str(run.folder),

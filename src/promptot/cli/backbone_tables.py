@@ -13,7 +13,7 @@ from promptot.backbones.catalogue import Catalogue, Entry
 from promptot.cli.console import plain
 
 if TYPE_CHECKING:
-    from promptot.backbones.check import CheckReport, Comparison
+    from promptot.backbones.checks.compare import CheckReport, Comparison
 
 CAPTION = (
     "params: of both towers, in millions. size: to download; ≈ is parameters × 4 bytes. px: side "

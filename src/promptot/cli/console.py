@@ -23,8 +23,8 @@ from typer.core import TyperGroup
 from promptot.errors import UnaskedBackbone
 
 if TYPE_CHECKING:
+    from promptot.data.task import Skipped
     from promptot.errors import PromptotError
-    from promptot.tasks.dataset import Skipped
 
 Result = TypeVar("Result")
 errors = Console(stderr=True, highlight=False)
@@ -43,14 +43,14 @@ def write_result(result: Any, path: Path | None) -> None:
     if str(path) == "-":
         sys.stdout.write(f"{json_text(result, indent=2)}\n")
     else:
-        from promptot.files import write_json
+        from promptot.files.writing import write_json
 
         write_json(path, result)
 
 
 def json_text(value: Any, indent: int | None = None) -> str:
     """JSON for standard output; what a terminal would obey is escaped as JSON escapes it."""
-    from promptot.csv_text import OBEYED
+    from promptot.files.csv_text import OBEYED
 
     text = json.dumps(value, indent=indent, ensure_ascii=False, allow_nan=False)
     obeyed = f"(?!\n)[{OBEYED}]"  # line ends are those of the indentation

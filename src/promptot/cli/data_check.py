@@ -28,8 +28,8 @@ def check(
 ) -> None:
     """Say which public data sets are there, what is missing and where it comes from."""
     from promptot.cli.suites import check_table, missing_lines
-    from promptot.protocols.suite import named_sets
-    from promptot.tasks.public import check_set, check_sums
+    from promptot.data.catalog.public import check_set, check_sums
+    from promptot.experiments.suite import named_sets
 
     console = console_for(json_path)
     chosen = named_sets(suite, [part.strip() for part in tasks.split(",") if part.strip()])
@@ -76,16 +76,16 @@ def shots(
     json_path: Json = None,
 ) -> None:
     """Draw the few-shot images of the published protocol and write them as JSON lists."""
-    from promptot.files import output_folder
-    from promptot.protocols.suite import named_sets
-    from promptot.tasks.public import load_public
-    from promptot.tasks.readable import choose_shots
-    from promptot.tasks.shot_lists import (
+    from promptot.data.catalog.public import load_public
+    from promptot.data.shot_lists import (
         read_shot_list,
         shot_list,
         shot_list_name,
         write_shot_list,
     )
+    from promptot.data.unreadable import choose_shots
+    from promptot.experiments.suite import named_sets
+    from promptot.files.writing import output_folder
 
     output_folder(out)
     console = console_for(json_path)

@@ -13,7 +13,7 @@ from promptot.cli.console import plain
 from promptot.reports.tables import format_interval, format_value
 
 if TYPE_CHECKING:
-    from promptot.survey_result import ClassSummary, Duplicates, Survey
+    from promptot.inspection.survey_result import ClassSummary, Duplicates, Survey
 
 MOST_CLASSES = 20
 MOST_LINES = 5

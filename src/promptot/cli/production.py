@@ -86,7 +86,7 @@ def merge(
 ) -> None:
     """Average what several runs learned into one."""
     from promptot.cli.options import decimals
-    from promptot.merging import merge as merge_runs
+    from promptot.runs.merging import merge as merge_runs
 
     shares = None if weights is None else decimals("--weights", weights)
     merged = merge_runs(runs, out, shares, overwrite=overwrite)
@@ -112,7 +112,7 @@ def push(
     json_path: Json = None,
 ) -> None:
     """Put a run's adapter on the Hugging Face Hub, with a model card."""
-    from promptot.hub import push as push_run
+    from promptot.runs.hub import push as push_run
 
     url = push_run(run, repository, private=private)
     console_for(json_path).print(f"Pushed to [bold]{plain(url)}[/]", soft_wrap=True)
@@ -127,7 +127,7 @@ def pull(
     json_path: Json = None,
 ) -> None:
     """Fetch an adapter from the Hugging Face Hub."""
-    from promptot.hub import pull as pull_run
+    from promptot.runs.hub import pull as pull_run
 
     folder = pull_run(repository, out, revision=revision, overwrite=overwrite)
     console = console_for(json_path)

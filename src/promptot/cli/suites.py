@@ -11,10 +11,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from promptot.protocols.forecast import Forecast
-from promptot.protocols.settings_listing import CellSettings, SettingsRow, as_json
+from promptot.data.catalog.public import SetCheck
+from promptot.experiments.forecast import Forecast
+from promptot.experiments.settings_listing import CellSettings, SettingsRow, as_json
 from promptot.reports.tables import format_value, printable
-from promptot.tasks.public import SetCheck
 from promptot.training.estimate import GIB
 
 _STYLES = {"ready": "green", "other counts": "yellow", "damaged": "red", "missing": "red"}

@@ -7,12 +7,12 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from promptot.csv_text import Number, csv_line, read_cell
+from promptot.data.task import Example, ImageTask
 from promptot.errors import PromptotError
 from promptot.evaluation.scoring import Scores
-from promptot.files import write_text
-from promptot.reading import Unreadable, read_csv, read_text
-from promptot.tasks.dataset import Example, ImageTask
+from promptot.files.csv_text import Number, csv_line, read_cell
+from promptot.files.reading import Unreadable, read_csv, read_text
+from promptot.files.writing import write_text
 
 COLUMNS = (
     "tested_on",

@@ -16,10 +16,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from promptot.adaptation.student import PromptedModel
+from promptot.data.anchor_words import load_vocabulary
 from promptot.evaluation.metrics import wilson_interval
 from promptot.evaluation.scoring import Scores
-from promptot.model import PromptedModel
-from promptot.tasks.vocabulary import load_vocabulary
 
 
 @dataclass(frozen=True)

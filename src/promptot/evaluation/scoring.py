@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from promptot.adaptation.student import PromptedModel
+from promptot.data.loader import Batch
 from promptot.evaluation.metrics import accuracy, wilson_interval
-from promptot.model import PromptedModel
 from promptot.objectives.features import Features
-from promptot.tasks.loader import Batch
 
 
 class NothingToScore(ValueError):  # noqa: N818 - what it is, not how it ends

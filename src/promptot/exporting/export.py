@@ -13,21 +13,22 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from promptot.adapter import BackboneIdentity
+from promptot.adaptation.student import PromptedModel
 from promptot.backbones.backbone import Backbone
 from promptot.backbones.preprocess import Preprocess
-from promptot.classifier import load
+from promptot.data.catalog.drawings import list_groups, load_bundled
+from promptot.data.images.read_image import UnreadableImage, load_image
 from promptot.errors import PromptotError, nearest
-from promptot.exporting import graphs, libraries
+from promptot.exporting import graphs
+from promptot.exporting import library_formats as libraries
 from promptot.exporting.formats import ABOUT, Content, Read, describe
-from promptot.files import check_replaceable, output_folder, system_errors, write_json
-from promptot.hub import PREFIX
-from promptot.model import PromptedModel
-from promptot.owned import head_of, kind_of, replace_folder, temporary_name, unknown_in
-from promptot.reading import Unreadable, parse_json, read_json
-from promptot.run import MANIFEST, versions
-from promptot.tasks.bundled import list_groups, load_bundled
-from promptot.tasks.images import UnreadableImage, load_image
+from promptot.files.owned import head_of, kind_of, replace_folder, temporary_name, unknown_in
+from promptot.files.reading import Unreadable, parse_json, read_json
+from promptot.files.writing import check_replaceable, output_folder, system_errors, write_json
+from promptot.runs.adapter import BackboneIdentity
+from promptot.runs.classifier import load
+from promptot.runs.hub import PREFIX
+from promptot.runs.run import MANIFEST, versions
 
 TOLERANCE = 1e-4
 LARGEST_ABOUT = 2**28  # bytes

@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from promptot.adaptation.student import PromptedModel
 from promptot.errors import PromptotError
-from promptot.model import PromptedModel
 
 
 class FixedClassifier(nn.Module):

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from promptot.adaptation.student import PromptedModel
 from promptot.errors import PromptotError
 from promptot.exporting.fixed import FixedClassifier
-from promptot.model import PromptedModel
 
 ABOUT = "classifier.json"
 CLIP_WORDS = ("a", "photo", "of", "a")

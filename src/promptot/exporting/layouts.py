@@ -11,10 +11,10 @@ from typing import Any
 from torch import Tensor, nn
 
 from promptot.backbones.backbone import Backbone
+from promptot.backbones.loaders.transformers_models import BLOCK_MODULES, MODULES, TENSORS, TOWERS
 from promptot.backbones.preprocess import INTERPOLATIONS, Preprocess
-from promptot.backbones.stems import ConvStem
-from promptot.backbones.transformer import Transformer
-from promptot.backbones.transformers_models import BLOCK_MODULES, MODULES, TENSORS, TOWERS
+from promptot.backbones.towers.stems import ConvStem
+from promptot.backbones.towers.transformer import Transformer
 from promptot.errors import PromptotError, PromptotWarning
 
 DEFAULT_EPS = 1e-5

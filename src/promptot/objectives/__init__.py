@@ -7,7 +7,7 @@ rows of features (`rows`) × how they are compared (`comparisons`). The publishe
 
 from __future__ import annotations
 
-from promptot.objectives.build import (
+from promptot.objectives.build_objective import (
     build_comparison,
     build_control,
     build_preservation,
@@ -16,13 +16,13 @@ from promptot.objectives.build import (
 from promptot.objectives.comparisons import Comparison, Pointwise, Transport, TransportDivergence
 from promptot.objectives.features import Features
 from promptot.objectives.objective import Objective, ObjectiveResult
+from promptot.objectives.objective_state import Stateful
 from promptot.objectives.preservation import Preservation, PreservationResult
 from promptot.objectives.promptsrc import PromptSRC
 from promptot.objectives.rows import JointTransport, PointwiseJoint, PreserveRows
-from promptot.objectives.state import Stateful
 from promptot.objectives.strength import BudgetStrength, RampStrength, StrengthControl
 from promptot.objectives.text_cosine import TextCosine
-from promptot.objectives.vocabulary import VocabularyTerm
+from promptot.objectives.vocabulary_term import VocabularyTerm
 
 __all__ = [
     "BudgetStrength",

@@ -12,10 +12,10 @@ from torch import Tensor
 
 from promptot.errors import PromptotError
 from promptot.objectives.features import Features
+from promptot.objectives.objective_state import Stateful
 from promptot.objectives.preservation import Preservation, PreservationResult
-from promptot.objectives.state import Stateful
 from promptot.objectives.strength import StrengthControl
-from promptot.objectives.vocabulary import VocabularyTerm
+from promptot.objectives.vocabulary_term import VocabularyTerm
 
 
 @dataclass(frozen=True, eq=False)

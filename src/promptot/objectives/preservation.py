@@ -47,8 +47,8 @@ def pooled(value: Tensor, parts: Sequence[PreservationResult]) -> PreservationRe
 class Preservation(Protocol):
     """Any callable that compares the features of the two models on one batch.
 
-    To add one, write such a callable and give it a line in `promptot.objectives.build`. If it
-    remembers anything from one step to the next, it is also `Stateful`.
+    To add one, write such a callable and give it a line in `promptot.objectives.build_objective`.
+    If it remembers anything from one step to the next, it is also `Stateful`.
     """
 
     def __call__(

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from promptot.errors import PromptotError
-from promptot.objectives.state import Stateful
+from promptot.objectives.objective_state import Stateful
 from promptot.transport.numeric import require_positive
 
 

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-from promptot.recipes.loading import describe, is_recipe, list_recipes, load_recipe, recipe_keys
+from promptot.recipes.recipe_files import (
+    describe,
+    is_recipe,
+    list_recipes,
+    load_recipe,
+    recipe_keys,
+)
 from promptot.recipes.schema import (
     DataConfig,
     EnsemblingConfig,

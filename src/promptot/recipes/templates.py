@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from promptot.reading import brief
-from promptot.tasks.names import check_template
+from promptot.data.class_names import check_template
+from promptot.files.reading import brief
 
 ENSEMBLES = ("one", "imagenet-7", "imagenet-60", "imagenet-80")
 

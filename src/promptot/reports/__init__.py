@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
-from promptot.reports.data import (
+from promptot.reports.details import (
+    Calibration,
+    ClassResult,
+    Confusion,
+    ConfusionPicture,
+    Details,
+    Fact,
+)
+from promptot.reports.figures import write_picture
+from promptot.reports.page import render_report, write_report
+from promptot.reports.page_values import (
     COMPARISON_COLUMNS,
     Answer,
     Column,
@@ -14,16 +24,6 @@ from promptot.reports.data import (
     ResultTable,
     Row,
 )
-from promptot.reports.details import (
-    Calibration,
-    ClassResult,
-    Confusion,
-    ConfusionPicture,
-    Details,
-    Fact,
-)
-from promptot.reports.figures import write_picture
-from promptot.reports.page import render_report, write_report
 from promptot.reports.tables import markdown_table, rich_table
 
 __all__ = [

@@ -7,7 +7,7 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
-from promptot.files import atomic_write
+from promptot.files.writing import atomic_write
 from promptot.reports.canvas import (
     DASHES,
     MARKERS,
@@ -18,8 +18,8 @@ from promptot.reports.canvas import (
     short,
     to_svg,
 )
-from promptot.reports.data import History, Measure, PlanPicture, ResultTable
 from promptot.reports.heat import draw_heat
+from promptot.reports.page_values import History, Measure, PlanPicture, ResultTable
 from promptot.reports.tables import Cell, cells
 from promptot.reports.theme import DARK, LIGHT, SERIES
 
@@ -96,7 +96,7 @@ def results_figure(table: ResultTable) -> str:
         ValueError: the table holds no share.
 
     Example:
-        >>> from promptot.reports.data import Column, Row
+        >>> from promptot.reports.page_values import Column, Row
         >>> rows = [Row("zero-shot", {"base": 0.7}), Row("Prompt-OT", {"base": 0.8})]
         >>> "80.0 %" in results_figure(ResultTable(rows, columns=[Column("base", "Base")]))
         True

@@ -9,10 +9,10 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from promptot.files import write_text
+from promptot.files.writing import write_text
 from promptot.reports import detail_figures, figures
-from promptot.reports.data import ExampleImage, History, PlanPicture, ReportData, ResultTable
 from promptot.reports.details import Details
+from promptot.reports.page_values import ExampleImage, History, PlanPicture, ReportData, ResultTable
 from promptot.reports.tables import cells, format_difference, format_value, printable
 from promptot.reports.theme import DARK, LIGHT, SERIES
 

@@ -8,7 +8,7 @@ import unicodedata
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from promptot.reports.data import Column, ResultTable, Row, Unit
+from promptot.reports.page_values import Column, ResultTable, Row, Unit
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -107,7 +107,7 @@ def rich_table(table: ResultTable, title: str = "") -> Table:
 
     Example:
         >>> from rich.console import Console
-        >>> from promptot.reports.data import Column, Row
+        >>> from promptot.reports.page_values import Column, Row
         >>> rows = [Row("zero-shot", {"base": 0.7}), Row("Prompt-OT", {"base": 0.8})]
         >>> table = ResultTable(rows, columns=[Column("base", "Base")])
         >>> Console(width=60).print(rich_table(table))  # doctest: +SKIP
@@ -139,7 +139,7 @@ def markdown_table(table: ResultTable) -> str:
     """The table in Markdown: the best in bold, the difference to the first row in brackets.
 
     Example:
-        >>> from promptot.reports.data import Column, Row
+        >>> from promptot.reports.page_values import Column, Row
         >>> rows = [Row("zero-shot", {"base": 0.7}), Row("Prompt-OT", {"base": 0.8})]
         >>> print(markdown_table(ResultTable(rows, columns=[Column("base", "Base")])))
         | | Base |

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from promptot.classifier import Classifier
+from promptot.adaptation.student import PromptedModel
+from promptot.data.class_names import check_class_names
+from promptot.data.images.read_image import ImageLike, load_image
 from promptot.errors import PromptotError
-from promptot.model import PromptedModel
 from promptot.objectives.features import Features
-from promptot.tasks.images import ImageLike, load_image
-from promptot.tasks.names import check_class_names
+from promptot.runs.classifier import Classifier
 
 KEPT_LISTS = 8
 LONGEST_NAME = 200

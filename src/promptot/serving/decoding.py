@@ -18,7 +18,7 @@ from typing import IO
 
 from PIL import Image
 
-from promptot.tasks.images import UnreadableImage, load_image
+from promptot.data.images.read_image import UnreadableImage, load_image
 
 STRIP_BYTES = 1 << 24  # of pixels that are handed over together
 START_SECONDS = 60.0

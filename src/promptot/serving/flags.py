@@ -10,10 +10,10 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from promptot.csv_text import Number, csv_line, write_cell
 from promptot.errors import PromptotError
-from promptot.locks import append
-from promptot.owned import head_of
+from promptot.files.csv_text import Number, csv_line, write_cell
+from promptot.files.locks import append
+from promptot.files.owned import head_of
 
 LARGEST = 16 * 2**20  # bytes of the file
 

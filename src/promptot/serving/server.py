@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from promptot.backbones.backbone import Backbone
-from promptot.classifier import load
 from promptot.devices import pick_device
 from promptot.errors import PromptotError
+from promptot.runs.classifier import load
 from promptot.serving.hosts import is_host, is_loopback
 
 FLAGS = "flags.csv"
@@ -49,10 +49,10 @@ def serve(
         PromptotError: a library is missing, there is no adapter, or the address can't be had.
     """
     uvicorn = _need_libraries()
-    from promptot.serving.app import create_app
     from promptot.serving.comparing import Comparer
     from promptot.serving.connections import ACCEPTED_TOGETHER, Connection, Server, sparing_log
     from promptot.serving.flags import FlagFile
+    from promptot.serving.web_app import create_app
 
     for name in allowed_hosts:
         if not is_host(name):

@@ -19,11 +19,11 @@ from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from promptot.backbones.weights_file import DAMAGED
 from promptot.errors import NotFinite, PromptotError
-from promptot.files import write_bytes
-from promptot.reading import open_regular, parse_json
-from promptot.training.records import StepRecord
+from promptot.files.reading import open_regular, parse_json
+from promptot.files.weights_file import DAMAGED
+from promptot.files.writing import write_bytes
+from promptot.training.training_log import StepRecord
 
 FORMAT_VERSION = 2
 """1 (promptot 0.1.0, without a number) was written at the end of an epoch only; it is read too."""

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
-from promptot.tasks.dataset import ImageTask
+from promptot.data.task import ImageTask
 
 
 @runtime_checkable

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 import torch
 
-from promptot.backbones.packing import PackedText
-from promptot.backbones.transformer import Transformer
+from promptot.adaptation.student import PromptedModel
+from promptot.backbones.towers.packing import PackedText
+from promptot.backbones.towers.transformer import Transformer
+from promptot.data.memory_bounds import free_bytes
 from promptot.errors import PromptotError
-from promptot.model import PromptedModel
-from promptot.tasks.bounds import free_bytes
 
 GIB = 2**30
 # Tensors of one token's width that the backward pass keeps in each block. In fp32: the inputs of

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from promptot.data.loader import Batch
 from promptot.errors import NotFinite
-from promptot.tasks.loader import Batch
 
 MOST_NAMES = 8
 """Images that a message names."""

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from promptot.backbones.backbone import Backbone
-from promptot.tasks.loader import Batch, ImageLoader
+from promptot.data.loader import Batch, ImageLoader
 
 
 class CachedViews:

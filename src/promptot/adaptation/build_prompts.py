@@ -1,0 +1,120 @@
+"""From a recipe's `prompts` section to a prompt design that fits a backbone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from promptot.adaptation.cocoop import CoCoOpPrompts
+from promptot.adaptation.ivlp import IVLPPrompts
+from promptot.adaptation.maple import MaPLePrompts
+from promptot.adaptation.prompt_design import PromptDesign
+from promptot.backbones.backbone import Backbone
+from promptot.errors import PromptotError
+from promptot.recipes.schema import PromptsConfig
+
+Context = tuple[Tensor | None, str]
+"""The start of the context [n, W], None for a random one, and the words that stay frozen."""
+
+
+def build_prompts(
+    config: PromptsConfig, backbone: Backbone, classes: int, generator: torch.Generator
+) -> PromptDesign:
+    """Build the prompts of a recipe for a backbone.
+
+    A depth beyond a tower's last block is cut to the number of its blocks. The first tokens of
+    `init_words` start the context; words that are left over stay frozen between it and the class
+    name.
+
+    Args:
+        config: the recipe's `prompts` section; its design must be one of `DESIGNS`.
+        classes: number of classes, for class-specific context.
+        generator: source of the random start.
+
+    Raises:
+        PromptotError: `init_words` does not fill the context, or the context ends within a word.
+    """
+    return _BUILDERS[config.design](config, backbone, classes, generator)
+
+
+def _ivlp(
+    config: PromptsConfig, backbone: Backbone, classes: int, generator: torch.Generator
+) -> IVLPPrompts:
+    image, text = backbone.image_tower, backbone.text_tower
+    initial_context, fixed_words = _read_words(config, backbone)
+    return IVLPPrompts(
+        text_width=text.width,
+        vision_width=image.width,
+        text_tokens=config.text_tokens,
+        text_depth=min(config.text_depth, text.layers),
+        vision_tokens=config.vision_tokens,
+        vision_depth=min(config.vision_depth, image.layers),
+        initial_context=initial_context,
+        classes=classes if config.class_specific else None,
+        fixed_words=fixed_words,
+        generator=generator,
+    )
+
+
+def _maple(
+    config: PromptsConfig, backbone: Backbone, classes: int, generator: torch.Generator
+) -> MaPLePrompts:
+    image, text = backbone.image_tower, backbone.text_tower
+    initial_context, fixed_words = _read_words(config, backbone)
+    return MaPLePrompts(
+        text_width=text.width,
+        vision_width=image.width,
+        tokens=config.text_tokens,
+        depth=min(config.text_depth, text.layers, image.layers),
+        initial_context=initial_context,
+        fixed_words=fixed_words,
+        generator=generator,
+        cloned_projections=config.cloned_projections,
+    )
+
+
+def _cocoop(
+    config: PromptsConfig, backbone: Backbone, classes: int, generator: torch.Generator
+) -> CoCoOpPrompts:
+    initial_context, fixed_words = _read_words(config, backbone)
+    return CoCoOpPrompts(
+        text_width=backbone.text_tower.width,
+        embed_dim=backbone.embed_dim,
+        tokens=config.text_tokens,
+        initial_context=initial_context,
+        fixed_words=fixed_words,
+        generator=generator,
+    )
+
+
+def _read_words(config: PromptsConfig, backbone: Backbone) -> Context:
+    """`init_words` as the start of the context and the words that stay frozen behind it."""
+    if not config.init_words or not config.text_tokens:
+        return None, ""
+    words = config.init_words.split()
+    starts = [" ".join(words[:count]) for count in range(len(words) + 1)]
+    counts = [len(backbone.tokenizer.encode(start)) - 2 for start in starts]  # less [SOS], [EOS]
+    if config.text_tokens not in counts:
+        raise PromptotError(
+            f"'{config.init_words}' has {counts[-1]} tokens for this backbone, "
+            f"and prompts.text_tokens is {config.text_tokens}.",
+            fix=f"Set prompts.text_tokens={counts[-1]} (with fewer, down to the end of a word, the "
+            "other words stay frozen), or prompts.init_words=null for a random start.",
+        )
+    learned = counts.index(config.text_tokens)
+    ids = backbone.tokenizer.encode(starts[learned])[1:-1]
+    embedding: nn.Embedding = backbone.text_tower.token_embedding
+    start = embedding(torch.tensor(ids, device=embedding.weight.device)).detach().cpu()
+    return start, " ".join(words[learned:])
+
+
+_BUILDERS: dict[str, Callable[..., PromptDesign]] = {
+    "ivlp": _ivlp,
+    "maple": _maple,
+    "cocoop": _cocoop,
+}
+DESIGNS: dict[str, type[PromptDesign]] = {
+    design.name: design for design in (IVLPPrompts, MaPLePrompts, CoCoOpPrompts)
+}

@@ -1,0 +1,75 @@
+"""What every prompt design has in common."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from promptot.adaptation.prompt_tokens import PromptTokens
+
+INIT_STD = 0.02
+MOST_BLOCKS = 1024
+
+Arguments = dict[str, int | str | None]
+
+
+class PromptDesign(nn.Module):
+    """Learnable parameters that become prompt tokens.
+
+    A design is rebuilt by `type(design)(**design.arguments)` and its state dict; an adapter keeps
+    both. To add one, write a subclass and give it a line in `DESIGNS`, in
+    `promptot.adaptation.build_prompts`.
+
+    Args:
+        arguments: those of the subclass's constructor that decide its shapes and its words.
+
+    Attributes:
+        name: as recipes and adapter cards call the design.
+        fixed_words: words that stay frozen between the learned context and the class name.
+        classes: the number of classes that have parameters of their own; None if all share them,
+            so that they serve any class name.
+    """
+
+    name: ClassVar[str]
+
+    def __init__(self, arguments: Arguments, fixed_words: str, classes: int | None) -> None:
+        super().__init__()
+        self.arguments = arguments
+        self.fixed_words = fixed_words
+        self.classes = classes
+
+    def forward(self) -> PromptTokens:
+        """The tokens of this step; gradients flow through them to the parameters."""
+        raise NotImplementedError
+
+
+def random_tokens(
+    depth: int, shape: tuple[int, ...], generator: torch.Generator | None
+) -> nn.ParameterList:
+    """`depth` tensors of tokens from N(0, 0.02²).
+
+    Raises:
+        ValueError: no tower has so many blocks.
+    """
+    if depth > MOST_BLOCKS:
+        raise ValueError(f"a depth of {depth} is more than {MOST_BLOCKS}")
+    return nn.ParameterList(
+        nn.Parameter(INIT_STD * torch.randn(shape, generator=generator)) for _ in range(depth)
+    )
+
+
+def set_first(tokens: nn.ParameterList, start: Tensor | None) -> None:
+    """Give the first block's tokens a start [n, W], if there are both."""
+    if start is not None and len(tokens) > 0:
+        with torch.no_grad():
+            tokens[0].copy_(start.expand_as(tokens[0]))
+
+
+def random_linear(inputs: int, outputs: int, generator: torch.Generator | None) -> nn.Linear:
+    """A linear layer as `nn.Linear` starts it, uniform in ±1/√inputs, from a generator."""
+    layer = nn.Linear(inputs, outputs)
+    for parameter in (layer.weight, layer.bias):
+        nn.init.uniform_(parameter, -(inputs**-0.5), inputs**-0.5, generator=generator)
+    return layer

@@ -1,0 +1,129 @@
+"""One name, one backbone: `bundled:tiny`, `open_clip:ViT-B-16/openai`, `hf:<dir>` and more."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from promptot.backbones.backbone import PRECISIONS, Backbone
+from promptot.backbones.trusted import note
+from promptot.devices import pick_device
+from promptot.errors import PromptotError, nearest
+
+
+@dataclass(frozen=True)
+class Source:
+    """A kind of backbone name: how it is written, and what loads it."""
+
+    pattern: str
+    summary: str
+    load: Callable[[str], Backbone]
+
+
+def _bundled(rest: str) -> Backbone:
+    from promptot.backbones.loaders.bundled_clip import load_bundled
+
+    return load_bundled(rest)
+
+
+def _open_clip(rest: str) -> Backbone:
+    from promptot.backbones.loaders.open_clip_models import load_open_clip
+
+    return load_open_clip(rest)
+
+
+def _transformers(rest: str) -> Backbone:
+    from promptot.backbones.loaders.transformers_models import load_transformers
+
+    return load_transformers(rest)
+
+
+def _openai(rest: str) -> Backbone:
+    from promptot.backbones.loaders.openai_layout import load_openai_file
+
+    return load_openai_file(rest)
+
+
+SOURCES: dict[str, Source] = {
+    "bundled": Source("bundled:<name>", "the small CLIP inside the package", _bundled),
+    "open_clip": Source(
+        "open_clip:<arch>/<tag> or open_clip:hf-hub:<owner>/<name> or open_clip:local-dir:<dir>",
+        "any ViT of open_clip",
+        _open_clip,
+    ),
+    "hf": Source("hf:<repo or dir>", "a CLIPModel of transformers", _transformers),
+    "openai": Source(
+        "openai:<file> or openai:<file>?activation=...&heads=...&preprocess=...",
+        "a state dict in the OpenAI layout (.safetensors, .pt)",
+        _openai,
+    ),
+}
+
+
+def load_backbone(
+    name: str = "bundled:tiny", device: str | torch.device = "auto", precision: str = "fp32"
+) -> Backbone:
+    """Load a frozen CLIP by name.
+
+    Args:
+        name: "<source>:<what>", see `SOURCES`.
+        device: where to put it; a name is one of those of `pick_device`, "auto" the best there is.
+        precision: of the matrices in both towers, see `PRECISIONS`. With "bf16" they take half
+            the memory, and matrix products and attention are computed in bf16; the residual
+            stream, norms, prompts, logits and losses stay in fp32.
+
+    Raises:
+        PromptotError: unknown source, weights that can't be had, a kind that is not supported, or
+            a device that this machine lacks.
+
+    Example:
+        >>> backbone = load_backbone("bundled:tiny")
+        >>> text = backbone.tokenize(["cat", "hot dog"])
+        >>> backbone.encode_text(text).shape == (2, backbone.embed_dim)
+        True
+    """
+    source, separator, rest = name.partition(":")
+    if not separator or source not in SOURCES or not rest:
+        patterns = "; ".join(f"'{known.pattern}'" for known in SOURCES.values())
+        hint = nearest(source, SOURCES).split(" Valid:")[0].split("Valid:")[0]
+        raise PromptotError(
+            f"Unknown backbone '{name}'.", fix=f"{hint} Write one of: {patterns}.".strip()
+        )
+    if precision not in PRECISIONS:
+        raise PromptotError(f"Unknown precision '{precision}'.", fix=nearest(precision, PRECISIONS))
+    where = pick_device(device) if isinstance(device, str) else device
+    backbone = SOURCES[source].load(rest)
+    note(name)
+    if precision != "fp32":
+        backbone.store_matrices(precision)
+    return backbone.to(where)
+
+
+def load_recorded(
+    name: str, device: str | torch.device = "auto", precision: str = "fp32"
+) -> Backbone:
+    """Load a frozen CLIP by the name on an adapter's card.
+
+    Cards of earlier versions name files in the OpenAI layout without what their tensors don't tell;
+    those versions took every such file for one of OpenAI's, and the adapter learned in what came of
+    it. So it is loaded as they did.
+
+    Args:
+        name: as the card has it.
+        device, precision: see `load_backbone`.
+
+    Raises:
+        PromptotError: as in `load_backbone`.
+    """
+    from promptot.backbones.loaders.openai_settings import Unstated
+
+    try:
+        return load_backbone(name, device, precision)
+    except Unstated as error:
+        if error.as_openai is None:
+            raise
+        backbone = load_backbone(f"{name}{error.as_openai}", device, precision)
+        note(name)  # else the card's name would be asked about each time
+        return backbone

@@ -1,0 +1,1 @@
+"""Whether a backbone computes what its own library computes from the same weights."""

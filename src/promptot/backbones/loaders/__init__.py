@@ -1,0 +1,1 @@
+"""From weights, in each layout that people have them in, to a backbone."""

@@ -1,0 +1,1 @@
+"""The two towers of a CLIP, and the blocks that they are made of."""

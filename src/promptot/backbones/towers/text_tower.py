@@ -1,0 +1,155 @@
+"""CLIP's causal text tower, run only where its output depends on something.
+
+Attention is causal and only the [EOS] position is read, so three things are exact and free:
+positions after [EOS] are never computed; the positions that all classes share ([SOS], the learned
+context) are computed once and serve every class as keys and values; and the classes' own tokens
+are packed one after another instead of padded to the longest name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+
+from promptot.backbones.towers.packed_attention import attend_packed
+from promptot.backbones.towers.packing import LengthGroup, PackedText
+from promptot.backbones.towers.transformer import Block, Transformer
+
+
+class TextTower(nn.Module):
+    """Causal transformer over class names that share a prefix.
+
+    Args:
+        vocabulary: number of tokens.
+        context_length: largest number of positions.
+        width, layers, heads, mlp_width, activation, eps: of the transformer.
+        embed_dim: size D of the features.
+        projection_bias: whether the final projection has a bias.
+    """
+
+    def __init__(
+        self,
+        vocabulary: int,
+        context_length: int,
+        width: int,
+        layers: int,
+        heads: int,
+        mlp_width: int,
+        embed_dim: int,
+        activation: str = "quick_gelu",
+        eps: float = 1e-5,
+        projection_bias: bool = False,
+    ) -> None:
+        super().__init__()
+        self.width = width
+        self.context_length = context_length
+        self.token_embedding = nn.Embedding(vocabulary, width)
+        self.positional_embedding = nn.Parameter(torch.randn(context_length, width) * 0.01)
+        self.transformer = Transformer(width, layers, heads, mlp_width, activation, eps)
+        self.ln_final = nn.LayerNorm(width, eps=eps)
+        self.text_projection = nn.Parameter(torch.randn(width, embed_dim) * width**-0.5)
+        self.projection_bias = nn.Parameter(torch.zeros(embed_dim)) if projection_bias else None
+
+    @property
+    def layers(self) -> int:
+        return len(self.transformer.resblocks)
+
+    def forward(self, text: PackedText, context: Sequence[Tensor] = ()) -> Tensor:
+        """Features [C, D], not normalised, in the order of the class names.
+
+        Args:
+            text: the packed class names.
+            context: learnable context tokens, one tensor a block from the first on, each [n, W]
+                or, class-specific, [C, n, W]. The first is inserted after the packed prefix
+                (and is given position embeddings); each later one replaces those positions
+                before its block.
+        """
+        context = [_packed_order(tokens, text) for tokens in context]
+        prefix = self.token_embedding(text.prefix).unsqueeze(0)  # [1, P, W]
+        if context:
+            prefix = _join(prefix, context[0])  # [1 or C, P + n, W]
+        kept, shared = len(text.prefix), prefix.shape[1]
+        prefix = prefix + self.positional_embedding[:shared]
+        positions = self.positional_embedding[shared + text.offsets]
+        suffix = self.token_embedding(text.suffixes) + positions  # [T, W]
+
+        rows = _Rows(torch.cat([prefix.flatten(0, 1), suffix]), len(prefix), shared)
+        *blocks, last = self.transformer.blocks
+        for depth, block in enumerate(blocks):
+            rows = _replace(rows, context, depth, kept)
+            rows = _shared_prefix_block(block, rows, text.groups)
+        rows = _replace(rows, context, len(blocks), kept)
+        ends = _read_ends(last, rows, text)  # [C, W]
+
+        features = self.ln_final(ends) @ self.text_projection
+        if self.projection_bias is not None:
+            features = features + self.projection_bias
+        return text.unsort(features)
+
+
+def _packed_order(tokens: Tensor, text: PackedText) -> Tensor:
+    return tokens[text.order] if tokens.dim() == 3 else tokens.unsqueeze(0)
+
+
+def _join(prefix: Tensor, context: Tensor) -> Tensor:
+    return torch.cat([prefix.expand(len(context), -1, -1), context], dim=1)
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """All tokens below each other, so that a matrix meets them in one product.
+
+    Attributes:
+        values: [G · P + T, W]: G prefixes (one, or one a class), then all classes' own tokens.
+        prefixes: G.
+        length: P.
+    """
+
+    values: Tensor
+    prefixes: int
+    length: int
+
+    def split(self, values: Tensor) -> tuple[Tensor, Tensor]:
+        """`values` [G · P + T, ·] → those of the prefixes [G, P, ·] and of the classes [T, ·]."""
+        shared = self.prefixes * self.length
+        prefix, own = values.split([shared, len(values) - shared])
+        return prefix.unflatten(0, (self.prefixes, self.length)), own
+
+
+def _replace(rows: _Rows, context: Sequence[Tensor], depth: int, kept: int) -> _Rows:
+    """Put the context that belongs to block `depth` behind the first `kept` positions."""
+    if depth == 0 or depth >= len(context):
+        return rows
+    prefix, own = rows.split(rows.values)
+    new = context[depth].expand(rows.prefixes, -1, -1)
+    prefix = torch.cat([prefix[:, :kept], new], dim=1).flatten(0, 1)
+    return replace(rows, values=torch.cat([prefix, own]))
+
+
+def _shared_prefix_block(block: Block, rows: _Rows, groups: Sequence[LengthGroup]) -> _Rows:
+    """One block over the prefixes and the packed classes."""
+    attn = block.attn
+    (q_prefix, q), (k_prefix, k), (v_prefix, v) = map(
+        rows.split, attn.project(block.ln_1(rows.values))
+    )
+    attended = torch.cat(
+        [
+            attn.attend(q_prefix, k_prefix, v_prefix, causal=True).flatten(0, 1),
+            attend_packed(q, k, v, k_prefix, v_prefix, attn.heads, groups),
+        ]
+    )
+    return replace(rows, values=block.feed_forward(rows.values + attn.project_output(attended)))
+
+
+def _read_ends(block: Block, rows: _Rows, text: PackedText) -> Tensor:
+    """The last block's output at each class's [EOS], [C, W], which is all that is read."""
+    attn = block.attn
+    normed = block.ln_1(rows.values)
+    (k_prefix, k), (v_prefix, v) = map(rows.split, attn.project_keys_values(normed))
+    q = attn.project_queries(rows.split(normed)[1][text.ends])
+    attended = attend_packed(q, k, v, k_prefix, v_prefix, attn.heads, text.groups, ends_only=True)
+    own = rows.split(rows.values)[1]
+    return block.feed_forward(own[text.ends] + attn.project_output(attended))

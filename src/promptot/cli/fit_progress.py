@@ -1,0 +1,127 @@
+"""What `fit` says while it works."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from rich.progress import Progress
+
+from promptot.cli.console import errors, plain, show_notes
+from promptot.cli.suites import show_forecast
+from promptot.data.task import ImageTask
+from promptot.experiments.run_cells import Observer
+from promptot.reports.tables import format_value
+from promptot.training.estimate import GIB, Estimate
+from promptot.training.trainer import Callbacks
+from promptot.training.training_log import EpochRecord, StepRecord
+
+LINES = 10
+"""Lines about training in a log file, where there is no bar."""
+
+
+def training_callbacks(bar: Progress, what: str, out: Path) -> Callbacks:
+    """Say what was found and what it will cost, then show epochs and the loss.
+
+    Args:
+        what: the method and the model.
+        out: the run folder.
+    """
+    task = bar.add_task("preparing", total=None, note="")
+    epochs = 0
+    cost: Estimate | None = None
+
+    def found(chosen: ImageTask) -> None:
+        errors.print(f"[bold]{plain(chosen.name)}[/]: {_describe(chosen)}")
+        show_notes(errors, chosen.notes)
+        errors.print(f"{plain(what)} → {plain(out)}", soft_wrap=True)
+
+    def warning(text: str) -> None:
+        errors.print(f"[yellow]![/] {plain(text)}", soft_wrap=True)
+
+    def views(count: int, images: int, size: int) -> None:
+        errors.print(
+            f"{count} fixed views of {_images(images)}: {size / 2**20:.1f} MiB are kept in memory."
+        )
+
+    def estimate(found: Estimate) -> None:
+        nonlocal cost
+        cost = found
+
+    def start(done: int, total: int) -> None:
+        nonlocal epochs
+        epochs = total
+        if cost is not None and cost.step_seconds > 0:
+            errors.print(
+                f"{total - done} epochs of about {format_value(cost.epoch_seconds, 'seconds')}: "
+                f"{format_value((total - done) * cost.epoch_seconds, 'seconds')}, and "
+                f"{cost.memory_bytes / GIB:.1f} GiB of memory."
+            )
+        if done:
+            errors.print(f"Going on after epoch {done} of {total}.")
+        bar.update(task, description="epoch", completed=done, total=total)
+
+    def step(record: StepRecord) -> None:
+        bar.update(task, note=f"step {record.step}, loss {record.total:.3f}")
+
+    def epoch(record: EpochRecord) -> None:
+        bar.update(task, completed=record.epoch)
+        if bar.disable and (record.epoch % max(1, epochs // LINES) == 0 or record.epoch == epochs):
+            errors.print(f"epoch {record.epoch} of {epochs}: loss {record.total:.3f}")
+
+    return Callbacks(
+        on_task=found,
+        on_warning=warning,
+        on_views=views,
+        on_estimate=estimate,
+        on_start=start,
+        on_step=step,
+        on_epoch=epoch,
+    )
+
+
+def benchmark_observer(bar: Progress, forecast: bool = False) -> Observer:
+    """Show the cells that are done and the one at work; in a log file, a line a cell.
+
+    Args:
+        bar: where.
+        forecast: whether to say first what all cells will cost.
+    """
+    cells = bar.add_task("cells", total=None, note="")
+    within = bar.add_task("", total=None, note="", visible=False)
+
+    def progress(what: str, done: int, total: int) -> None:
+        bar.update(within, description=plain(what), completed=done, total=total, visible=True)
+
+    def on_cell(record: Mapping[str, Any], done: int, total: int) -> None:
+        bar.update(cells, completed=done, total=total)
+        bar.update(within, visible=False)
+        name = f"{record['task']}, K = {record['shots']}, seed {record['seed']}, {record['method']}"
+        if "problem" in record:
+            errors.print(f"{plain(name)}: {plain(record['problem'])}", soft_wrap=True)
+        elif bar.disable:
+            shares = ", ".join(
+                f"{part} {100 * found['accuracy']:.1f}" for part, found in record["parts"].items()
+            )
+            seconds = format_value(record["seconds"], "seconds")
+            errors.print(plain(f"[{done}/{total}] {name}: {shares} ({seconds})"), soft_wrap=True)
+
+    return Observer(progress, on_cell, partial(show_forecast, errors) if forecast else None)
+
+
+def _describe(task: ImageTask) -> str:
+    shots = Counter(example.label for example in task.train).values()
+    fewest, most = min(shots), max(shots)
+    each = f"{most} of each class" if fewest == most else f"{fewest} to {most} of each class"
+    classes = "1 class" if len(task.class_names) == 1 else f"{len(task.class_names)} classes"
+    return (
+        f"{classes}, {_images(len(task.train))} to learn from ({each}), "
+        f"{_images(len(task.test))} to test on"
+    )
+
+
+def _images(count: int) -> str:
+    return "1 image" if count == 1 else f"{count} images"

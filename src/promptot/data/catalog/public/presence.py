@@ -1,0 +1,209 @@
+"""What of the public data is there, what is missing and where it comes from, what does not fit."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from promptot.data.catalog.public.load_public import PublicTask, load_public
+from promptot.data.catalog.public.public_sets import PartSource, PublicSet
+from promptot.errors import PromptotError
+from promptot.files.reading import Unreadable, open_regular, read_text, text_lines
+
+Progress = Callable[[str, int, int], None]
+"""Called with what is done, how much of it is done and how much there is."""
+
+
+@dataclass(frozen=True, eq=False)
+class SetCheck:
+    """The state of one data set.
+
+    Attributes:
+        facts: what it should be.
+        found: what is there; None where it can't be used at all.
+        missing: what has to be fetched.
+        problems: why it can't be used, a sentence each.
+        differences: what does not agree with the published figures, a sentence each.
+        notes: what to know of it.
+    """
+
+    facts: PublicSet
+    found: PublicTask | None
+    missing: tuple[PartSource, ...] = ()
+    problems: tuple[str, ...] = ()
+    differences: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    @property
+    def state(self) -> str:
+        """ready, other counts (than published), damaged or missing."""
+        if self.found is None:
+            return "missing" if self.missing else "damaged"
+        if self.problems:
+            return "damaged"
+        return "other counts" if self.differences else "ready"
+
+    def as_json(self) -> dict[str, Any]:
+        """The same as plain values."""
+        task = None if self.found is None else self.found.task
+        return {
+            "name": self.facts.name,
+            "key": self.facts.key,
+            "folder": self.facts.folder,
+            "state": self.state,
+            "published_split": self.found is not None and self.found.published_split,
+            "classes": 0 if task is None else len(task.class_names),
+            "images": {}
+            if task is None
+            else {s: len(getattr(task, s)) for s in ("train", "validation", "test")},
+            "missing": [source.model_dump() for source in self.missing],
+            "problems": list(self.problems),
+            "differences": list(self.differences),
+            "notes": list(self.notes),
+        }
+
+
+def check_set(facts: PublicSet, root: str | Path) -> SetCheck:
+    """Look at one data set: its folders and lists, every listed image, and the published counts."""
+    own = Path(root) / facts.folder
+    missing = _missing(facts, own)
+    if missing:
+        return SetCheck(facts, None, missing)
+    try:
+        found = load_public(facts.key, root)
+    except PromptotError as error:
+        return SetCheck(facts, None, problems=(str(error),))
+    absent = _absent_images(found)
+    problems = []
+    if absent:
+        listed = ", ".join(f"'{path}'" for path in absent[:3])
+        problems.append(f"{len(absent)} listed images are not there, such as {listed}.")
+    notes = []
+    if not found.published_split:
+        notes.append(
+            f"Without {facts.split} the splits are drawn here: figures do not compare with "
+            "published ones."
+        )
+    if facts.layout.startswith("imagenet") and not _has_names(facts, Path(root)):
+        notes.append("Without classnames.txt the class names are those that open_clip ships.")
+    return SetCheck(facts, found, (), tuple(problems), differences(found), tuple(notes))
+
+
+def differences(found: PublicTask) -> tuple[str, ...]:
+    """Where the number of classes or of test images is not the published one."""
+    facts, task = found.facts, found.task
+    classes = len(task.class_names)
+    per_class = Counter(example.label for example in task.test)
+    base = sum(count for label, count in per_class.items() if label < (classes + 1) // 2)
+    counts = {"base": base, "novel": len(task.test) - base, "all": len(task.test)}
+    wrong = []
+    if classes != facts.classes:
+        wrong.append(f"{classes} classes; published: {facts.classes}.")
+    wrong += [
+        f"{counts[part]} test images of {part} classes; published: {published}."
+        for part, published in facts.test_images.items()
+        if counts[part] != published
+    ]
+    return tuple(wrong)
+
+
+def check_sums(path: str | Path, root: str | Path, progress: Progress | None = None) -> list[str]:
+    """Compare files with the checksums of a list, as `sha256sum` and `md5sum` write it.
+
+    Args:
+        path: the list: "<hex digits>  <path below root>" a line.
+        root: the folder that holds all data sets.
+        progress: told after each file.
+
+    Returns:
+        a sentence for each file that is missing or differs.
+
+    Raises:
+        PromptotError: the list can't be read.
+    """
+    try:
+        lines = text_lines(read_text(path))
+    except Unreadable as error:
+        raise PromptotError(f"Can't read '{path}': {error}.", fix="Check the path.") from None
+    wanted = []
+    for number, line in enumerate(lines, start=1):
+        digest, _, name = line.strip().partition(" ")
+        if not line.strip() or line.startswith("#"):
+            continue
+        kind = {64: "sha256", 40: "sha1", 32: "md5"}.get(len(digest))
+        if kind is None or not name.strip():
+            raise PromptotError(
+                f"Line {number} of '{path}' is no checksum.", fix="Write '<sha256>  <path>'."
+            )
+        wanted.append((kind, digest.lower(), name.strip().removeprefix("*")))
+    wrong = []
+    for done, (kind, digest, name) in enumerate(wanted, start=1):
+        file = Path(root) / name
+        try:
+            with open_regular(file) as opened:
+                own = hashlib.new(kind, usedforsecurity=False)
+                while block := opened.read(1 << 20):
+                    own.update(block)
+            if own.hexdigest() != digest:
+                wrong.append(f"'{name}' has the {kind} {own.hexdigest()}, not {digest}.")
+        except (Unreadable, OSError) as error:
+            wrong.append(f"'{name}' can't be read: {getattr(error, 'strerror', None) or error}.")
+        if progress is not None:
+            progress("checksums", done, len(wanted))
+    return wrong
+
+
+def _missing(facts: PublicSet, own: Path) -> tuple[PartSource, ...]:
+    """What has to be fetched: images, and either the split file or all annotations."""
+
+    def absent(part: str) -> list[PartSource]:
+        return [s for s in facts.sources if s.part == part and not (own / s.place).exists()]
+
+    images, split, annotations = absent("images"), absent("split"), absent("annotations")
+    has_annotations = any(source.part == "annotations" for source in facts.sources)
+    if facts.split is None:
+        return (*images, *annotations)
+    if not split or (has_annotations and not annotations):
+        return tuple(images)
+    if has_annotations or images:
+        return (*images, *split)
+    return ()  # class folders, which are divided here
+
+
+def _absent_images(found: PublicTask) -> list[str]:
+    """The listed images that are not there, by one listing a folder."""
+    if found.facts.layout.startswith("imagenet"):
+        return []  # the lists were made from the folders
+    present: dict[str, set[str]] = {}
+    absent = []
+    task = found.task
+    for example in (*task.train, *task.validation, *task.test):
+        folder, _, name = example.path.rpartition("/")
+        if folder not in present:
+            present[folder] = _names_in(folder)
+        if name not in present[folder]:
+            absent.append(example.path)
+    return absent
+
+
+def _names_in(folder: str) -> set[str]:
+    try:
+        return set(os.listdir(folder))  # noqa: PTH208 - names, not paths
+    except OSError:
+        return set()
+
+
+def _has_names(facts: PublicSet, root: Path) -> bool:
+    return any(
+        (root / folder / "classnames.txt").is_file() for folder in (facts.folder, "imagenet")
+    )
+
+
+def missing_text(checks: Sequence[SetCheck]) -> str:
+    """One sentence on the data sets that can't be used."""
+    return ", ".join(f"{check.facts.name} ({check.state})" for check in checks)

@@ -1,0 +1,144 @@
+"""Cells of a benchmark: one method, trained and tested once, known by a hash of what decides it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from promptot.backbones.backbone import Backbone
+from promptot.data.images.fingerprint import Looks
+from promptot.data.task import Example
+from promptot.experiments.methods import Method
+from promptot.experiments.trials import Split, Trial
+
+VERSION = 2
+"""Raise it when a change to promptot makes cells of before incomparable. 1 knew the backbone by its
+weights alone, and an image by its name and size."""
+
+
+@dataclass(frozen=True, eq=False)
+class Cell:
+    """One method on one trial with one seed.
+
+    Attributes:
+        key: 64 hex digits; what makes no difference to the result (label, place of the images on
+            the disk, other cells) does not enter.
+        method: with the trial's shots in its recipe.
+    """
+
+    key: str
+    protocol: str
+    trial: Trial
+    method: Method
+    seed: int
+    split: Split
+
+
+def make_cells(
+    protocol: str,
+    trials: Iterable[Trial],
+    methods: Iterable[Method],
+    seeds: Iterable[int],
+    split: Split,
+    backbone: Backbone,
+) -> list[Cell]:
+    """All cells, ordered by trial and seed: methods on the same images follow each other."""
+    methods, seeds = list(methods), list(seeds)
+    cells = []
+    prints = Prints()
+    identity = backbone.identity().digest
+    for trial in trials:
+        images = fingerprint(trial, prints)
+        here = [method.at(trial.task, trial.shots) for method in methods]
+        for seed in seeds:
+            shots = _shots(trial, seed, prints)
+            for method in here:
+                decides: dict[str, Any] = {
+                    "version": VERSION,
+                    "protocol": protocol,
+                    "task": trial.task,
+                    "images": images,
+                    "method": method.values(),
+                    "words": method.words(),
+                    "seed": seed,
+                    "split": split,
+                    "backbone": identity,
+                }
+                if shots is not None:
+                    decides["shots"] = shots
+                if seed in trial.lists:
+                    decides["shot list"] = trial.lists[seed].digest
+                key = hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
+                cells.append(Cell(key, protocol, trial, method, seed, split))
+    return cells
+
+
+class Prints:
+    """Hashes of lists of images, each list looked at once; for one pass over the trials."""
+
+    def __init__(self) -> None:
+        self._looks = Looks()
+        self._known: dict[tuple[int, bool], tuple[Sequence[Example], str]] = {}
+
+    def of(self, examples: Sequence[Example], *, published: bool = False) -> str:
+        """What a list of images and labels is known by.
+
+        Args:
+            examples: the images.
+            published: they are a public data set's, which everybody fetches anew: their times say
+                nothing, see `Fingerprint.published`.
+        """
+        key = id(examples), published
+        if key not in self._known:
+            digest = hashlib.sha256()
+            for example in examples:
+                print_ = example.fingerprint(self._looks)
+                known = print_.published if published else print_.anywhere
+                digest.update(f"{known} {example.label}\n".encode())
+            self._known[key] = examples, digest.hexdigest()  # kept alive, as its id is the key
+        return self._known[key][1]
+
+
+def fingerprint(trial: Trial, prints: Prints | None = None) -> str:
+    """A hash of a trial's class names, labels and images.
+
+    Of a public data set, where the training images may be more than a million, names and labels of
+    all images count, and beside them the tested images as they are; `make_cells` adds the shots.
+    """
+    prints = prints or Prints()
+    digest = hashlib.sha256(trial.classes.encode())
+    if trial.digest is not None:
+        digest.update(trial.digest.encode())
+        for name, part in trial.parts.items():
+            known = [name, part.class_names, prints.of(part.test, published=True)]
+            digest.update(json.dumps(known).encode())
+        return digest.hexdigest()
+    pool = trial.pool
+    lists: dict[str, tuple[Sequence[Example], tuple[str, ...]]] = {
+        "train": (pool.train, pool.class_names),
+        "validation": (pool.validation, pool.class_names),
+        **{f"part {name}": (part.test, part.class_names) for name, part in trial.parts.items()},
+    }
+    for task in (pool, *trial.parts.values()):
+        digest.update(json.dumps([task.own_template, dict(task.synonyms)]).encode())
+    for name, (examples, class_names) in lists.items():
+        digest.update(json.dumps([name, class_names, prints.of(examples)]).encode())
+    return digest.hexdigest()
+
+
+def _shots(trial: Trial, seed: int, prints: Prints) -> str | None:
+    """The images that a seed draws from a public data set; None of other tasks, which `fingerprint`
+    knows in full."""
+    if trial.digest is None:
+        return None
+    if seed in trial.lists and trial.place is not None:
+        listed = trial.lists[seed]
+        rows = (*listed.train, *listed.validation)
+        return prints.of(
+            [Example(f"{trial.place}/{row.path}", row.label) for row in rows], published=True
+        )
+    drawn = trial.pool.few_shot(trial.shots, seed)
+    return prints.of((*drawn.train, *drawn.validation), published=True)

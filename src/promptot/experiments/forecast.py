@@ -1,0 +1,201 @@
+"""What a benchmark will cost, told before it starts: a few trial steps, and how often they come."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from promptot.backbones.backbone import Backbone
+from promptot.data.images.read_image import UnreadableImage
+from promptot.errors import PromptotError
+from promptot.experiments.cells import Cell
+from promptot.experiments.methods import Method
+from promptot.experiments.trials import Trial
+from promptot.runs.run import trial_model, trial_step
+from promptot.training.batches import views_bytes, views_used
+from promptot.training.estimate import memory_estimate
+
+IMAGES = 8  # in a trial batch of test images
+SAMPLES = 4  # images that are read to time the reading
+FEATURE_BYTES = 4
+
+
+@dataclass(frozen=True)
+class MethodForecast:
+    """One method's part: how many cells and optimiser steps, and seconds of one process."""
+
+    label: str
+    cells: int
+    steps: int
+    training_seconds: float
+    testing_seconds: float
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What the missing cells will cost.
+
+    Attributes:
+        methods: in the order of the cells.
+        feature_seconds: of the frozen features of the test images, computed once for all methods.
+        memory_bytes: peak of one process in the largest cell.
+        disk_bytes: of what is kept of test images and of fixed views.
+        jobs: processes that share the work.
+    """
+
+    methods: Sequence[MethodForecast]
+    feature_seconds: float
+    memory_bytes: int
+    disk_bytes: int
+    jobs: int
+
+    @property
+    def seconds(self) -> float:
+        """Of all processes together; with several jobs at best a share of it each."""
+        own = sum(m.training_seconds + m.testing_seconds for m in self.methods)
+        return own + self.feature_seconds
+
+
+@dataclass(frozen=True)
+class _Rates:
+    """Seconds an image: to read it, and to encode it."""
+
+    read: float
+    encode: float
+
+
+def make_forecast(cells: Sequence[Cell], backbone: Backbone, jobs: int = 1) -> Forecast:
+    """Time trial steps and count how often they will come; nothing learns.
+
+    A method is timed at its fewest and its most classes, and in between by a straight line. What
+    other work runs on the machine is in the figure; what is shared between cells (kept adapters)
+    counts once each, so that the estimate is rather too high.
+
+    Args:
+        cells: those that are missing.
+        backbone: on the device to use.
+        jobs: processes that will share the work; each needs the memory.
+    """
+    if not cells:
+        return Forecast((), 0.0, 0, 0, jobs)
+    trials = list({id(cell.trial): cell.trial for cell in cells}.values())
+    rates = _rates(trials, backbone)
+    shown = {example.source for t in trials for part in t.parts.values() for example in part.test}
+    labels = list(dict.fromkeys(cell.method.label for cell in cells))
+    methods, memory = [], 0
+    views: dict[tuple[int, int, int], int] = {}  # of one trial and seed: kept once for all methods
+    for label in labels:
+        own = [cell for cell in cells if cell.method.label == label]
+        part, peak = _forecast_method(label, own, backbone, rates)
+        methods.append(part)
+        kept = {
+            (id(c.trial), c.seed, views_used(c.method.recipe)): _views(c, backbone) for c in own
+        }
+        views |= kept
+        memory = max(memory, peak + max(kept.values()))
+    return Forecast(
+        methods,
+        len(shown) * (rates.read + rates.encode),
+        memory,
+        len(shown) * backbone.embed_dim * FEATURE_BYTES + sum(views.values()),
+        jobs,
+    )
+
+
+def _views(cell: Cell, backbone: Backbone) -> int:
+    """Bytes of what is kept of the fixed views that a cell trains on."""
+    recipe = cell.method.recipe
+    if not recipe.trains or recipe.data.views is None:
+        return 0
+    return views_bytes(backbone, _train_images(cell.trial), recipe)
+
+
+def _forecast_method(
+    label: str, cells: Sequence[Cell], backbone: Backbone, rates: _Rates
+) -> tuple[MethodForecast, int]:
+    recipe = cells[0].method.recipe
+    if not recipe.trains:
+        images = sum(_train_images(c.trial) for c in cells) if recipe.probes else 0
+        seconds = images * (rates.read + rates.encode)
+        return MethodForecast(label, len(cells), 0, seconds, 0.0), 0
+    counts = sorted({_classes(cell.trial) for cell in cells})
+    ends = sorted({counts[0], counts[-1]})
+    timed = {}
+    memory = 0
+    for count in ends:
+        cell = next(cell for cell in cells if _classes(cell.trial) == count)
+        timed[count], peak = _time_step(cell.method, cell.trial, backbone)
+        memory = max(memory, peak)
+    steps, training, testing = 0, 0.0, 0.0
+    for cell in cells:
+        optim = cell.method.recipe.optim
+        images = _train_images(cell.trial)
+        epochs = cell.method.recipe.evaluate_epoch or optim.epochs
+        own = epochs * max(1, images // optim.batch_size)
+        steps += own
+        training += own * _between(timed, _classes(cell.trial)) + epochs * images * rates.read
+        training += views_used(recipe) * images * (rates.read + rates.encode)
+        if recipe.prompts.used_fields() & {"vision_tokens"} and recipe.prompts.vision_tokens:
+            tested = sum(len(part.test) for part in cell.trial.parts.values())
+            testing += tested * (rates.read + rates.encode)
+    return MethodForecast(label, len(cells), steps, training, testing), memory
+
+
+def _time_step(method: Method, trial: Trial, backbone: Backbone) -> tuple[float, int]:
+    """Seconds of an optimiser step without reading images, and peak memory of the process."""
+    names = _trained_names(trial)
+    model = trial_model(backbone, names, method.recipe)
+    seconds = trial_step(model, method.recipe)
+    words = method.recipe.vocabulary.per_step or len(model.vocabulary)
+    anchors = min(words, len(model.vocabulary))
+    return seconds, memory_estimate(model, method.recipe.optim.batch_size, anchors)
+
+
+def _between(timed: dict[int, float], classes: int) -> float:
+    """A straight line between the counts of classes that were timed."""
+    fewest, most = min(timed), max(timed)
+    share = 0.0 if most == fewest else (classes - fewest) / (most - fewest)
+    return timed[fewest] + share * (timed[most] - timed[fewest])
+
+
+def _trained_names(trial: Trial) -> tuple[str, ...]:
+    names = trial.pool.class_names
+    half = (len(names) + 1) // 2
+    return {"all": names, "base": names[:half], "novel": names[half:]}[trial.classes]
+
+
+def _classes(trial: Trial) -> int:
+    return len(_trained_names(trial))
+
+
+def _train_images(trial: Trial) -> int:
+    """The shots of the trained classes, about: where classes differ in size, their mean."""
+    per_class = Counter(example.label for example in trial.pool.train)
+    drawn = sum(min(count, trial.shots) for count in per_class.values())
+    return round(drawn * _classes(trial) / max(1, len(per_class)))
+
+
+def _rates(trials: Sequence[Trial], backbone: Backbone) -> _Rates:
+    transform = backbone.preprocess.test()
+    examples = [example for trial in trials for example in trial.pool.train[:1]][:SAMPLES]
+    read = []
+    for example in examples:
+        began = time.perf_counter()
+        try:
+            transform(example.load())
+        except (UnreadableImage, PromptotError):
+            continue
+        read.append(time.perf_counter() - began)
+    side = backbone.preprocess.resolution
+    noise = torch.rand(IMAGES, 3, side, side, generator=torch.Generator().manual_seed(0))
+    images = noise.to(backbone.device)
+    with torch.no_grad():
+        backbone.encode_image(images).sum().item()  # warms up
+        began = time.perf_counter()
+        backbone.encode_image(images).sum().item()
+        encode = (time.perf_counter() - began) / IMAGES
+    return _Rates(sorted(read)[len(read) // 2] if read else 0.0, encode)

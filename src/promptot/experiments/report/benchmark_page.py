@@ -1,0 +1,166 @@
+"""A benchmark's page: tables and figures in one file, without a script, light and dark."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from promptot.experiments.report.benchmark_figures import (
+    Dot,
+    Gap,
+    Line,
+    gaps_figure,
+    legend_point,
+    lines_figure,
+    plane_figure,
+    strength_families,
+)
+from promptot.experiments.report.benchmark_tables import benchmark_tables, format_figure, format_gap
+from promptot.files.writing import write_text
+from promptot.reports.page import format_setting, page_template, safe
+from promptot.reports.theme import DARK, LIGHT, SERIES
+
+if TYPE_CHECKING:
+    from promptot.experiments.summary import MethodSummary, Summary
+
+
+def write_benchmark_page(summary: Summary, path: str | os.PathLike[str]) -> None:
+    """Write the page to `path`, atomically.
+
+    Raises:
+        PromptotError: the disk is full, or the folder can't be written to.
+    """
+    write_text(path, render_benchmark_page(summary))
+
+
+def render_benchmark_page(summary: Summary) -> str:
+    """The page as HTML (UTF-8); every text is escaped, and the page may not load anything."""
+    tables = benchmark_tables(summary)
+    own, shared = _settings(summary.methods)
+    figures = [(safe(svg), caption) for svg, caption in _figures(summary)]
+    return page_template("benchmark.html.j2").render(
+        summary=summary,
+        headline=benchmark_headline(summary),
+        tables=[table for table in tables if not table.task],
+        by_task=[table for table in tables if table.task],
+        marks={m.label: safe(legend_point(i)) for i, m in enumerate(summary.methods)},
+        figures=figures,
+        settings=own,
+        shared=shared,
+        light=LIGHT,
+        dark=DARK,
+        colours=SERIES,
+    )
+
+
+def benchmark_headline(summary: Summary) -> str:
+    """One sentence on who leads in the main figure, and whether that is clear."""
+    metric = summary.metrics[0]
+    measured = [method for method in summary.methods if metric.key in method.figures]
+    if not measured:
+        return "No method has figures."
+    best = max(measured, key=lambda method: method.figures[metric.key].mean)
+    text = f"{best.label} has the best {metric.label}: {format_figure(best.figures[metric.key])}"
+    if best.label == summary.control:
+        if len(summary.seeds) == 1:
+            return f"{text}, with one seed, which tells nothing of others."
+        rivals = [m for m in measured if metric.key in m.differences]
+        clear = [m for m in rivals if m.differences[metric.key].is_clear]
+        return f"{text}; {len(clear)} of {len(rivals)} others differ clearly from it."
+    gap = best.differences.get(metric.key)
+    if gap is None:
+        return f"{text}."
+    verdict = "" if gap.is_clear else ", which is no clear difference"
+    if not gap.over_seeds:
+        verdict = ", an interval over images only: one seed tells nothing of others"
+    return f"{text}, against {summary.control} {format_gap(gap)} points{verdict}."
+
+
+def _figures(summary: Summary) -> list[tuple[str, str]]:
+    """SVGs with their captions: those that the figures allow."""
+    places = {method.label: place for place, method in enumerate(summary.methods)}
+    found = []
+    if {"base", "novel"} <= {metric.key for metric in summary.metrics}:
+        dots = [
+            Dot(places[m.label], m.label, b.mean, n.mean, b.sd, n.sd)
+            for m in summary.methods
+            if (b := m.figures.get("base")) and (n := m.figures.get("novel"))
+        ]
+        if dots:
+            caption = "Base against novel; bars: standard deviation; contours: harmonic mean."
+            found.append((plane_figure(dots), caption))
+    main = summary.metrics[0]
+    gaps = [
+        Gap(places[m.label], m.label, gap.value, gap.low, gap.high)
+        for m in summary.methods
+        if (gap := m.differences.get(main.key))
+    ]
+    if gaps:
+        over = "seeds and images" if len(summary.seeds) > 1 else "images only (one seed)"
+        caption = f"Differences to {summary.control}, with 95 % intervals over {over}."
+        found.append((gaps_figure(main.label, summary.control, gaps), caption))
+    at = [f"test@{shots}" for shots in summary.shots]
+    lines = [
+        Line(
+            places[m.label],
+            m.label,
+            list(summary.shots),
+            [m.figures[key].mean for key in at],
+            [m.figures[key].sd for key in at],
+        )
+        for m in summary.methods
+        if all(key in m.figures for key in at)
+    ]
+    if lines:
+        svg = lines_figure("Accuracy", "images per class", lines)
+        found.append((svg, "Accuracy against shots; bars: standard deviation."))
+    for section, sign in (("objective", "λ"), ("vocabulary", "strength of the vocabulary term")):
+        found += _strengths(summary, places, section, sign)
+    return found
+
+
+def _strengths(
+    summary: Summary, places: Mapping[str, int], section: str, sign: str
+) -> list[tuple[str, str]]:
+    methods = {method.written: method for method in summary.methods}
+    families = strength_families({name: m.recipe for name, m in methods.items()}, section)
+    untrained = next((m for m in summary.methods if m.recipe["prompts"]["design"] == "none"), None)
+    found = []
+    for metric in summary.metrics:
+        if metric.key not in (summary.metrics[0].key, "retention"):
+            continue
+        lines = []
+        for name, members in families.items():
+            kept = [
+                (strength, methods[written].figures[metric.key])
+                for strength, written in members
+                if metric.key in methods[written].figures
+            ]
+            if len(kept) > 1:
+                xs, figures = zip(*kept, strict=True)
+                means, sds = [f.mean for f in figures], [f.sd for f in figures]
+                lines.append(Line(places[methods[members[-1][1]].label], name, xs, means, sds))
+        if lines:
+            level = untrained.figures.get(metric.key) if untrained else None
+            svg = lines_figure(metric.label, sign, lines, level.mean if level else None)
+            names = ", ".join(line.name for line in lines)
+            dashed = f"; dashed: {untrained.label}" if untrained and level else ""
+            found.append((svg, f"{metric.label} against {sign}: {names}{dashed}."))
+    return found
+
+
+def _settings(
+    methods: Sequence[MethodSummary],
+) -> tuple[list[tuple[str, list[tuple[str, str]]]], list[tuple[str, str]]]:
+    """What methods differ in: (method, [(key, value)]); and what is the same where it matters."""
+    found: dict[str, dict[str, str]] = {}
+    for method in methods:
+        for key, value in method.settings.items():
+            found.setdefault(key, {})[method.label] = format_setting(value)
+    shared = {key: values for key, values in found.items() if len(set(values.values())) == 1}
+    own = [
+        (m.label, [(k, v[m.label]) for k, v in found.items() if k not in shared and m.label in v])
+        for m in methods
+    ]
+    return own, [(key, next(iter(values.values()))) for key, values in shared.items()]

@@ -1,0 +1,9 @@
+"""Choosing settings on validation images: a few trials, their trade-off, one recommendation."""
+
+from __future__ import annotations
+
+from promptot.experiments.tuning.search import next_settings
+from promptot.experiments.tuning.trial_points import Point, pareto_front, recommend
+from promptot.experiments.tuning.tune_task import Tuning, tune
+
+__all__ = ["Point", "Tuning", "next_settings", "pareto_front", "recommend", "tune"]

@@ -1,0 +1,1 @@
+"""Reading and writing files: bounded, atomic, locked, and never other people's."""

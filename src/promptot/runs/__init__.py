@@ -1,0 +1,1 @@
+"""One training and what it leaves: a run, its folder, its adapter, and the classifier."""

@@ -1,0 +1,280 @@
+"""Using what was learned: any images, any class names."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from promptot.adaptation.student import PromptedModel
+from promptot.backbones import Backbone, load_backbone, load_recorded
+from promptot.backbones.trusted import check_named
+from promptot.data.class_names import check_class_names
+from promptot.data.images.read_image import ImageLike, UnreadableImage, load_image
+from promptot.data.loader import Transform, lost_workers_explained
+from promptot.data.task import Skipped
+from promptot.errors import PromptotError
+from promptot.runs.adapter import CARD, Card, build_model, load_adapter
+from promptot.runs.run import ADAPTER
+
+KEPT_LISTS, KEPT_NAMES = 8, 2**17
+"""Lists of class names whose features are kept, and names in all of them together."""
+Listed = tuple[str | tuple[str, ...], ...]
+"""Class names; several in one place are names of the same class."""
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The likeliest classes of one image, the likeliest first.
+
+    Attributes:
+        image: its path, or "image <position>".
+        class_names, probabilities: the k likeliest; empty if the image could not be read.
+        problem: why it could not be read.
+    """
+
+    image: str
+    class_names: tuple[str, ...]
+    probabilities: tuple[float, ...]
+    problem: str | None = None
+
+
+class Classifier:
+    """An adapted CLIP, ready to predict.
+
+    Args:
+        model: the prompted model.
+        card: what the adapter says of itself.
+        batch_size: images that are computed together.
+
+    See `promptot.load`.
+    """
+
+    def __init__(self, model: PromptedModel, card: Card, batch_size: int = 32) -> None:
+        self.model = model.eval()
+        self.card = card
+        self.batch_size = batch_size
+        self._text_features: dict[Hashable, Tensor | None] = {}
+        self._models: dict[Listed, PromptedModel] = {}
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The names it was trained on, and predicts among unless told otherwise."""
+        return self.model.class_names
+
+    @torch.no_grad()
+    def predict(
+        self,
+        images: Sequence[ImageLike],
+        class_names: Sequence[str | Sequence[str]] | None = None,
+        top_k: int = 1,
+        progress: Callable[[int], None] = lambda images: None,
+        workers: int = 0,
+    ) -> list[Prediction]:
+        """The likeliest classes of each image.
+
+        Args:
+            images: paths, PIL images, arrays, …; see `ImageLike`.
+            class_names: names to choose among; they need not be those of the training, unless what
+                was learned is specific to its classes. Several names in a tuple or list are
+                synonyms: their features are averaged, and the first one names the class.
+            top_k: how many to give.
+            progress: called after each batch with the number of images in it.
+            workers: processes that read images while the model works; worth their start from some
+                hundred images on.
+
+        Returns:
+            one prediction an image, in their order; an unreadable image gets one with a `problem`.
+
+        Raises:
+            PromptotError: a class name is empty, repeated or too long, or can't be served.
+        """
+        if top_k < 1:
+            raise PromptotError(f"top_k is {top_k}.", fix="Ask for at least 1.")
+        results: list[Prediction] = []
+        for read, names in self._answers(images, class_names, workers):
+            for image in read:
+                name = _name_of(images[len(results)], len(results))
+                if isinstance(image, Skipped):
+                    results.append(Prediction(image.path, (), (), image.reason))
+                    continue
+                values, places = image.topk(min(top_k, len(names)))
+                best = tuple(names[place] for place in places.tolist())
+                results.append(Prediction(name, best, tuple(values.tolist())))
+            progress(len(read))
+        return results
+
+    @torch.no_grad()
+    def predict_proba(
+        self,
+        images: Sequence[ImageLike],
+        class_names: Sequence[str | Sequence[str]] | None = None,
+        workers: int = 0,
+    ) -> tuple[Tensor, tuple[Skipped, ...]]:
+        """The probability of every class for each image.
+
+        Arguments and errors are those of `predict`.
+
+        Returns:
+            probabilities [N, C] in the order of the images and of the names, NaN for an image that
+            can't be read; and those images.
+        """
+        rows: list[Tensor] = []
+        skipped: list[Skipped] = []
+        names: tuple[str, ...] = self.model_for(class_names).class_names
+        for read, _ in self._answers(images, class_names, workers):
+            skipped += [image for image in read if isinstance(image, Skipped)]
+            unknown = torch.full((len(names),), torch.nan)
+            rows += [unknown if isinstance(image, Skipped) else image for image in read]
+        return torch.stack(rows) if rows else torch.empty(0, len(names)), tuple(skipped)
+
+    def _answers(
+        self,
+        images: Sequence[ImageLike],
+        class_names: Sequence[str | Sequence[str]] | None,
+        workers: int,
+    ) -> Iterator[tuple[list[Tensor | Skipped], tuple[str, ...]]]:
+        """Batch by batch, each image's probabilities [C], and the names of the classes."""
+        listed = self._listed(class_names)
+        model = self._model_for(listed)
+        text = self.text_features(listed)
+        loader = DataLoader(
+            _Opened(images, model.backbone.preprocess.test()),
+            batch_size=self.batch_size,
+            num_workers=workers,
+            collate_fn=list,
+            generator=torch.Generator(),  # so that the global one is left alone
+        )
+        with lost_workers_explained():
+            for opened in loader:
+                read = [image for image in opened if isinstance(image, Tensor)]
+                if read:
+                    features = model.encode_images(torch.stack(read).to(model.backbone.device))
+                    found = iter(model.logits(features, text).softmax(dim=1).cpu())
+                yield (
+                    [next(found) if isinstance(image, Tensor) else image for image in opened],
+                    model.class_names,
+                )
+
+    def model_for(self, class_names: Sequence[str | Sequence[str]] | None = None) -> PromptedModel:
+        """The model over other names; arguments and errors are those of `predict`."""
+        return self._model_for(self._listed(class_names))
+
+    def _listed(self, class_names: Sequence[str | Sequence[str]] | None) -> Listed:
+        return self.class_names if class_names is None else as_listed(class_names)
+
+    def text_features(self, class_names: Listed) -> Tensor | None:
+        """The prompted features [C, D] of class names; None where each image has its own text.
+
+        They are computed once, and again when the prompts, the template or the backbone change.
+        Those of the last few lists of names are kept.
+        """
+        model = self.model
+        prompts = () if model.prompts is None else tuple(model.prompts.parameters())
+        key = (
+            class_names,
+            model.template,
+            model.backbone.identity().digest,
+            tuple((tensor.data_ptr(), tensor._version) for tensor in prompts),
+        )
+        if key not in self._text_features:
+            with torch.no_grad():
+                self._text_features[key] = self._model_for(class_names).shared_text()
+            _drop_oldest(self._text_features, lambda kept: len(kept[0]))
+        return self._text_features[key]
+
+    def _model_for(self, class_names: Listed) -> PromptedModel:
+        """The model over these names; those of the last few lists are kept."""
+        if class_names == self.class_names:
+            return self.model
+        if class_names not in self._models:
+            listed = [(name,) if isinstance(name, str) else name for name in class_names]
+            check_class_names(name for names in listed for name in names or [""])
+            synonyms = {names[0]: names[1:] for names in listed if len(names) > 1}
+            own = [names[0] for names in listed]
+            self._models[class_names] = self.model.for_classes(own, synonyms=synonyms)
+            _drop_oldest(self._models, len)
+        return self._models[class_names]
+
+
+class _Opened(Dataset[Tensor | Skipped]):
+    """Images as tensors [3, R, R]; an unreadable one as `Skipped`."""
+
+    def __init__(self, images: Sequence[ImageLike], preprocess: Transform) -> None:
+        self.images, self.preprocess = images, preprocess
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> Tensor | Skipped:
+        image = self.images[index]
+        try:
+            return self.preprocess(load_image(image, _name_of(image, index)))
+        except UnreadableImage as error:
+            return Skipped(error.path, error.reason)
+
+
+def load(
+    run: str | os.PathLike[str],
+    backbone: Backbone | str | None = None,
+    device: str | torch.device = "auto",
+    precision: str = "fp32",
+) -> Classifier:
+    """Load a run's adapter, ready to predict.
+
+    Args:
+        run: a run folder that `fit` wrote, or its adapter folder, or "hf-hub:user/name" for an
+            adapter on the Hugging Face Hub.
+        backbone: where the adapter belongs; by default loaded by the name on its card, if that is
+            a bundled model, weights of open_clip's list that are downloaded already, or one that
+            you have loaded by this name on this machine before.
+        device, precision: see `load_backbone`; they do not touch a loaded backbone.
+
+    Raises:
+        UnaskedBackbone: the card names another one than these, and `backbone` is not given.
+        PromptotError: there is no adapter, it is damaged, or it belongs to another backbone.
+    """
+    card, learned = load_adapter(adapter_folder(run))
+    if not backbone:
+        check_named(card.backbone.name)
+    if not isinstance(backbone, Backbone):
+        name = backbone or card.backbone.name
+        as_on_card = load_recorded if name == card.backbone.name else load_backbone
+        backbone = as_on_card(name, device, precision)
+    return Classifier(build_model(card, learned, backbone), card)
+
+
+def adapter_folder(run: str | os.PathLike[str]) -> Path:
+    """The adapter folder of a run folder, or the folder itself if it is an adapter.
+
+    An adapter on the Hub ("hf-hub:user/name") is fetched first.
+    """
+    if os.fspath(run).startswith("hf-hub:"):
+        from promptot.runs.hub import fetch
+
+        return fetch(os.fspath(run))
+    folder = Path(run)
+    inner = folder / ADAPTER
+    return folder if (folder / CARD).is_file() or not inner.exists() else inner
+
+
+def _drop_oldest(kept: dict[Any, Any], names: Callable[[Any], int]) -> None:
+    """Keep the last few entries, and fewer of long lists; the last one always."""
+    while len(kept) > 1 and (len(kept) > KEPT_LISTS or sum(map(names, kept)) > KEPT_NAMES):
+        del kept[next(iter(kept))]
+
+
+def _name_of(image: ImageLike, position: int) -> str:
+    """A path, or "image <position>"."""
+    return os.fspath(image) if isinstance(image, str | os.PathLike) else f"image {position}"
+
+
+def as_listed(class_names: Sequence[str | Sequence[str]]) -> Listed:
+    """Class names, or lists of a name and its synonyms, as something that can be a key."""
+    return tuple(n if isinstance(n, str) else tuple(n) for n in class_names)

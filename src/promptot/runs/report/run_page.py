@@ -1,0 +1,321 @@
+"""The page of a run."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from promptot.adaptation.student import PromptedModel
+from promptot.backbones.first_choice import real_clip
+from promptot.data.catalog.drawings import has_own_images
+from promptot.data.task import ImageTask
+from promptot.errors import PromptotError
+from promptot.evaluation.metrics import harmonic_mean
+from promptot.evaluation.retention import Retention, paired_change
+from promptot.evaluation.scoring import Scores
+from promptot.recipes.schema import ObjectiveConfig
+from promptot.reports import Column, Details, Measure, ReportData, ResultTable, Row
+from promptot.reports.tables import format_difference, format_value
+from promptot.runs.report.answers import answer_details, worst_mistakes
+from promptot.runs.report.panels import draw_plan, history
+from promptot.runs.report.retention_panel import (
+    FROZEN,
+    facts_lead,
+    retention_facts,
+    retention_table,
+)
+from promptot.training.training_log import Log
+
+
+@dataclass(frozen=True, eq=False)
+class Tested:
+    """A run and what it was tested on.
+
+    Attributes:
+        model: adapted.
+        manifest: of the run.
+        log: of its training; empty if it did not train.
+        tasks: images and class names of each part ("test"; or "base" and "novel"; …).
+        scores: of each part.
+        retention: how far the model moved.
+        notes: what was left out.
+    """
+
+    model: PromptedModel
+    manifest: Mapping[str, Any]
+    log: Log
+    tasks: Mapping[str, ImageTask]
+    scores: Mapping[str, Scores]
+    retention: Retention
+    notes: Sequence[str] = ()
+
+
+def report_data(run: Tested) -> ReportData:
+    """Everything on the page of a run."""
+    recipe = run.manifest["recipe"]
+    name = str(recipe.get("name", "adapted"))
+    name = "adapted" if name == FROZEN else name
+    main = _main(run.scores)
+    retention = retention_table(name, run.retention, run.scores)
+    return ReportData(
+        title=f"{name} on {run.manifest['task']['name']}",
+        headline=headline(run.scores),
+        subtitle=_subtitle(run.manifest),
+        results=_results(name, run.scores),
+        retention=retention,
+        details=Details(
+            tested="" if main is None else _images_of(main, run.scores[main], run.tasks[main]),
+            facts=retention_facts(run.retention),
+            facts_lead=facts_lead(run.retention, run.manifest["recipe"], alone=retention is None),
+            **({} if main is None else answer_details(name, run.scores[main], run.tasks[main])),
+        ),
+        histories=[history(name, run.log, recipe)] if run.log.steps else [],
+        examples=[] if main is None else worst_mistakes(name, run.scores[main], run.tasks[main]),
+        examples_title="Its worst mistakes",
+        examples_lead="Images that the adapted model gets wrong, the surest of its errors first, "
+        "with the three likeliest names of each model.",
+        plans=[]
+        if main is None
+        else draw_plan(
+            run.model.for_classes(run.tasks[main].class_names, synonyms=run.tasks[main].synonyms),
+            objective_of(recipe),
+            run.scores[main],
+            "test images",
+        ),
+        recipes={name: {k: v for k, v in recipe.items() if "." in k}},
+        environment=_environment(run.manifest),
+        caveats=_caveats(run),
+        notes=run.notes,
+    )
+
+
+def headline(scores: Mapping[str, Scores]) -> str:
+    """One sentence with the result, and whether it is more than chance."""
+    if not scores:
+        return "Nothing was tested: no image was left for it."
+    found: list[str] = []
+    for part, result in scores.items():
+        change, (low, high) = paired_change(result)
+        clear = "" if low > 0 or high < 0 else ", which may be chance"
+        label = _label(part).lower() if found else _label(part)
+        accuracy = format_value(result.student_accuracy, "share")
+        gain = format_difference(change, "share")
+        found.append(f"{label}: {accuracy} right, {gain} points against zero-shot{clear}")
+    return f"{'; '.join(found)}."
+
+
+def objective_of(recipe: Mapping[str, Any]) -> ObjectiveConfig:
+    """The objective of a recipe as a manifest describes it, flat."""
+    prefix = "objective."
+    own = {key.removeprefix(prefix): v for key, v in recipe.items() if key.startswith(prefix)}
+    return ObjectiveConfig.model_validate(own or {"preservation": "none"})
+
+
+def _main(scores: Mapping[str, Scores]) -> str | None:
+    """The part that details are about: the classes that were trained on."""
+    for part in ("base", "test", "trained classes", "all classes", *scores):
+        if part in scores:
+            return part
+    return None
+
+
+def _label(part: str) -> str:
+    named = {"base": "Trained-on classes", "novel": "Held-out classes", "test": "Test images"}
+    return named.get(part, part.capitalize())
+
+
+def _images_of(part: str, scores: Scores, task: ImageTask) -> str:
+    return (
+        f"{_label(part)}: {len(scores.labels)} images of {len(task.class_names)} classes; it "
+        "learnt from none of these images."
+    )
+
+
+def _paths(run: Tested) -> Iterator[str]:
+    """Of the images that it learnt from and was tested on."""
+    for shot in run.manifest["task"].get("shots", ()):
+        if isinstance(shot, Mapping) and isinstance(shot.get("path"), str):
+            yield shot["path"]
+    for part in run.scores:
+        yield from (example.path for example in run.tasks[part].test)
+
+
+def _subtitle(manifest: Mapping[str, Any]) -> str:
+    task = manifest["task"]
+    images, classes = len(task["shots"]), len(task["class_names"])
+    seconds = manifest.get("results", {}).get("seconds")
+    took = "" if seconds is None else f" in {format_value(float(seconds), 'seconds')}"
+    return (
+        f"{manifest['backbone']['name']} learnt {classes} "
+        f"{'class' if classes == 1 else 'classes'} from "
+        f"{images} {'image' if images == 1 else 'images'}{took}. Zero-shot is the same model "
+        "before it learnt anything."
+    )
+
+
+def _results(name: str, scores: Mapping[str, Scores]) -> ResultTable | None:
+    if not scores:
+        return None
+    columns = [Column(part, _label(part)) for part in scores]
+    rows = {
+        FROZEN: {p: Measure(s.teacher_accuracy, s.teacher_interval) for p, s in scores.items()},
+        name: {p: Measure(s.student_accuracy, s.student_interval) for p, s in scores.items()},
+    }
+    if {"base", "novel"} <= scores.keys():
+        note = "Of trained-on and held-out classes: high only if both are."
+        columns.append(Column("harmonic_mean", "Harmonic mean", note=note))
+        for row in rows.values():
+            mean = harmonic_mean(row["base"].value, row["novel"].value)
+            row["harmonic_mean"] = Measure(mean)
+    counts = ", ".join(f"{_label(part)}: {len(s.labels)} images" for part, s in scores.items())
+    return ResultTable(
+        [Row(row, values) for row, values in rows.items()],
+        columns,
+        caption=f"{counts}. Intervals: 95 %, Wilson, over these images.",
+    )
+
+
+def _environment(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        **_origin(manifest),
+        "classes": manifest["task"]["classes"],
+        "template": _sentence(manifest["task"]["template"]),
+        "backbone": manifest["backbone"]["name"],
+        "backbone weights (SHA-256)": manifest["backbone"]["weight_hash"],
+        **_function(manifest["backbone"].get("function")),
+        "device": manifest["device"],
+        "precision": manifest["precision"],
+        "platform": manifest["platform"],
+        **manifest["versions"],
+    }
+
+
+def _function(noted: Any) -> dict[str, Any]:
+    """What the backbone does with its weights and images, where the manifest says it."""
+    if not isinstance(noted, dict):
+        return {}
+    return {
+        str(key): ", ".join(map(str, value)) if isinstance(value, list) else value
+        for key, value in noted.items()
+        if not str(key).startswith("tokenizer.")  # hashes, which say nothing to a reader
+    }
+
+
+def _origin(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """The seed; of a mean, what it is the mean of."""
+    if "merged" not in manifest:
+        return {"seed": manifest["seed"]}
+    parts = (f"{source['run']} × {source['weight']:.3g}" for source in manifest["merged"])
+    seeds = ", ".join(map(str, manifest.get("seeds", ())))
+    return {"mean of": "; ".join(parts), **({"seeds": seeds} if seeds else {})}
+
+
+def _sentence(template: str | Sequence[str]) -> str:
+    if isinstance(template, str):
+        return template
+    return template[0] if len(template) == 1 else f"{len(template)} sentences"
+
+
+def _caveats(run: Tested) -> list[str]:
+    found = []
+    note = real_clip(run.manifest["backbone"]["name"], has_own_images(_paths(run)))
+    if note is not None:
+        found.append(note)
+    main = _main(run.scores)
+    if main is not None:
+        images = len(run.scores[main].labels)
+        per_class = Counter(run.scores[main].labels.tolist())
+        if images < 100 or min(per_class.values()) < 5:
+            found.append(
+                f"{images} test images, {min(per_class.values())} of the rarest class: a "
+                "difference smaller than the intervals is not a result."
+            )
+    if (
+        run.retention.others is None
+        and "novel" not in run.scores
+        and ("other classes" not in run.scores)
+    ):
+        found.append(
+            "No class was held out, so no accuracy on anything but these classes is known. "
+            "`promptot fit --classes base` learns half of the classes and tests on the other half."
+        )
+    largest = run.log.largest_off_diagonal_mass
+    if largest is not None and largest < 5e-4:
+        found.append(
+            "The transport plan was the identity in every step: here the preservation term did "
+            "what a point-wise penalty does."
+        )
+    return found
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(strict=True)
+
+
+class _Shot(_Part):
+    path: str
+    class_name: str
+    sha256: str
+
+
+class _Task(_Part):
+    name: Annotated[str, Field(min_length=1)]
+    classes: Annotated[str, Field(min_length=1)]
+    class_names: Annotated[list[str], Field(min_length=1)]
+    template: str | Annotated[list[str], Field(min_length=1)]
+    shots: list[_Shot]
+    tested: dict[str, list[str]] = {}
+
+
+class _Identity(_Part):
+    name: Annotated[str, Field(min_length=1)]
+    weight_hash: Annotated[str, Field(min_length=1)]
+
+
+class _Results(_Part):
+    seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
+
+
+class _Manifest(_Part):
+    """What the page reads of a manifest."""
+
+    recipe: dict[str, Any]
+    seed: int | None = None  # a mean of several runs has none of its own
+    merged: list[dict[str, Any]] | None = None
+    backbone: _Identity
+    task: _Task
+    device: str
+    precision: str
+    platform: str
+    versions: dict[str, str | None]
+    results: _Results = _Results()
+
+
+def check_manifest(manifest: Any, path: Path) -> Mapping[str, Any]:
+    """A manifest that a page can be made of.
+
+    Raises:
+        PromptotError: something is missing, or of another kind than `fit` writes.
+    """
+    try:
+        found = _Manifest.model_validate(manifest)
+        if found.seed is None and found.merged is None:
+            raise ValueError("it has no seed")
+        objective_of(manifest["recipe"])
+        _origin(manifest)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        where = ""
+        if isinstance(error, ValidationError):
+            where = ".".join(f"{part!s:.40}" for part in error.errors()[0]["loc"])
+        raise PromptotError(
+            f"'{path}' is damaged, or an older promptot wrote it"
+            + (f" ({where} is not as `fit` writes it)." if where else "."),
+            fix="Train the run again.",
+        ) from None
+    checked: Mapping[str, Any] = manifest
+    return checked

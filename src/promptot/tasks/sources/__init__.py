@@ -1,7 +1,0 @@
-"""Where a user's images and labels come from: one module a format, one function for all."""
-
-from __future__ import annotations
-
-from promptot.tasks.sources.load import BUNDLED, load_task
-
-__all__ = ["BUNDLED", "load_task"]

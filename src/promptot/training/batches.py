@@ -1,0 +1,149 @@
+"""The batches that a recipe trains on, and those that a model is tested on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from promptot.backbones.backbone import Backbone
+from promptot.data.loader import ImageLoader
+from promptot.data.task import Example, ImageTask
+from promptot.recipes.schema import Recipe
+from promptot.training.trainer import Loader
+from promptot.training.views import (
+    CachedViews,
+    FixedViews,
+    keep_features,
+    keep_view,
+    kept_bytes,
+)
+
+EVALUATION_BATCH = 32
+
+
+def training_loader(
+    backbone: Backbone,
+    task: ImageTask,
+    recipe: Recipe,
+    seed: int,
+    workers: int = 0,
+    progress: Callable[[int], None] | None = None,
+) -> Loader:
+    """Batches of augmented images, or of the patch tokens of kept views if the recipe says so."""
+    data, optim = recipe.data, recipe.optim
+    if data.views is None:
+        return _augmenting_loader(backbone, task, recipe, seed, workers)
+    if data.teacher == "cached-views":
+        features = view_features(backbone, task, recipe, seed, workers, progress)
+        return fixed_views(backbone, task, recipe, seed, features, workers)
+    loader = _view_loader(backbone, task, recipe, seed, workers)
+    views = [keep_view(backbone, loader.batches(view), progress) for view in range(data.views)]
+    return CachedViews(views, optim.batch_size, optim.drop_last, seed)
+
+
+def view_features(
+    backbone: Backbone,
+    task: ImageTask,
+    recipe: Recipe,
+    seed: int,
+    workers: int = 0,
+    progress: Callable[[int], None] | None = None,
+) -> Tensor:
+    """The frozen model's features of the fixed views that a recipe uses, [K, N, D]."""
+    loader = _view_loader(backbone, task, recipe, seed, workers)
+    images = len(task.train)
+    return torch.stack(
+        [
+            keep_features(backbone, loader.batches(view), images, progress)
+            for view in range(1, views_used(recipe) + 1)
+        ]
+    )
+
+
+def fixed_views(
+    backbone: Backbone, task: ImageTask, recipe: Recipe, seed: int, features: Tensor, workers: int
+) -> FixedViews:
+    """The batches of a recipe whose teacher is cached, from what `view_features` gave."""
+    return FixedViews(_augmenting_loader(backbone, task, recipe, seed, workers), features)
+
+
+def views_used(recipe: Recipe) -> int:
+    """K, how many fixed views per image are ever looked at; 0 where none are fixed."""
+    views = recipe.data.views or 0
+    if recipe.data.teacher == "cached-views":
+        return min(views, recipe.evaluate_epoch or recipe.optim.epochs)
+    return views
+
+
+def views_bytes(backbone: Backbone, images: int, recipe: Recipe) -> int:
+    """Bytes of what is kept of the fixed views of some images."""
+    tokens = recipe.data.teacher != "cached-views"
+    return kept_bytes(backbone, images, views_used(recipe), tokens=tokens)
+
+
+def _augmenting_loader(
+    backbone: Backbone, task: ImageTask, recipe: Recipe, seed: int, workers: int
+) -> ImageLoader:
+    optim = recipe.optim
+    return ImageLoader(
+        task.train,
+        backbone.preprocess.train(scale=(recipe.data.smallest_crop, 1.0)),
+        batch_size=optim.batch_size,
+        seed=seed,
+        shuffle=True,
+        drop_last=optim.drop_last,
+        workers=workers,
+        device=backbone.device,
+        skip_unreadable=False,
+    )
+
+
+def _view_loader(
+    backbone: Backbone, task: ImageTask, recipe: Recipe, seed: int, workers: int
+) -> ImageLoader:
+    """All images in order, to make views of."""
+    transform = backbone.preprocess.train(scale=(recipe.data.smallest_crop, 1.0))
+    return ImageLoader(
+        task.train,
+        transform,
+        batch_size=EVALUATION_BATCH,
+        seed=seed,
+        workers=workers,
+        skip_unreadable=False,
+    )
+
+
+@torch.no_grad()
+def frozen_features(
+    backbone: Backbone,
+    examples: tuple[Example, ...],
+    workers: int = 0,
+    progress: Callable[[int], None] | None = None,
+) -> tuple[Tensor, Tensor]:
+    """The frozen model's features of images as for testing, [N, D], and their labels, [N].
+
+    Both are on the CPU. What can't be read is left out, so N may be 0.
+    """
+    features, labels = [torch.empty(0, backbone.embed_dim)], [torch.empty(0, dtype=torch.long)]
+    for batch in evaluation_loader(backbone, examples, workers) if examples else ():
+        features.append(backbone.encode_image(batch.images.to(backbone.device)).cpu())
+        labels.append(batch.labels)
+        if progress is not None:
+            progress(len(batch.labels))
+    return torch.cat(features), torch.cat(labels)
+
+
+def evaluation_loader(
+    backbone: Backbone, examples: tuple[Example, ...], workers: int = 0
+) -> ImageLoader:
+    """Images as the backbone wants them for testing, in order."""
+    return ImageLoader(
+        examples,
+        backbone.preprocess.test(),
+        batch_size=EVALUATION_BATCH,
+        workers=workers,
+        device=backbone.device,
+        cache_bytes=0,
+    )

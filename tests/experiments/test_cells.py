@@ -1,0 +1,119 @@
+"""A cell's key changes with what decides its result, and with nothing else."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from promptot.backbones import Backbone
+from promptot.experiments.cells import fingerprint, make_cells
+from promptot.experiments.methods import Method, parse_methods
+from promptot.experiments.protocol import PROTOCOLS
+from promptot.experiments.trials import Trial, load_sources
+
+
+@pytest.fixture
+def trial(photos: Path) -> Trial:
+    return PROTOCOLS["base-to-novel"].trials(load_sources([str(photos)]), [], [2], "test")[0]
+
+
+def test_the_key_changes_with_what_decides(trial: Trial, backbone: Backbone) -> None:
+    def key(protocol="base-to-novel", trial=trial, method="ivlp", seed=1, split="test"):
+        (cell,) = make_cells(protocol, [trial], parse_methods(method), [seed], split, backbone)
+        return cell.key
+
+    others = [
+        key(protocol="few-shot"),
+        key(method="ivlp[optim.lr=0.1]"),
+        key(method="prompt-ot"),
+        key(seed=2),
+        key(split="validation"),
+        key(trial=replace(trial, shots=3)),
+        key(trial=replace(trial, classes="all")),
+        key(trial=replace(trial, task="pets")),
+    ]
+    assert len({key(), *others}) == 1 + len(others)
+    backbone.precision = "bf16"
+    try:
+        assert key() not in others
+        bf16 = key()
+    finally:
+        backbone.precision = "fp32"
+    assert key() != bf16
+
+
+def test_a_method_s_name_does_not(trial: Trial, backbone: Backbone) -> None:
+    (method,) = parse_methods("ivlp")
+    (plain,) = parse_methods("prompt-ot")
+    recipe = method.recipe.model_copy(update={"name": "mine", "summary": "own"})
+    renamed = Method("mine", "mine", recipe)
+    keys = [
+        make_cells("few-shot", [trial], [m], [1], "test", backbone)[0].key
+        for m in (method, renamed, plain)
+    ]
+    assert keys[0] == keys[1] != keys[2]
+
+
+def test_anchor_words_decide_where_they_are_read(
+    trial: Trial, backbone: Backbone, tmp_path: Path
+) -> None:
+    words = tmp_path / "words.txt"
+
+    def keys(text: str) -> list[str]:
+        words.write_text(text)
+        own = f"vocabulary.words={words}"
+        methods = parse_methods(f"prompt-ot-vocabulary[{own}],prompt-ot[{own}]")
+        return [c.key for c in make_cells("few-shot", [trial], methods, [1], "test", backbone)]
+
+    first, second = keys("owl\ncup\n"), keys("owl\ncap\n")
+    assert first[0] != second[0]
+    assert first[1] == second[1]
+
+
+def test_the_fingerprint_knows_images_labels_and_names(trial: Trial) -> None:
+    pool, parts = trial.pool, dict(trial.parts)
+    first = replace(pool.train[0], label=1)
+    novel = replace(parts["novel"], test=parts["novel"].test[1:])
+    names = replace(pool, class_names=("azure", *pool.class_names[1:]))
+    variants = [
+        replace(trial, pool=replace(pool, train=(first, *pool.train[1:]))),
+        replace(trial, pool=replace(pool, train=pool.train[1:])),
+        replace(trial, pool=replace(pool, validation=())),
+        replace(trial, pool=names),
+        replace(trial, parts={**parts, "novel": novel}),
+        replace(trial, parts={"base": parts["base"]}),
+    ]
+    assert len({fingerprint(trial), *map(fingerprint, variants)}) == 1 + len(variants)
+
+
+def test_a_moved_folder_is_the_same_and_a_changed_image_is_not(
+    photos: Path, tmp_path: Path, make_photos: Callable[..., Path]
+) -> None:
+    def of(folder: Path) -> str:
+        sources = load_sources([str(folder)])
+        return fingerprint(PROTOCOLS["few-shot"].trials(sources, [], [2], "test")[0])
+
+    moved = tmp_path / "elsewhere" / photos.name
+    shutil.copytree(photos, moved)
+    assert of(moved) == of(photos)
+    with (moved / "red" / "0.png").open("ab") as file:
+        file.write(b"more")
+    assert of(moved) != of(photos)
+
+
+def test_cells_of_one_trial_and_seed_follow_each_other(trial: Trial, backbone: Backbone) -> None:
+    methods = parse_methods("zero-shot,ivlp")
+    cells = make_cells(
+        "few-shot", [trial, replace(trial, shots=1)], methods, [3, 4], "test", backbone
+    )
+    assert [(c.trial.shots, c.seed, c.method.label) for c in cells] == [
+        (shots, seed, label)
+        for shots in (2, 1)
+        for seed in (3, 4)
+        for label in ("zero-shot", "ivlp")
+    ]
+    assert {c.method.recipe.data.shots for c in cells} == {1, 2}
