@@ -28,9 +28,9 @@ import promptot
 from promptot.adaptation import IVLPPrompts
 from promptot.backbones import load_backbone
 from promptot.data import UnreadableImage, load_image, load_task
+from promptot.data import arrow_columns as columns
 from promptot.data import memory_bounds as bounds
 from promptot.data.images import image_bytes as containers
-from promptot.data.readers import arrow as columns
 from promptot.data.readers import webdataset as shards
 from promptot.data.readers.folder import find_images
 from promptot.data.readers.renaming import load_names

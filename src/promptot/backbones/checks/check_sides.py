@@ -59,13 +59,13 @@ class Side:
 
 def our_side(backbone: Backbone) -> Side:
     """A backbone as everything in this package uses it."""
-    from promptot import __version__
+    from importlib.metadata import version
 
     image, text, preprocess = backbone.image_tower, backbone.text_tower, backbone.preprocess
     mode = getattr(preprocess, "resize_mode", "shortest")
     resize = getattr(preprocess, "resize", None) or preprocess.resolution
     return Side(
-        f"promptot {__version__}",
+        f"promptot {version('promptot')}",
         _settings(
             activations=[_activation(tower.transformer.blocks[0].mlp) for tower in (image, text)],
             heads=[tower.transformer.blocks[0].attn.heads for tower in (image, text)],

@@ -11,8 +11,8 @@ import hashlib
 import os
 from dataclasses import dataclass
 
-from promptot.data.images.file_version import FileVersion
 from promptot.data.images.image_bytes import split_place
+from promptot.files.file_version import FileVersion
 
 MISSING = FileVersion(-1, 0, 0)  # whoever reads it will say what is wrong
 

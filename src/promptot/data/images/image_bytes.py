@@ -21,8 +21,8 @@ from pathlib import Path
 from typing import BinaryIO
 from zipfile import ZipFile, ZipInfo
 
-from promptot.data.images.file_version import times_of
 from promptot.errors import PromptotError
+from promptot.files.file_version import times_of
 from promptot.files.reading import Unreadable, open_regular
 
 MAX_BYTES = 1 << 30
@@ -226,7 +226,7 @@ def list_tar(path: Path) -> list[str]:
 
 
 def _read_cell(name: str, version: tuple[str, int, int], member: str) -> io.BytesIO:
-    from promptot.data.readers.arrow import read_cell
+    from promptot.data.arrow_columns import read_cell
 
     column, _, row = member.rpartition("::")
     if not row.isdecimal() or len(row) > 18:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from promptot.data.readers.arrow import ColumnFile, class_names_of, damaged
+from promptot.data.arrow_columns import ColumnFile, class_names_of, damaged
 from promptot.data.readers.labelled_images import Found, assemble, by_number, with_notes
 from promptot.data.readers.split_words import split_of
 from promptot.data.readers.table import choose_columns

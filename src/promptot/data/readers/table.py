@@ -10,8 +10,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from promptot.data.arrow_columns import ColumnFile
 from promptot.data.memory_bounds import check_rows
-from promptot.data.readers.arrow import ColumnFile
 from promptot.data.readers.given_paths import place_of
 from promptot.data.readers.labelled_images import Found, assemble, by_number, with_notes
 from promptot.data.readers.split_words import common_splits, split_in_name, split_of

@@ -14,9 +14,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from promptot.data.images.file_version import times_of
 from promptot.data.memory_bounds import check_rows
 from promptot.errors import PromptotError
+from promptot.files.file_version import times_of
 from promptot.files.reading import Unreadable, open_regular, parse_json
 
 LONGEST_TEXT = 2**15
