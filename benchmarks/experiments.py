@@ -27,7 +27,7 @@ from typing import Any
 
 from promptot.backbones import Backbone, load_backbone
 from promptot.experiments import run_benchmark
-from promptot.experiments.run_benchmark import RESULTS, Benchmark
+from promptot.experiments.benchmarking import RESULTS, Benchmark
 from promptot.experiments.run_cells import Observer
 from promptot.files.writing import write_json
 

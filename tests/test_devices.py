@@ -77,8 +77,9 @@ def test_every_command_picks_a_device_automatically() -> None:
 
 
 def public_callables():
-    names = ("api", "backbones.load", "classifier", "demo", "estimator", "protocols.benchmark")
-    for short in (*names, "serving.server", "survey", "tuning.trials"):
+    names = ("runs.commands", "backbones.by_name", "runs.classifier", "experiments.demo")
+    names += ("runs.estimator", "experiments.benchmarking", "serving.server")
+    for short in (*names, "inspection.survey_task", "experiments.tuning.tune_task"):
         module = importlib.import_module(f"promptot.{short}")
         for name, thing in vars(module).items():
             own = getattr(thing, "__module__", None) == module.__name__

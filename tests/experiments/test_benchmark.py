@@ -120,7 +120,8 @@ def test_a_killed_process_goes_on_to_the_same_table(
     ]
     # A wait after each cell, so that the signal comes in the middle and not after the end.
     code = (
-        "import sys, time; from promptot.experiments import runner; from promptot.cli import main\n"
+        "import sys, time\nfrom promptot.cli import main\n"
+        "from promptot.experiments import run_cells as runner\n"
         "append = runner.ResultFile.append\n"
         "runner.ResultFile.append = lambda *a: (append(*a), time.sleep(0.2))\n"
         "main(sys.argv[1:])"

@@ -13,10 +13,10 @@ from promptot.backbones import Backbone, load_backbone
 from promptot.cli.app import app
 from promptot.errors import PromptotError
 from promptot.experiments import run_cells as runner
+from promptot.experiments.benchmarking import benchmark_settings, run_benchmark
 from promptot.experiments.cells import make_cells
 from promptot.experiments.methods import parse_methods
 from promptot.experiments.planning import Request, make_plan
-from promptot.experiments.run_benchmark import benchmark_settings, run_benchmark
 from promptot.experiments.settings_listing import epoch_text, state_text
 from promptot.experiments.suite import load_suite
 from promptot.recipes import describe, list_recipes, load_recipe
@@ -146,7 +146,7 @@ def nothing_at_hand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         raise AssertionError("something was loaded")
 
     monkeypatch.chdir(tmp_path)
-    for name in ("benchmark.load_backbone", "benchmark.make_forecast", "suite.load_public"):
+    for name in ("benchmarking.load_backbone", "benchmarking.make_forecast", "suite.load_public"):
         monkeypatch.setattr(f"promptot.experiments.{name}", refuse)
     return tmp_path
 

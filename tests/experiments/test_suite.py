@@ -18,9 +18,9 @@ from promptot.data.shot_lists import read_shot_list, shot_list_name, write_shot_
 from promptot.errors import PromptotError
 from promptot.experiments import Benchmark, Observer, run_benchmark
 from promptot.experiments import run_cells as runner
+from promptot.experiments.benchmarking import forecast_benchmark
 from promptot.experiments.cell_locks import Claims
 from promptot.experiments.methods import Method
-from promptot.experiments.run_benchmark import forecast_benchmark
 from promptot.experiments.suite import load_suite, named_sets
 from promptot.recipes import list_recipes
 
@@ -351,7 +351,7 @@ def test_cells_run_in_any_order_and_only_once(
     arguments = {"tasks": ("dtd", "eurosat"), "methods": "prompt-ot,ivlp"}
     bench(**arguments, out="whole")
     monkeypatch.setattr(
-        "promptot.experiments.run_benchmark.run_missing",
+        "promptot.experiments.benchmarking.run_missing",
         lambda *a: runner.run_missing(*a, start=0.6),
     )
     told = []
@@ -394,7 +394,7 @@ def test_a_process_that_dies_is_told_of(
 ) -> None:
     copy = tmp_path / "clip.safetensors"
     shutil.copy(smallest_clip, copy)
-    plan = "promptot.experiments.run_benchmark.make_cells"
+    plan = "promptot.experiments.benchmarking.make_cells"
     with pytest.MonkeyPatch.context() as patched:
         from promptot.experiments import cells
 

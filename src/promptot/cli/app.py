@@ -434,12 +434,12 @@ def benchmark(
     from promptot.cli.fit_progress import benchmark_observer
     from promptot.cli.suites import forecast_json, settings_json, show_forecast
     from promptot.experiments import run_benchmark
+    from promptot.experiments.benchmarking import RESULTS, benchmark_settings, forecast_benchmark
     from promptot.experiments.report.benchmark_tables import (
         benchmark_tables,
         settings_table,
         to_rich,
     )
-    from promptot.experiments.run_benchmark import RESULTS, benchmark_settings, forecast_benchmark
 
     console = console_for(json_path)
     cells: dict[str, Any] = {

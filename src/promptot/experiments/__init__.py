@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from promptot.experiments.benchmarking import Benchmark, benchmark_settings, run_benchmark
 from promptot.experiments.methods import Method, parse_methods
 from promptot.experiments.protocol import PROTOCOLS, Metric, Protocol
-from promptot.experiments.run_benchmark import Benchmark, benchmark_settings, run_benchmark
 from promptot.experiments.run_cells import Observer
 from promptot.experiments.summary import Summary
 
