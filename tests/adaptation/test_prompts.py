@@ -9,9 +9,13 @@ from promptot.adaptation import DESIGNS, IVLPPrompts, build_prompts
 from promptot.adaptation.student import PromptedModel
 from promptot.backbones import Backbone
 from promptot.errors import PromptotError
-from promptot.recipes import PromptsConfig
+from promptot.recipes import PromptsConfig, Recipe
 
 NAMES = ["cat", "hot dog", "great white shark"]
+
+
+def section(**values: object) -> PromptsConfig:
+    return Recipe.model_validate({"name": "mine", "prompts": values}).prompts
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -19,7 +23,7 @@ def generator(seed: int = 0) -> torch.Generator:
 
 
 def test_the_start_is_the_words_and_noise(backbone: Backbone) -> None:
-    prompts = build_prompts(PromptsConfig(text_depth=3, vision_depth=2), backbone, 3, generator())
+    prompts = build_prompts(section(text_depth=3, vision_depth=2), backbone, 3, generator())
     ids = backbone.tokenizer.encode("a photo of a")[1:-1]
     words = backbone.text_tower.token_embedding(torch.tensor(ids))
     torch.testing.assert_close(prompts.text[0].detach(), words)
@@ -30,7 +34,7 @@ def test_the_start_is_the_words_and_noise(backbone: Backbone) -> None:
 def test_with_the_words_and_depth_one_the_student_reads_what_the_teacher_reads(
     backbone: Backbone,
 ) -> None:
-    config = PromptsConfig(text_depth=1, vision_tokens=0)
+    config = section(text_depth=1, vision_tokens=0)
     model = PromptedModel(backbone, build_prompts(config, backbone, 3, generator()), NAMES)
     student, teacher = model(torch.randn(2, 3, 32, 32))
     torch.testing.assert_close(student.text, teacher.text, rtol=0, atol=1e-6)
@@ -38,9 +42,9 @@ def test_with_the_words_and_depth_one_the_student_reads_what_the_teacher_reads(
 
 
 def test_depth_is_cut_to_the_tower(backbone: Backbone) -> None:
-    prompts = build_prompts(PromptsConfig(), backbone, 3, generator())
+    prompts = build_prompts(section(), backbone, 3, generator())
     assert len(prompts.text) == len(prompts.vision) == 3
-    coupled = build_prompts(PromptsConfig(design="maple"), backbone, 3, generator())()
+    coupled = build_prompts(section(design="maple"), backbone, 3, generator())()
     assert len(coupled.text) == len(coupled.vision) == 3
 
 
@@ -61,7 +65,7 @@ def test_gradients_reach_every_prompt_and_nothing_else(
 
 
 def test_class_specific_context_serves_its_own_classes_only(backbone: Backbone) -> None:
-    config = PromptsConfig(class_specific=True, text_depth=2)
+    config = section(class_specific=True, text_depth=2)
     prompts = build_prompts(config, backbone, 3, generator())
     assert prompts.text[0].shape == (3, 4, 64)
     model = PromptedModel(backbone, prompts, NAMES)
@@ -97,14 +101,14 @@ def test_deep_vision_prompts_change_nothing_before_their_block(backbone: Backbon
 def test_words_that_do_not_fill_the_context_are_an_error(
     backbone: Backbone, words: str, tokens: int, message: str
 ) -> None:
-    config = PromptsConfig(text_tokens=tokens, init_words=words)
+    config = section(text_tokens=tokens, init_words=words)
     with pytest.raises(PromptotError, match=message):
         build_prompts(config, backbone, 3, generator())
 
 
 @pytest.mark.parametrize("design", ["ivlp", "maple", "cocoop"])
 def test_words_beyond_the_context_stay_frozen(backbone: Backbone, design: str) -> None:
-    config = PromptsConfig(design=design, text_tokens=2, text_depth=1, vision_depth=1)
+    config = section(design=design, text_tokens=2, text_depth=1, vision_depth=1)
     prompts = build_prompts(config, backbone, 3, generator())
     assert prompts.fixed_words == "of a"
     ids = backbone.tokenizer.encode("a photo")[1:-1]
@@ -114,7 +118,7 @@ def test_words_beyond_the_context_stay_frozen(backbone: Backbone, design: str) -
 
 @pytest.mark.parametrize("design", DESIGNS)
 def test_a_design_is_rebuilt_by_its_arguments(backbone: Backbone, design: str) -> None:
-    config = PromptsConfig(design=design, text_tokens=2, text_depth=2)
+    config = section(design=design, text_tokens=2, text_depth=2)
     prompts = build_prompts(config, backbone, 3, generator())
     again = DESIGNS[design](**prompts.arguments)
     again.load_state_dict(prompts.state_dict())
@@ -125,7 +129,7 @@ def test_a_design_is_rebuilt_by_its_arguments(backbone: Backbone, design: str) -
 
 @pytest.mark.parametrize("design", DESIGNS)
 def test_the_start_depends_on_the_generator_alone(backbone: Backbone, design: str) -> None:
-    config = PromptsConfig(design=design, init_words=None, text_depth=2)
+    config = section(design=design, init_words=None, text_depth=2)
     started = [build_prompts(config, backbone, 3, generator(seed)) for seed in (1, 1, 2)]
     first, again, other = (torch.cat([p.flatten() for p in x.parameters()]) for x in started)
     assert torch.equal(first, again)
@@ -141,7 +145,7 @@ def test_the_start_depends_on_the_generator_alone(backbone: Backbone, design: st
     ],
 )
 def test_bad_class_names(backbone: Backbone, names: list[str], message: str) -> None:
-    prompts = build_prompts(PromptsConfig(), backbone, len(names), generator())
+    prompts = build_prompts(section(), backbone, len(names), generator())
     for chosen in (prompts, None):
         with pytest.raises(PromptotError, match=message):
             PromptedModel(backbone, chosen, names)

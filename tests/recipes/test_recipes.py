@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -9,13 +10,18 @@ from pydantic import ValidationError
 from promptot.errors import PromptotError
 from promptot.objectives import build_control, build_preservation, build_vocabulary
 from promptot.recipes import (
-    ObjectiveConfig,
     Recipe,
-    VocabularyConfig,
+    complete_values,
     describe,
     list_recipes,
     load_recipe,
     recipe_keys,
+)
+from promptot.recipes.schema import (
+    PUBLISHED_STRENGTH,
+    ExactOTConfig,
+    ExactVocabularyConfig,
+    TextCosineConfig,
 )
 from promptot.recipes.templates import named_templates, teacher_templates
 
@@ -233,8 +239,8 @@ def test_a_term_brings_its_published_strength() -> None:
     def strength(name: str, *overrides: str) -> float:
         return load_recipe(name, overrides).objective.strength
 
-    assert ObjectiveConfig(preservation="text-cosine").strength == 8
-    assert ObjectiveConfig().strength == 10
+    assert TextCosineConfig(preservation="text-cosine").strength == 8
+    assert ExactOTConfig().strength == 10
     assert strength("maple", "objective=ot") == 10
     assert strength("prompt-ot", "objective=promptsrc") == 1
     assert strength("prompt-ot", "objective=text-cosine", "objective.strength=3") == 3
@@ -458,7 +464,7 @@ def test_a_recipe_survives_json_and_yaml(tmp_path: Path) -> None:
     assert load_recipe(path) == recipe
     listed = load_recipe("ivlp", ["data.templates=['a {}.']", "vocabulary=ot"])
     assert Recipe.model_validate_json(listed.model_dump_json()) == listed
-    assert listed.vocabulary == VocabularyConfig(comparison="ot")
+    assert listed.vocabulary == ExactVocabularyConfig(comparison="ot")
 
 
 def test_a_recipe_cannot_be_changed() -> None:
@@ -466,27 +472,22 @@ def test_a_recipe_cannot_be_changed() -> None:
         load_recipe("ivlp").optim.lr = 1.0  # type: ignore[misc]
 
 
-def test_every_term_has_a_strength_and_one_without_is_refused(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    """As a new term would be whose published λ was forgotten."""
+def test_every_term_has_a_published_strength() -> None:
     from promptot.objectives.build_objective import PRESERVATIONS
-    from promptot.recipes import recipe_files as loading
-    from promptot.recipes import schema
 
-    assert set(schema.PUBLISHED_STRENGTH) == set(PRESERVATIONS)
-    fewer = {k: v for k, v in schema.PUBLISHED_STRENGTH.items() if k != "text-cosine"}
-    monkeypatch.setattr(schema, "PUBLISHED_STRENGTH", fewer)
-    monkeypatch.setattr(loading, "PUBLISHED_STRENGTH", fewer)
-    message = refused("ivlp", "objective=text-cosine")
-    assert "'text-cosine' was published with no λ" in message
-    assert "give objective.strength" in message
-    # The λ of the term before is not taken over either.
-    assert "published with no λ" in refused("prompt-ot", "objective=text-cosine")
-    given = load_recipe("ivlp", ["objective=text-cosine", "objective.strength=3"])
-    assert given.objective.strength == 3.0
-    path = tmp_path / "own.yaml"
-    path.write_text("objective: {preservation: text-cosine, strength: 2}\n")
-    assert load_recipe(path).objective.strength == 2.0
-    path.write_text("objective: {preservation: text-cosine}\n")
-    assert "published with no λ" in refused(path)
+    assert set(PUBLISHED_STRENGTH) == set(PRESERVATIONS)
+    assert all(isinstance(strength, float) for strength in PUBLISHED_STRENGTH.values())
+
+
+def test_values_of_another_choice_are_checked_and_left_out() -> None:
+    recipe = load_recipe("prompt-ot", ["objective=pointwise", "objective.mass=0.5"])
+    assert not hasattr(recipe.objective, "mass")
+    assert "objective.mass" in refused("prompt-ot", "objective=pointwise", "objective.mass=5")
+    assert "objective.mass" in refused("ivlp", "objective.mass=most")
+
+
+def test_keys_of_cells_and_runs_are_made_of_every_value() -> None:
+    """Hashes made before a section had kinds stay: of every shipped recipe, at that time."""
+    made = json.loads((Path(__file__).parent / "complete_values.json").read_text("utf-8"))
+    assert {name: complete_values(load_recipe(name)) for name in made} == made
+    assert set(made) == set(list_recipes())

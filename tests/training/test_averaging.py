@@ -9,7 +9,11 @@ import torch
 from torch import nn
 
 from promptot.errors import PromptotError
-from promptot.recipes import EnsemblingConfig
+from promptot.recipes.schema import (
+    GaussianEnsemblingConfig,
+    NoEnsemblingConfig,
+    UniformEnsemblingConfig,
+)
 from promptot.training.averaging import WeightAverage, build_averaging, gaussian_weights
 
 
@@ -61,12 +65,12 @@ def test_a_state_is_a_snapshot_that_can_be_gone_on_from() -> None:
 
 
 def test_rules() -> None:
-    assert build_averaging(EnsemblingConfig(), 4) is None
-    uniform = build_averaging(EnsemblingConfig(rule="uniform"), 4)
+    assert build_averaging(NoEnsemblingConfig(), 4) is None
+    uniform = build_averaging(UniformEnsemblingConfig(rule="uniform"), 4)
     assert uniform is not None
     assert uniform.weights == (0.25, 0.25, 0.25, 0.25)
-    published = build_averaging(EnsemblingConfig(rule="gaussian", mean=15.0), 20)
-    scaled = build_averaging(EnsemblingConfig(rule="gaussian"), 20)
+    published = build_averaging(GaussianEnsemblingConfig(rule="gaussian", mean=15.0), 20)
+    scaled = build_averaging(GaussianEnsemblingConfig(rule="gaussian"), 20)
     assert published is not None
     assert scaled is not None
     assert published.weights == scaled.weights == tuple(gaussian_weights(20, 15, 1))

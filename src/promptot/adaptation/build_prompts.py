@@ -13,7 +13,7 @@ from promptot.adaptation.maple import MaPLePrompts
 from promptot.adaptation.prompt_design import PromptDesign
 from promptot.backbones.backbone import Backbone
 from promptot.errors import PromptotError
-from promptot.recipes.schema import PromptsConfig
+from promptot.recipes.schema import CoCoOpConfig, IVLPConfig, MaPLeConfig, PromptsConfig
 
 Context = tuple[Tensor | None, str]
 """The start of the context [n, W], None for a random one, and the words that stay frozen."""
@@ -40,7 +40,7 @@ def build_prompts(
 
 
 def _ivlp(
-    config: PromptsConfig, backbone: Backbone, classes: int, generator: torch.Generator
+    config: IVLPConfig, backbone: Backbone, classes: int, generator: torch.Generator
 ) -> IVLPPrompts:
     image, text = backbone.image_tower, backbone.text_tower
     initial_context, fixed_words = _read_words(config, backbone)
@@ -59,7 +59,7 @@ def _ivlp(
 
 
 def _maple(
-    config: PromptsConfig, backbone: Backbone, classes: int, generator: torch.Generator
+    config: MaPLeConfig, backbone: Backbone, classes: int, generator: torch.Generator
 ) -> MaPLePrompts:
     image, text = backbone.image_tower, backbone.text_tower
     initial_context, fixed_words = _read_words(config, backbone)
@@ -76,7 +76,7 @@ def _maple(
 
 
 def _cocoop(
-    config: PromptsConfig, backbone: Backbone, classes: int, generator: torch.Generator
+    config: CoCoOpConfig, backbone: Backbone, classes: int, generator: torch.Generator
 ) -> CoCoOpPrompts:
     initial_context, fixed_words = _read_words(config, backbone)
     return CoCoOpPrompts(
@@ -89,7 +89,7 @@ def _cocoop(
     )
 
 
-def _read_words(config: PromptsConfig, backbone: Backbone) -> Context:
+def _read_words(config: IVLPConfig | MaPLeConfig | CoCoOpConfig, backbone: Backbone) -> Context:
     """`init_words` as the start of the context and the words that stay frozen behind it."""
     if not config.init_words or not config.text_tokens:
         return None, ""

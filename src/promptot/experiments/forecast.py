@@ -15,6 +15,7 @@ from promptot.errors import PromptotError
 from promptot.experiments.cells import Cell
 from promptot.experiments.methods import Method
 from promptot.experiments.trials import Trial
+from promptot.recipes.schema import IVLPConfig
 from promptot.runs.run import trial_model, trial_step
 from promptot.training.batches import views_bytes, views_used
 from promptot.training.estimate import memory_estimate
@@ -139,7 +140,7 @@ def _forecast_method(
         steps += own
         training += own * _between(timed, _classes(cell.trial)) + epochs * images * rates.read
         training += views_used(recipe) * images * (rates.read + rates.encode)
-        if recipe.prompts.used_fields() & {"vision_tokens"} and recipe.prompts.vision_tokens:
+        if isinstance(recipe.prompts, IVLPConfig) and recipe.prompts.vision_tokens:
             tested = sum(len(part.test) for part in cell.trial.parts.values())
             testing += tested * (rates.read + rates.encode)
     return MethodForecast(label, len(cells), steps, training, testing), memory

@@ -11,7 +11,7 @@ from promptot.data.anchor_words import load_vocabulary
 from promptot.data.task import ImageTask
 from promptot.errors import PromptotError
 from promptot.experiments.published_settings import Settings
-from promptot.recipes import Recipe, is_recipe, list_recipes, load_recipe
+from promptot.recipes import Recipe, complete_values, is_recipe, list_recipes, load_recipe
 
 Rule = Callable[[str, str, int | None], Settings]
 """From the names of a recipe and a task and the number of shots (None for what learns from none) to
@@ -46,13 +46,15 @@ class Method:
 
     def values(self) -> dict[str, Any]:
         """All that decides what the method does: the recipe without its name and its reasons."""
-        values = self.recipe.model_dump(mode="json", exclude={"name", "summary", "paper"})
+        values = complete_values(self.recipe)
+        for key in ("name", "summary", "paper"):
+            del values[key]
         # Younger than the others: cells that were run before they existed keep their keys.
         if self.recipe.data.teacher == "online":
             del values["data"]["teacher"]
         if self.recipe.optim.on_nonfinite == "stop":
             del values["optim"]["on_nonfinite"]
-        if not self.recipe.prompts.cloned_projections:
+        if not values["prompts"]["cloned_projections"]:
             del values["prompts"]["cloned_projections"]
         if self.recipe.data.template_mean == "normalised":
             del values["data"]["template_mean"]

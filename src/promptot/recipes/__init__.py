@@ -17,6 +17,7 @@ from promptot.recipes.schema import (
     PromptsConfig,
     Recipe,
     VocabularyConfig,
+    complete_values,
 )
 
 __all__ = [
@@ -27,6 +28,7 @@ __all__ = [
     "PromptsConfig",
     "Recipe",
     "VocabularyConfig",
+    "complete_values",
     "describe",
     "is_recipe",
     "list_recipes",

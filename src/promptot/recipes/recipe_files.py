@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
 from promptot.errors import PromptotError, nearest
 from promptot.files.reading import Unreadable, brief, parse_yaml, read_text
-from promptot.recipes.schema import PUBLISHED_STRENGTH, ObjectiveConfig, Recipe
+from promptot.recipes.schema import DEFAULT_CHOICES, PUBLISHED_STRENGTH, Recipe, kinds_of
 
 _SHIPPED = files("promptot.recipes")
 LARGEST_RECIPE = 2**20  # bytes
@@ -80,7 +80,7 @@ def describe(recipe: Recipe) -> dict[str, Any]:
         >>> describe(load_recipe("ivlp"))["optim.lr"]
         0.0025
     """
-    used = recipe.used_fields()
+    used = recipe.fields_in_use()
     shown = {}
     for key in recipe_keys():
         section, _, field = key.rpartition(".")
@@ -99,16 +99,13 @@ def is_recipe(name: str) -> bool:
 
 def recipe_keys() -> list[str]:
     """Every key that an override may set, in the order of the schema."""
-    return list(_keys(Recipe, ""))
-
-
-def _keys(model: type[BaseModel], prefix: str) -> Iterator[str]:
-    for name, field in model.model_fields.items():
-        kind = field.annotation
-        if isinstance(kind, type) and issubclass(kind, BaseModel):
-            yield from _keys(kind, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}"
+    keys: dict[str, None] = {}
+    for name in Recipe.model_fields:
+        kinds = kinds_of(name)
+        choice = list(DEFAULT_CHOICES.get(name, ()))[:1]
+        fields = [*choice, *(field for kind in kinds for field in kind.model_fields)]
+        keys |= dict.fromkeys([f"{name}.{field}" for field in fields] or [name])
+    return list(keys)
 
 
 def _read(name_or_path: str | Path) -> dict[str, Any]:
@@ -170,7 +167,7 @@ def _apply(values: dict[str, Any], key: str, value: Any) -> None:
         if not isinstance(target, dict):
             return
     if key == "objective.preservation":
-        before = target.get(field, ObjectiveConfig.model_fields[field].default)
+        before = target.get(field, DEFAULT_CHOICES[section][field])
         published = [PUBLISHED_STRENGTH.get(str(term)) for term in (before, value)]
         if before != value and (None in published or published[0] != published[1]):
             target.pop("strength", None)
@@ -216,13 +213,26 @@ def _unknown(key: str) -> PromptotError:
 def _explain(error: ValidationError, source: str) -> PromptotError:
     """One readable sentence from pydantic's first complaint."""
     first = error.errors(include_url=False)[0]
-    key = ".".join(map(str, first["loc"]))
+    key = _key_of(first["loc"])
     complaint = first["msg"].removeprefix("Value error, ")
     if first["type"] == "extra_forbidden":
         return _unknown(key)
     if first["type"] == "value_error":
         return PromptotError(f"The recipe '{source}' can't work: {complaint}.")
+    if first["type"] == "union_tag_invalid":
+        context = first["ctx"]
+        choice = context["discriminator"].strip("'")
+        return PromptotError(
+            f"The value of '{key}.{choice}' is '{context['tag']:.80}'; "
+            f"it should be one of {context['expected_tags']}."
+        )
     if first["type"] == "model_type":
         complaint = "it should hold keys and values"
     complaint = complaint.replace("Input should", "it should").replace("String should", "it should")
     return PromptotError(f"The value of '{key}' is {brief(first['input'])}; {complaint}.")
+
+
+def _key_of(place: Sequence[str | int]) -> str:
+    """The key that pydantic's place of an error means: without the kinds that it went through."""
+    names = [str(part) for part in place]
+    return ".".join([*names[:1], *names[-1:]] if len(names) > 2 else names)

@@ -6,9 +6,19 @@ the data are drawn; the builders turn the names into blocks, and nothing else re
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, get_args
+from collections.abc import Iterator, Mapping
+from functools import cache
+from types import UnionType
+from typing import Annotated, Any, ClassVar, Literal, Union, cast, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from promptot.data.class_names import TemplateMean, check_template
 from promptot.recipes.templates import check_templates
@@ -20,206 +30,323 @@ NonNegativeInt = Annotated[int, Field(ge=0)]
 Tokens = Annotated[int, Field(ge=0, le=1024)]
 Depth = Annotated[int, Field(ge=1, le=1024)]
 Share = Annotated[float, Field(gt=0, le=1)]
-Solver = Literal["exact", "sinkhorn", "sinkhorn-divergence", "unbalanced", "partial"]
 
 CACHED_VIEWS = 8
-PUBLISHED_STRENGTH = {"none": 0.0, "pointwise": 10.0, "ot": 10.0, "text-cosine": 8.0}
-PUBLISHED_STRENGTH |= {"promptsrc": 1.0}
-"""λ of each preservation term; one term's λ means nothing to another."""
 
 
 class _Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
-
-class PromptsConfig(_Section):
-    """What learns. A branch with 0 tokens is off; `depth` counts the blocks that get own tokens."""
-
-    design: Literal["ivlp", "maple", "cocoop", "linear-probe", "none"] = "ivlp"
-    """ivlp: both towers have tokens of their own (CoOp and VPT: one tower has none). maple: the
-    vision tokens are linear images of the text tokens. cocoop: text tokens of the first block,
-    shifted by each image. linear-probe: no prompts, a linear classifier on frozen features."""
-    text_tokens: Tokens = 4
-    text_depth: Depth = 12
-    vision_tokens: Tokens = 4
-    vision_depth: Depth = 12
-    init_words: Annotated[str, Field(min_length=1)] | None = "a photo of a"
-    """Words whose embeddings start the text context; null starts it from N(0, 0.02²)."""
-    class_specific: bool = False
-    """One text context per class instead of one for all."""
-    cloned_projections: bool = False
-    """Of maple: whether the projections of all blocks but the first start as copies of one
-    another, as in its reference code."""
-
     def used_fields(self) -> set[str]:
         """The fields that have an effect, given the others."""
-        used = {"design"}
-        if self.design in ("none", "linear-probe"):
-            return used
-        used.add("text_tokens")
-        if self.text_tokens:
-            used.add("init_words")
-            if self.design != "cocoop":
-                used.add("text_depth")
-        if self.design == "maple" and self.text_depth > 2:
-            used.add("cloned_projections")
-        if self.design == "ivlp":
-            used.add("vision_tokens")
-            if self.text_tokens:
-                used.add("class_specific")
-            if self.vision_tokens:
-                used.add("vision_depth")
-        return used
+        return set(type(self).model_fields)
+
+    def options(self) -> dict[str, Any]:
+        """The arguments of what this section chooses, and no others; see `_ABOUT_IT`."""
+        chosen = self.used_fields() - _ABOUT_IT
+        return {key: getattr(self, key) for key in sorted(chosen)}
+
+
+_ABOUT_IT = {"preservation", "comparison", "strength", "control", "budget", "words", "per_step"}
+"""Fields of a term that are not arguments of the term itself: its name, and what weighs it."""
+
+
+class NoPromptsConfig(_Section):
+    """The frozen model as it is."""
+
+    design: Literal["none"]
+
+
+class LinearProbeConfig(_Section):
+    """No prompts: a linear classifier on frozen image features."""
+
+    design: Literal["linear-probe"]
+
+
+class _TextPrompts(_Section):
+    text_tokens: Tokens = 4
+    init_words: Annotated[str, Field(min_length=1)] | None = "a photo of a"
+    """Words whose embeddings start the text context; null starts it from N(0, 0.02²)."""
 
     @model_validator(mode="after")
-    def _some_branch_is_on(self) -> PromptsConfig:
-        if self.design == "ivlp" and self.text_tokens == 0 and self.vision_tokens == 0:
+    def _text_is_on(self) -> _TextPrompts:
+        design: str = getattr(self, "design", "")
+        if self.text_tokens == 0 and design != "ivlp":
             raise ValueError(
-                "both prompts.text_tokens and prompts.vision_tokens are 0, so nothing would learn; "
-                "set one of them, or prompts.design to none"
-            )
-        if self.design in ("maple", "cocoop") and self.text_tokens == 0:
-            raise ValueError(
-                f"prompts.text_tokens is 0, and everything in design {self.design} starts from "
+                f"prompts.text_tokens is 0, and everything in design {design} starts from "
                 "text tokens; set it to 1 or more"
-            )
-        if self.design in ("maple", "cocoop") and self.class_specific:
-            raise ValueError(
-                f"design {self.design} has one text context for all classes; "
-                "set prompts.class_specific=false, or prompts.design=ivlp"
             )
         return self
 
 
-class ObjectiveConfig(_Section):
-    """Cross-entropy plus `strength` (λ) times a term that holds on to the frozen model."""
+class IVLPConfig(_TextPrompts):
+    """Both towers have tokens of their own (CoOp and VPT: one tower has none). A tower with 0
+    tokens is off; its depth counts the blocks that get tokens of their own."""
 
-    preservation: Literal["none", "pointwise", "ot", "text-cosine", "promptsrc"] = "ot"
-    """pointwise and ot compare rows of features; text-cosine (KgCoOp) and promptsrc compare as
-    those papers do."""
-    strength: NonNegativeFloat = 10.0
-    """λ; left out or null, the one that the term was published with. Not used without a term."""
-    eta: PositiveFloat = 0.5
-    """Scale of the squared distance between rows."""
-    rows: Literal["joint", "image", "text", "separate"] = "joint"
-    """What is compared: each image's features joined to those of its class's text, one of the two,
-    or both, each for itself."""
-    solver: Solver = "exact"
-    """How the plan of `ot` is found."""
-    epsilon: PositiveFloat = 0.05
-    """Entropic regularisation of the sinkhorn and unbalanced solvers, relative to the mean cost."""
-    marginal_penalty: PositiveFloat = 1.0
-    """What leaving the marginals costs the unbalanced solver, relative to the mean cost."""
-    mass: Share = 0.9
-    """Share of the mass that the partial solver moves."""
-    queue: Annotated[int, Field(ge=1, le=4096)] | None = None
-    """Rows, of this and of earlier batches, that `ot` moves together; null: this batch's alone."""
-    text_weight: NonNegativeFloat = 25.0
-    """Of promptsrc: factor on the mean absolute difference of the text features."""
-    image_weight: NonNegativeFloat = 10.0
-    """Of promptsrc: factor on the mean absolute difference of the image features."""
-    logit_weight: NonNegativeFloat = 1.0
-    """Of promptsrc: factor on the divergence of the logits."""
+    design: Literal["ivlp"] = "ivlp"
+    text_depth: Depth = 12
+    vision_tokens: Tokens = 4
+    vision_depth: Depth = 12
+    class_specific: bool = False
+    """One text context per class instead of one for all."""
+
+    def used_fields(self) -> set[str]:
+        """The fields that have an effect, given the others."""
+        used = super().used_fields()
+        if not self.text_tokens:
+            used -= {"init_words", "text_depth", "class_specific"}
+        return used if self.vision_tokens else used - {"vision_depth"}
+
+    @model_validator(mode="after")
+    def _some_tower_is_on(self) -> IVLPConfig:
+        if self.text_tokens == 0 and self.vision_tokens == 0:
+            raise ValueError(
+                "both prompts.text_tokens and prompts.vision_tokens are 0, so nothing would learn; "
+                "set one of them, or prompts.design to none"
+            )
+        return self
+
+
+class MaPLeConfig(_TextPrompts):
+    """The vision tokens are linear images of the text tokens."""
+
+    design: Literal["maple"]
+    text_depth: Depth = 12
+    cloned_projections: bool = False
+    """Whether the projections of all blocks but the first start as copies of one another, as in
+    the reference code."""
+
+    def used_fields(self) -> set[str]:
+        """The fields that have an effect, given the others."""
+        used = super().used_fields()
+        return used if self.text_depth > 2 else used - {"cloned_projections"}
+
+
+class CoCoOpConfig(_TextPrompts):
+    """Text tokens of the first block, shifted by each image."""
+
+    design: Literal["cocoop"]
+
+
+PromptsConfig = Annotated[
+    IVLPConfig | MaPLeConfig | CoCoOpConfig | LinearProbeConfig | NoPromptsConfig,
+    Field(discriminator="design"),
+]
+"""What learns."""
+
+
+class NoTermConfig(_Section):
+    """Cross-entropy alone: as a term whose λ is 0."""
+
+    preservation: Literal["none"]
+    strength: ClassVar[float] = 0.0
+    control: ClassVar[Literal["constant"]] = "constant"
+    budget: ClassVar[float] = 0.05
+
+
+class _Term(_Section):
+    strength: NonNegativeFloat
+    """λ; left out or null, the one that the term was published with."""
     control: Literal["constant", "ramp", "ramp-down", "budget"] = "constant"
     """constant: λ is `strength`. ramp: it grows from 0 to `strength` over the steps; ramp-down: it
     falls to 0. budget: it follows the term, so that the term's mean becomes `budget`."""
     budget: PositiveFloat = 0.05
     """The mean of the term that `control: budget` aims at."""
 
-    def options(self) -> dict[str, Any]:
-        """The arguments of the chosen preservation term, and no others.
-
-        Example:
-            >>> ObjectiveConfig(preservation="pointwise").options()
-            {'eta': 0.5, 'rows': 'joint'}
-        """
-        chosen = self.used_fields() - {"preservation", "strength", "control", "budget"}
-        return {key: getattr(self, key) for key in sorted(chosen)}
-
     def used_fields(self) -> set[str]:
         """The fields that have an effect, given the others."""
-        used = {"preservation"}
-        if self.preservation == "none":
-            return used
-        used |= {"strength", "control"}
-        if self.control == "budget":
-            used.add("budget")
-        if self.preservation == "promptsrc":
-            used |= {"text_weight", "image_weight", "logit_weight"}
-        if self.preservation in ("pointwise", "ot"):
-            used |= {"eta", "rows"}
-        if self.preservation == "ot":
-            used |= {"solver", "queue"} | _solver_fields(self.solver)
-        return used
+        used = super().used_fields()
+        return used if self.control == "budget" else used - {"budget"}
 
     @model_validator(mode="before")
     @classmethod
-    def _strength_is_the_terms_own(cls, values: Any) -> Any:
-        if isinstance(values, dict) and values.get("strength") is None:
-            term = str(values.get("preservation", cls.model_fields["preservation"].default))
-            if term in PUBLISHED_STRENGTH:
-                return values | {"strength": PUBLISHED_STRENGTH[term]}
-            if term in get_args(cls.model_fields["preservation"].annotation):
-                raise ValueError(f"'{term}' was published with no λ: give objective.strength")
+    def _no_strength_is_the_published_one(cls, values: Any) -> Any:
+        if isinstance(values, dict) and values.get("strength", 0) is None:
+            return {key: value for key, value in values.items() if key != "strength"}
         return values
 
 
-class VocabularyConfig(_Section):
-    """A second term: the text features of all classes and of anchor words, against the frozen."""
+class _Pairs(_Section):
+    eta: PositiveFloat = 0.5
+    """Scale of the squared distance between two rows, or two words' features."""
 
-    comparison: Literal["none", "pointwise", "ot"] = "none"
+
+class _Exact(_Pairs):
+    solver: Literal["exact"] = "exact"
+    """How the plan is found."""
+
+
+class _Sinkhorn(_Pairs):
+    solver: Literal["sinkhorn", "sinkhorn-divergence"]
+    epsilon: PositiveFloat = 0.05
+    """Entropic regularisation of the sinkhorn and unbalanced solvers, relative to the mean cost."""
+
+
+class _Unbalanced(_Pairs):
+    solver: Literal["unbalanced"]
+    epsilon: PositiveFloat = 0.05
+    marginal_penalty: PositiveFloat = 1.0
+    """What leaving the marginals costs the unbalanced solver, relative to the mean cost."""
+
+
+class _Partial(_Pairs):
+    solver: Literal["partial"]
+    mass: Share = 0.9
+    """Share of the mass that the partial solver moves."""
+
+
+class _RowsTerm(_Term):
+    strength: NonNegativeFloat = 10.0
+    rows: Literal["joint", "image", "text", "separate"] = "joint"
+    """What is compared: each image's features joined to those of its class's text, one of the two,
+    or both, each for itself."""
+
+
+class PointwiseConfig(_Pairs, _RowsTerm):
+    """Rows of features, pair by pair."""
+
+    preservation: Literal["pointwise"]
+
+
+class _OTTerm(_RowsTerm):
+    preservation: Literal["ot"] = "ot"
+    queue: Annotated[int, Field(ge=1, le=4096)] | None = None
+    """Rows, of this and of earlier batches, that are moved together; null: this batch's alone."""
+
+
+class ExactOTConfig(_Exact, _OTTerm):
+    """Rows of features by an exact transport plan: Prompt-OT as published."""
+
+
+class SinkhornOTConfig(_Sinkhorn, _OTTerm):
+    """Rows of features by an entropic plan, plain or debiased."""
+
+
+class UnbalancedOTConfig(_Unbalanced, _OTTerm):
+    """Rows of features by a plan whose marginals may be left at a price."""
+
+
+class PartialOTConfig(_Partial, _OTTerm):
+    """Rows of features by a plan that moves a share of the mass."""
+
+
+class TextCosineConfig(_Term):
+    """KgCoOp's term."""
+
+    preservation: Literal["text-cosine"]
+    strength: NonNegativeFloat = 8.0
+
+
+class PromptSRCConfig(_Term):
+    """PromptSRC's three terms."""
+
+    preservation: Literal["promptsrc"]
+    strength: NonNegativeFloat = 1.0
+    text_weight: NonNegativeFloat = 25.0
+    """Factor on the mean absolute difference of the text features."""
+    image_weight: NonNegativeFloat = 10.0
+    """Factor on the mean absolute difference of the image features."""
+    logit_weight: NonNegativeFloat = 1.0
+    """Factor on the divergence of the logits."""
+
+
+OTConfig = Annotated[
+    ExactOTConfig | SinkhornOTConfig | UnbalancedOTConfig | PartialOTConfig,
+    Field(discriminator="solver"),
+]
+ObjectiveConfig = Annotated[
+    NoTermConfig | PointwiseConfig | OTConfig | TextCosineConfig | PromptSRCConfig,
+    Field(discriminator="preservation"),
+]
+"""Cross-entropy plus `strength` (λ) times a term that holds on to the frozen model."""
+
+
+class NoVocabularyConfig(_Section):
+    """No second term."""
+
+    comparison: Literal["none"] = "none"
+    strength: ClassVar[float] = 0.0
+    words: ClassVar[None] = None
+    per_step: ClassVar[None] = None
+
+
+class _VocabularyTerm(_Section):
     strength: NonNegativeFloat = 10.0
     """Factor on the term."""
-    eta: PositiveFloat = 0.5
-    """Scale of the squared distance between two words' features."""
-    solver: Solver = "exact"
-    """How the plan of `ot` is found."""
-    epsilon: PositiveFloat = 0.05
-    """As in `objective`."""
-    marginal_penalty: PositiveFloat = 1.0
-    """As in `objective`."""
-    mass: Share = 0.9
-    """As in `objective`."""
     words: Annotated[str, Field(min_length=1)] | None = None
     """A text file with one anchor word a line, such as the names of classes to come; null takes
     the list that ships."""
     per_step: PositiveInt | None = 64
     """Anchor words that each step draws; null takes all of them."""
 
-    def options(self) -> dict[str, Any]:
-        """The arguments of the chosen comparison, and no others.
 
-        Example:
-            >>> VocabularyConfig(comparison="ot").options()
-            {'eta': 0.5, 'solver': 'exact'}
-        """
-        chosen = self.used_fields() - {"comparison", "strength", "words", "per_step"}
-        return {key: getattr(self, key) for key in sorted(chosen)}
+class PointwiseVocabularyConfig(_Pairs, _VocabularyTerm):
+    """Words, pair by pair."""
 
-    def used_fields(self) -> set[str]:
-        """The fields that have an effect, given the others."""
-        if self.comparison == "none":
-            return {"comparison"}
-        used = {"comparison", "strength", "eta", "words", "per_step"}
-        if self.comparison == "ot":
-            used |= {"solver"} | _solver_fields(self.solver)
-        return used
+    comparison: Literal["pointwise"]
 
 
-class EnsemblingConfig(_Section):
-    """An average over epochs of the prompts that each epoch ends with; training does not see it."""
+class _OTVocabulary(_VocabularyTerm):
+    comparison: Literal["ot"]
 
-    rule: Literal["none", "gaussian", "uniform"] = "none"
-    """none: the last epoch's prompts are kept. uniform: every epoch weighs the same. gaussian: an
-    epoch weighs what a normal density gives it (PromptSRC)."""
+
+class ExactVocabularyConfig(_Exact, _OTVocabulary):
+    """Words by an exact transport plan."""
+
+
+class SinkhornVocabularyConfig(_Sinkhorn, _OTVocabulary):
+    """Words by an entropic plan, plain or debiased."""
+
+
+class UnbalancedVocabularyConfig(_Unbalanced, _OTVocabulary):
+    """Words by a plan whose marginals may be left at a price."""
+
+
+class PartialVocabularyConfig(_Partial, _OTVocabulary):
+    """Words by a plan that moves a share of the mass."""
+
+
+OTVocabularyConfig = Annotated[
+    ExactVocabularyConfig
+    | SinkhornVocabularyConfig
+    | UnbalancedVocabularyConfig
+    | PartialVocabularyConfig,
+    Field(discriminator="solver"),
+]
+VocabularyConfig = Annotated[
+    NoVocabularyConfig | PointwiseVocabularyConfig | OTVocabularyConfig,
+    Field(discriminator="comparison"),
+]
+"""A second term: the text features of all classes and of anchor words, against the frozen."""
+
+
+class NoEnsemblingConfig(_Section):
+    """The last epoch's prompts are kept."""
+
+    rule: Literal["none"] = "none"
+
+
+class UniformEnsemblingConfig(_Section):
+    """Every epoch weighs the same."""
+
+    rule: Literal["uniform"]
+
+
+class GaussianEnsemblingConfig(_Section):
+    """An epoch weighs what a normal density gives it (PromptSRC)."""
+
+    rule: Literal["gaussian"]
     mean: PositiveFloat | None = None
     """The epoch that weighs most; null: three quarters of the epochs, as in PromptSRC."""
     sd: PositiveFloat = 1.0
     """Standard deviation in epochs."""
 
-    def used_fields(self) -> set[str]:
-        """The fields that have an effect, given the others."""
-        return {"rule", "mean", "sd"} if self.rule == "gaussian" else {"rule"}
+
+EnsemblingConfig = Annotated[
+    NoEnsemblingConfig | UniformEnsemblingConfig | GaussianEnsemblingConfig,
+    Field(discriminator="rule"),
+]
+"""An average over epochs of the prompts that each epoch ends with; training does not see it."""
 
 
 class OptimConfig(_Section):
@@ -293,10 +420,10 @@ class Recipe(_Section):
     name: Annotated[str, Field(min_length=1)]
     summary: str = ""
     paper: str | None = None
-    prompts: PromptsConfig = PromptsConfig()
-    objective: ObjectiveConfig = ObjectiveConfig()
-    vocabulary: VocabularyConfig = VocabularyConfig()
-    ensembling: EnsemblingConfig = EnsemblingConfig()
+    prompts: PromptsConfig = IVLPConfig()
+    objective: ObjectiveConfig = ExactOTConfig()
+    vocabulary: VocabularyConfig = NoVocabularyConfig()
+    ensembling: EnsemblingConfig = NoEnsemblingConfig()
     optim: OptimConfig = OptimConfig()
     data: DataConfig = DataConfig()
     evaluate_epoch: PositiveInt | None = None
@@ -313,7 +440,7 @@ class Recipe(_Section):
         """Whether a linear classifier is fitted to frozen features instead."""
         return self.prompts.design == "linear-probe"
 
-    def used_fields(self) -> dict[str, set[str]]:
+    def fields_in_use(self) -> dict[str, set[str]]:
         """The fields that have an effect, by section ("" for those of the recipe itself)."""
         data = {"templates", "template" if self.data.templates == "one" else "template_mean"}
         used = {"": {"name", "summary", "paper"}, "prompts": self.prompts.used_fields()}
@@ -328,13 +455,32 @@ class Recipe(_Section):
             data.add("shots")
         return used | {"data": data}
 
+    @model_validator(mode="before")
+    @classmethod
+    def _sections_choose(cls, values: Any) -> Any:
+        """Each section as its choice has it.
+
+        A value that another choice would use is checked, and left out: who overrides the choice of
+        a file need not know what the file says of the old one.
+        """
+        if not isinstance(values, Mapping):
+            return values
+        chosen = dict(values)
+        for name, default in DEFAULT_CHOICES.items():
+            if isinstance(values.get(name), Mapping):
+                chosen[name] = _as_chosen(name, {**default, **values[name]})
+        return chosen
+
     @model_validator(mode="after")
     def _sections_agree(self) -> Recipe:
         if self.evaluate_epoch is not None and self.evaluate_epoch > self.optim.epochs:
             raise ValueError(
                 f"evaluate_epoch is {self.evaluate_epoch}, but optim.epochs is {self.optim.epochs}"
             )
-        specific = "class_specific" in self.prompts.used_fields() and self.prompts.class_specific
+        prompts = self.prompts
+        specific = isinstance(prompts, IVLPConfig) and bool(
+            prompts.class_specific and prompts.text_tokens
+        )
         if specific and self.vocabulary.comparison != "none":
             raise ValueError(
                 "anchor words have no class-specific context; set prompts.class_specific=false "
@@ -343,8 +489,113 @@ class Recipe(_Section):
         return self
 
 
-def _solver_fields(solver: str) -> set[str]:
-    """The fields that only this solver has."""
-    if solver == "unbalanced":
-        return {"epsilon", "marginal_penalty"}
-    return {"partial": {"mass"}, "exact": set()}.get(solver, {"epsilon"})
+DEFAULT_CHOICES: dict[str, dict[str, str]] = {
+    "prompts": {"design": "ivlp"},
+    "objective": {"preservation": "ot", "solver": "exact"},
+    "vocabulary": {"comparison": "none", "solver": "exact"},
+    "ensembling": {"rule": "none"},
+}
+"""What a section is that does not say it, by the fields that tell its kinds apart."""
+
+
+@cache
+def kinds_of(section: str) -> tuple[type[_Section], ...]:
+    """The models of a recipe's section, one for each choice.
+
+    Example:
+        >>> [kind.__name__ for kind in kinds_of("ensembling")]
+        ['NoEnsemblingConfig', 'UniformEnsemblingConfig', 'GaussianEnsemblingConfig']
+    """
+    return tuple(_kinds(Recipe.model_fields[section].annotation))
+
+
+def _kinds(annotation: Any) -> Iterator[type[_Section]]:
+    if get_origin(annotation) is Annotated:
+        yield from _kinds(get_args(annotation)[0])
+    elif get_origin(annotation) in (Union, UnionType):
+        for choice in get_args(annotation):
+            yield from _kinds(choice)
+    elif isinstance(annotation, type) and issubclass(annotation, _Section):
+        yield annotation
+
+
+def _as_chosen(section: str, values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of a section that its choice has; the others are checked.
+
+    Raises:
+        ValidationError: a value that another choice has would not be allowed there.
+    """
+    kinds = kinds_of(section)
+    fitting = [kind for kind in kinds if _is_chosen(kind, section, values)]
+    if len(fitting) != 1:  # an unknown choice: pydantic will say which there are
+        return dict(values)
+    own = fitting[0].model_fields
+    if values.get("class_specific") is True and fitting[0] in (MaPLeConfig, CoCoOpConfig):
+        raise ValueError(
+            f"design {values['design']} has one text context for all classes; "
+            "set prompts.class_specific=false, or prompts.design=ivlp"
+        )
+    for key, value in values.items():
+        others = [kind for kind in kinds if key in kind.model_fields]
+        if key not in own and others and key not in DEFAULT_CHOICES[section]:
+            _check_alone(others[0], section, key, value)
+    known = {key for kind in kinds for key in kind.model_fields}
+    return {key: value for key, value in values.items() if key in own or key not in known}
+
+
+def _check_alone(kind: type[_Section], section: str, key: str, value: Any) -> None:
+    """Check a value as a kind of the section has it, where that is not the kind chosen."""
+    try:
+        kind.__pydantic_validator__.validate_assignment(kind.model_construct(), key, value)
+    except ValidationError as error:
+        lines = [{**line, "loc": (section, *line["loc"])} for line in error.errors()]
+        raise ValidationError.from_exception_data(error.title, cast("Any", lines)) from None
+
+
+def _is_chosen(kind: type[_Section], section: str, values: Mapping[str, Any]) -> bool:
+    tags = [tag for tag in DEFAULT_CHOICES[section] if tag in kind.model_fields]
+    return all(values[tag] in get_args(kind.model_fields[tag].annotation) for tag in tags)
+
+
+def _published_strengths() -> dict[str, float]:
+    strengths = {}
+    for kind in kinds_of("objective"):
+        (term,) = get_args(kind.model_fields["preservation"].annotation)
+        has_one = "strength" in kind.model_fields
+        strengths[term] = kind.model_fields["strength"].default if has_one else 0.0
+    return strengths
+
+
+def read_objective(values: Mapping[str, Any]) -> ObjectiveConfig:
+    """The objective that a recipe with this section has.
+
+    Raises:
+        ValidationError: a value is not allowed.
+    """
+    return Recipe.model_validate({"name": "objective", "objective": values}).objective
+
+
+PUBLISHED_STRENGTH = _published_strengths()
+"""λ of each preservation term; one term's λ means nothing to another."""
+
+
+def complete_values(recipe: Recipe) -> dict[str, Any]:
+    """Every value of a recipe as JSON has them, those of other choices by their defaults.
+
+    Keys of cells and of runs are hashes of these since before a section had kinds; they stay.
+
+    Example:
+        >>> complete_values(Recipe(name="mine"))["ensembling"]
+        {'rule': 'none', 'mean': None, 'sd': 1.0}
+    """
+    values = recipe.model_dump(mode="json")
+    for section in DEFAULT_CHOICES:
+        unused: dict[str, Any] = {}
+        for kind in kinds_of(section):
+            for key, field in kind.model_fields.items():
+                if key not in unused and not field.is_required():
+                    unused[key] = field.default
+        values[section] = {**unused, **values[section]}
+    if recipe.objective.preservation == "none":
+        values["objective"]["strength"] = 0.0
+    return values

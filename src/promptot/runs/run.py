@@ -34,7 +34,7 @@ from promptot.files.reading import Unreadable, read_json
 from promptot.files.writing import write_json
 from promptot.objectives import Objective, build_control, build_preservation, build_vocabulary
 from promptot.recipes.recipe_files import describe
-from promptot.recipes.schema import Recipe
+from promptot.recipes.schema import Recipe, complete_values
 from promptot.recipes.templates import teacher_templates
 from promptot.runs.adapter import BackboneIdentity, build_model, load_adapter, save_adapter
 from promptot.runs.run_folder import (
@@ -312,7 +312,7 @@ def retention_of(
 
 def _what_shapes_it(recipe: Recipe) -> dict[str, Any]:
     """The recipe, but for what a run may be resumed without: what to do about a bad batch."""
-    values = recipe.model_dump(mode="json")
+    values = complete_values(recipe)
     values["optim"].pop("on_nonfinite")
     return values
 

@@ -109,14 +109,14 @@ def _strengths(recipe: Recipe, layers: int, at: Settings, done: Sequence[Point])
 
 def _depths(recipe: Recipe, layers: int, at: Settings, done: Sequence[Point]) -> list[Settings]:
     found = []
-    used = recipe.prompts.used_fields()
     for divisor in SMALLER_DEPTHS:
         smaller: Settings = {}
         for key in DEPTHS:
             field = key.rpartition(".")[2]
-            own = min(getattr(recipe.prompts, field), layers)
-            if field in used and own > 1:
-                smaller[key] = max(1, own // divisor)
+            if field in recipe.prompts.used_fields():
+                own = min(getattr(recipe.prompts, field), layers)
+                if own > 1:
+                    smaller[key] = max(1, own // divisor)
         if smaller:
             found.append(_merged(at, smaller))
     return found

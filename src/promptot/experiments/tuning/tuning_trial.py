@@ -20,7 +20,7 @@ from promptot.experiments.run_cells import Progress
 from promptot.experiments.shared_features import KeptImages, KeptViews
 from promptot.experiments.tuning.search import Settings, change, describe_settings
 from promptot.experiments.tuning.trial_points import Point
-from promptot.recipes import Recipe
+from promptot.recipes import Recipe, complete_values
 from promptot.recipes.templates import teacher_templates
 from promptot.runs.run import adapt
 from promptot.training.trainer import Callbacks
@@ -53,7 +53,7 @@ class Trials:
 
     def key(self, settings: Settings) -> str:
         """What a trial's figures depend on, as one hash."""
-        decides: list[Any] = [self.recipe.model_dump(mode="json"), settings, self.seed]
+        decides: list[Any] = [complete_values(self.recipe), settings, self.seed]
         decides += [VERSION, self.backbone.identity().digest, self._images]
         return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
 

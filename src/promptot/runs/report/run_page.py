@@ -18,7 +18,7 @@ from promptot.errors import PromptotError
 from promptot.evaluation.metrics import harmonic_mean
 from promptot.evaluation.retention import Retention, paired_change
 from promptot.evaluation.scoring import Scores
-from promptot.recipes.schema import ObjectiveConfig
+from promptot.recipes.schema import ObjectiveConfig, read_objective
 from promptot.reports import Column, Details, Measure, ReportData, ResultTable, Row
 from promptot.reports.tables import format_difference, format_value
 from promptot.runs.report.answers import answer_details, worst_mistakes
@@ -113,7 +113,7 @@ def objective_of(recipe: Mapping[str, Any]) -> ObjectiveConfig:
     """The objective of a recipe as a manifest describes it, flat."""
     prefix = "objective."
     own = {key.removeprefix(prefix): v for key, v in recipe.items() if key.startswith(prefix)}
-    return ObjectiveConfig.model_validate(own or {"preservation": "none"})
+    return read_objective(own or {"preservation": "none"})
 
 
 def _main(scores: Mapping[str, Scores]) -> str | None:
