@@ -323,21 +323,22 @@ def _places_of_bytes(path: str, modified: int, size: int, column: str) -> Any:
 
     The result is None if they are not there as they are: packed, or of a rarer type.
     """
+    types = import_arrow(path).types
     table, start = _arrow_table(path, modified, size)
     places, lengths = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
     for chunk in table[column].chunks:
         missing = chunk.is_null().to_numpy(zero_copy_only=False)
         inner = chunk
-        if str(chunk.type).startswith("struct<") and chunk.type.get_field_index("bytes") >= 0:
+        if types.is_struct(chunk.type) and chunk.type.get_field_index("bytes") >= 0:
             inner = chunk.field("bytes")
-        if inner.type not in ("binary", "large_binary"):
+        if not (types.is_binary(inner.type) or types.is_large_binary(inner.type)):
             return None
         _, offsets, content = inner.buffers()
         if len(inner) == 0 or content is None:
             return None
         if not start <= content.address <= content.address + content.size <= start + size:
             return None
-        kind = np.int32 if inner.type == "binary" else np.int64
+        kind = np.dtype("i4" if types.is_binary(inner.type) else "i8")
         ends = np.frombuffer(offsets, kind)[inner.offset :][: len(inner) + 1].astype(np.int64)
         places.append(content.address - start + ends[:-1])
         missing |= inner.is_null().to_numpy(zero_copy_only=False)
