@@ -318,14 +318,17 @@ def _group_of(sizes: tuple[int, ...], row: int) -> tuple[int, int]:
 
 
 @lru_cache(maxsize=64)
-def _places_of_bytes(path: str, modified: int, size: int, column: str) -> Any:
+def _places_of_bytes(
+    path: str, modified: int, size: int, column: str
+) -> tuple[np.ndarray, np.ndarray] | None:
     """Where the images of a column are in an Arrow file: places and lengths, -1 of no image.
 
     The result is None if they are not there as they are: packed, or of a rarer type.
     """
     types = import_arrow(path).types
     table, start = _arrow_table(path, modified, size)
-    places, lengths = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
+    places: list[np.ndarray] = [np.empty(0, np.int64)]
+    lengths: list[np.ndarray] = [np.empty(0, np.int64)]
     for chunk in table[column].chunks:
         missing = chunk.is_null().to_numpy(zero_copy_only=False)
         inner = chunk
