@@ -20,6 +20,8 @@ from promptot.cli import main
 from promptot.errors import PromptotError
 from promptot.experiments import demo as demo_module
 from promptot.experiments import run_benchmark
+from promptot.exporting.export import EARLIER_FILES, FORMATS
+from promptot.exporting.formats import ABOUT
 from promptot.runs import hub
 from promptot.runs.adapter import load_adapter, save_adapter
 from promptot.runs.estimator import PromptClassifier
@@ -307,6 +309,30 @@ def test_an_export_of_an_earlier_version_is_known_by_its_description(
     (runs / "out" / "helper.py").unlink()
     export(runs / "out", overwrite=True)
     assert "files" in json.loads(place.read_text())
+
+
+def test_an_export_cannot_list_what_is_not_its_own(export: Callable, runs: Path) -> None:
+    """Names that no export has are refused, whoever wrote them into its description."""
+    export(runs / "out")
+    place = runs / "out" / "classifier.json"
+    about = json.loads(place.read_text())
+    assert set(about["files"]) <= {*EARLIER_FILES, ABOUT}
+    for name in ("thesis.txt", "photo.jpg", "README.md"):
+        write(runs / "out" / name, "years")
+        place.write_text(json.dumps(about | {"files": [*about["files"], name]}))
+        before = snapshot(runs / "out")
+        with pytest.raises(PromptotError, match=f"Beside an export.*'{name}'"):
+            export(runs / "out", overwrite=True)
+        assert snapshot(runs / "out") == before
+        (runs / "out" / name).unlink()
+    export(runs / "out", overwrite=True)
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_all_that_an_export_writes_is_known(runs: Path, small: Backbone, format: str) -> None:
+    made = promptot.export(runs / "a", runs / "out", format, backbone=small)
+    assert set(made.files) <= {*EARLIER_FILES, ABOUT}
+    promptot.export(runs / "a", runs / "out", format, backbone=small, overwrite=True)
 
 
 def test_bytecode_beside_an_exported_module_is_no_hindrance(runs: Path, small: Backbone) -> None:

@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from promptot.cli.console import Stages, console_for, errors, plain, progress_bar, write_result
+from promptot.cli.console import (
+    Stages,
+    console_for,
+    errors,
+    plain,
+    progress_bar,
+    show_notes,
+    write_result,
+)
 from promptot.cli.options import Json, share
 from promptot.cli.run_options import (
     BackboneName,
@@ -134,6 +142,7 @@ def tune(
                 precision=precision.value,
                 workers=workers,
                 progress=Stages(bar),
+                on_task=lambda task: show_notes(errors, task.notes),
                 on_point=show,
             )
     except (KeyboardInterrupt, SystemExit):

@@ -7,6 +7,7 @@ checked before a cell is touched, columns are read in pieces, and only those tha
 from __future__ import annotations
 
 import contextlib
+import os
 import struct
 import threading
 from collections.abc import Iterator
@@ -14,7 +15,10 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from promptot.data.memory_bounds import check_rows
+from promptot.data.parquet_pages import largest_page
 from promptot.errors import PromptotError
 from promptot.files.file_version import times_of
 from promptot.files.reading import Unreadable, open_regular, parse_json
@@ -26,6 +30,8 @@ IMAGES_TOGETHER = 64
 LARGEST_GROUP = 2**30
 """Bytes of the images in a row group of a Parquet file, and of all that is packed in an Arrow file;
 what is not packed stays on the disk."""
+LARGEST_TOGETHER = 2**28
+"""Bytes that the rows of a Parquet file read at a time may take, but for a single one."""
 
 _one_at_a_time = threading.Lock()
 """Threads that want cells of one row group wait for the first of them to read it."""
@@ -73,7 +79,7 @@ class ColumnFile:
                 file = parquet.ParquetFile(path)
                 self._schema, self.rows = file.schema_arrow, int(file.metadata.num_rows)
             else:
-                table = _arrow_table(*self._version)
+                table, _ = _arrow_table(*self._version)
                 self._schema, self.rows = table.schema, int(table.num_rows)
         check_rows(path, self.rows, state.st_size)
         self.columns: list[str] = list(self._schema.names)
@@ -154,15 +160,17 @@ class ColumnFile:
     def _chunks(self, column: str, rows: int, shared: bool = False) -> Iterator[Any]:
         """A column in pieces that fit into memory; `shared` texts that repeat are there once."""
         if not self._is_parquet:
-            for chunk in _arrow_table(*self._version)[column].chunks:
+            for chunk in _arrow_table(*self._version)[0][column].chunks:
                 for start in range(0, len(chunk), rows):
                     yield chunk.slice(start, rows)
             return
         from pyarrow import parquet
 
         file = parquet.ParquetFile(self.path, read_dictionary=[column] if shared else None)
-        for batch in file.iter_batches(rows, columns=[column]):
-            yield batch.column(0)
+        for group in range(file.metadata.num_row_groups):
+            few = _rows_together(self.path, file.metadata, group, column, rows)
+            for batch in file.iter_batches(few, row_groups=[group], columns=[column]):
+                yield batch.column(0)
 
 
 def read_cell(path: str, modified: int, size: int, column: str, row: int) -> Any:
@@ -184,8 +192,10 @@ def read_cell(path: str, modified: int, size: int, column: str, row: int) -> Any
         cell = cells[row - start].as_py()
     else:
         with _one_at_a_time:
-            table = _arrow_table(path, modified, size)
-        cell = table[column][row].as_py()
+            places = _places_of_bytes(path, modified, size, column)
+        if places is not None:
+            return _read_place(path, int(places[0][row]), int(places[1][row]))
+        cell = _arrow_table(path, modified, size)[0][column][row].as_py()
     return cell.get("bytes") if isinstance(cell, dict) else cell
 
 
@@ -266,12 +276,35 @@ def _row_group(path: str, modified: int, size: int, group: int, column: str) -> 
     if column not in file.schema_arrow.names:
         raise KeyError(column)
     pieces, held = [], 0
-    for batch in file.iter_batches(IMAGES_TOGETHER, row_groups=[group], columns=[column]):
+    rows = _rows_together(Path(path), file.metadata, group, column, IMAGES_TOGETHER)
+    for batch in file.iter_batches(rows, row_groups=[group], columns=[column]):
         held += batch.nbytes
         if held > LARGEST_GROUP:
             raise Unreadable("its row group holds more than 1 GiB; write smaller row groups")
         pieces.append(batch.column(0))
     return pyarrow.chunked_array(pieces)
+
+
+def _rows_together(path: Path, metadata: Any, group: int, column: str, rows: int) -> int:
+    """How many rows of a column to read at a time, if not as many as asked for.
+
+    A cell may be as large as the page that it stands in, and each cell may repeat one of a page's.
+
+    Raises:
+        Unreadable: a page claims to unpack to far more than it can.
+    """
+    about = metadata.row_group(group)
+    chunks = [about.column(number) for number in range(about.num_columns)]
+    with open_regular(path) as file:
+        largest = max(
+            (
+                largest_page(file, chunk)
+                for chunk in chunks
+                if chunk.path_in_schema.split(".")[0] == column.split(".")[0]
+            ),
+            default=0,
+        )
+    return max(1, min(rows, LARGEST_TOGETHER // max(largest, 1)))
 
 
 def _group_of(sizes: tuple[int, ...], row: int) -> tuple[int, int]:
@@ -285,14 +318,63 @@ def _group_of(sizes: tuple[int, ...], row: int) -> tuple[int, int]:
 
 
 @lru_cache(maxsize=64)
-def _arrow_table(path: str, modified: int, size: int) -> Any:
+def _places_of_bytes(
+    path: str, modified: int, size: int, column: str
+) -> tuple[np.ndarray, np.ndarray] | None:
+    """Where the images of a column are in an Arrow file: places and lengths, -1 of no image.
+
+    The result is None if they are not there as they are: packed, or of a rarer type.
+    """
+    types = import_arrow(path).types
+    table, start = _arrow_table(path, modified, size)
+    places: list[np.ndarray] = [np.empty(0, np.int64)]
+    lengths: list[np.ndarray] = [np.empty(0, np.int64)]
+    for chunk in table[column].chunks:
+        missing = chunk.is_null().to_numpy(zero_copy_only=False)
+        inner = chunk
+        if types.is_struct(chunk.type) and chunk.type.get_field_index("bytes") >= 0:
+            inner = chunk.field("bytes")
+        if not (types.is_binary(inner.type) or types.is_large_binary(inner.type)):
+            return None
+        _, offsets, content = inner.buffers()
+        if len(inner) == 0 or content is None:
+            return None
+        if not start <= content.address <= content.address + content.size <= start + size:
+            return None
+        kind = np.dtype("i4" if types.is_binary(inner.type) else "i8")
+        ends = np.frombuffer(offsets, kind)[inner.offset :][: len(inner) + 1].astype(np.int64)
+        places.append(content.address - start + ends[:-1])
+        missing |= inner.is_null().to_numpy(zero_copy_only=False)
+        lengths.append(np.where(missing, -1, np.diff(ends)))
+    return np.concatenate(places), np.concatenate(lengths)
+
+
+def _read_place(path: str, start: int, length: int) -> bytes | None:
+    """Bytes of a file, read and not mapped: one that was cut short must not end the process."""
+    if length < 0:
+        return None
+    with open_regular(path) as file:
+        file.seek(start)
+        content = file.read(length)
+    if len(content) < length:
+        raise Unreadable("its table was cut short while it was in use")
+    return content
+
+
+@lru_cache(maxsize=64)
+def _arrow_table(path: str, modified: int, size: int) -> tuple[Any, int]:
     """An Arrow file (a stream, as `datasets` writes it, or with an index), mapped into memory.
 
     Offsets that lead out of the file would end the process when a cell is touched: each is checked.
+
+    Returns:
+        The table, and the address that the file begins at.
     """
     arrow = import_arrow(path)
     with open_regular(path) as file:
         indexed = file.read(6) == b"ARROW1"
+        if os.fstat(file.fileno()).st_size < size:
+            raise Unreadable("its table was cut short while it was in use")
     mapped = arrow.memory_map(path)
     if indexed:
         mapped.seek(8)
@@ -305,7 +387,8 @@ def _arrow_table(path: str, modified: int, size: int) -> Any:
     open_reader = arrow.ipc.open_file if indexed else arrow.ipc.open_stream
     table = open_reader(mapped).read_all()
     table.validate(full=True)
-    return table
+    mapped.seek(0)
+    return table, int(mapped.read_buffer(1).address)
 
 
 def _unpacked_size(arrow: Any, stream: Any) -> int:

@@ -37,9 +37,10 @@ EARLIER_FILES = (
     "open_clip_model.safetensors", "prompts.safetensors", libraries.OPEN_CLIP_MODULE,
     "config.json", "model.safetensors", "modeling_prompted_clip.py", "preprocessor_config.json",
     "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
-    "vocab.json", "merges.txt",
+    "vocab.json", "merges.txt", "tokenizer.model", "spiece.model", "processor_config.json",
+    "chat_template.jinja",
 )  # fmt: skip
-"""What an export may consist of that does not list its files: an earlier version wrote it."""
+"""What exports of any version may consist of; no other name is removed, whatever one lists."""
 IMAGES = 12
 
 
@@ -306,13 +307,15 @@ def _check_free(target: Path, overwrite: bool) -> None:
 
 
 def _files_of(about: Path) -> Collection[str] | None:
-    """The files of an export, as its description lists them; None if it is not one of ours."""
+    """The files of an export that its description lists; None if it is not one of ours."""
     try:
         found = parse_json(head_of(about, LARGEST_ABOUT))
         if not {"class_names", "input", "output", "backbone", "versions"} <= found.keys():
             return None
         listed = found.get("files", EARLIER_FILES)
-        return {ABOUT, *listed} if all(isinstance(name, str) for name in listed) else None
+        if not all(isinstance(name, str) for name in listed):
+            return None
+        return {ABOUT, *set(listed).intersection(EARLIER_FILES)}
     except (Unreadable, AttributeError, TypeError):
         return None
 

@@ -182,6 +182,7 @@ def fit(
             "seed": seed,
             "backbone": backbone.identity().digest,
             "classes": classes,
+            "template": list(_templates(recipe, chosen)),
             "train": _digest([*_names_of(chosen), *_labelled(hashes, chosen)]),
             "vocabulary": _digest(_anchor_words(recipe, chosen.class_names, drawn.class_names)),
         }
@@ -579,9 +580,25 @@ _PARTS = {
     "seed": "the seed",
     "backbone": "the backbone, its precision or what it does with images and text",
     "classes": "the classes",
+    "template": "the template",
     "train": "the training images",
     "vocabulary": "the anchor words",
 }
+
+
+def _templates(recipe: Recipe, task: ImageTask) -> Sequence[str]:
+    """The sentences that the frozen model reads, as they stand in what a run is known by."""
+    found = teacher_templates(recipe.data.templates, task.template)
+    return (found,) if isinstance(found, str) else found
+
+
+def _differences(known: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
+    """What differs, in words; runs of earlier versions do not note their template."""
+    return [
+        what
+        for key, what in _PARTS.items()
+        if known.get(key) != wanted[key] and (key in known or key != "template")
+    ]
 
 
 def _check_complete(folder: Path, wanted: dict[str, Any]) -> None:
@@ -592,7 +609,7 @@ def _check_complete(folder: Path, wanted: dict[str, Any]) -> None:
             f"The run in '{folder}' is complete, and does not note all that it was made with.",
             fix="Use it, or start anew with --overwrite.",
         )
-    differ = [what for key, what in _PARTS.items() if known.get(key) != wanted[key]]
+    differ = _differences(known, wanted)
     if differ:
         raise PromptotError(
             f"The run in '{folder}' is complete, and was made with something else: "
@@ -618,7 +635,7 @@ def _check_same(stored: Any, wanted: dict[str, Any]) -> None:
             "something else of the same backbone: it did not note what decides that.",
             fix="Start anew with --overwrite, or go on with that version.",
         )
-    differ = [what for key, what in _PARTS.items() if known.get(key) != wanted[key]]
+    differ = _differences(known, wanted)
     if differ:
         raise PromptotError(
             f"The interrupted run was started with something else: {', '.join(differ)}.",

@@ -14,9 +14,10 @@ from typing import Any, BinaryIO
 
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from promptot.data.images.decoding_cost import excess_of
+from promptot.data.images.decoding_cost import TAGS, excess_of
 from promptot.data.images.image_bytes import UnreadableImage, open_bytes
 from promptot.data.images.pixels import from_array, to_rgb
+from promptot.data.images.tag_sizes import overlapping_exif
 
 __all__ = [
     "IMAGE_SUFFIXES",
@@ -145,11 +146,13 @@ def _decode(file: BinaryIO, name: str) -> Image.Image:
     _check_size(image, name)
     large = image.width * image.height > _LARGE_PIXELS
     with _large if large else contextlib.nullcontext():
-        return _read(image, file)
+        return _read(image, file, name)
 
 
-def _read(image: Image.Image, file: BinaryIO) -> Image.Image:
+def _read(image: Image.Image, file: BinaryIO, name: str) -> Image.Image:
     image.load()
+    if overlapping_exif(image.info):
+        raise UnreadableImage(name, TAGS)
     try:
         ImageOps.exif_transpose(image, in_place=True)
     except Exception:  # a damaged EXIF block must not cost the picture

@@ -14,6 +14,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field
 
 from promptot.backbones import Backbone, load_backbone
+from promptot.data.task import ImageTask
 from promptot.data.unreadable import choose_shots
 from promptot.devices import pick_device
 from promptot.errors import PromptotError
@@ -119,6 +120,7 @@ def tune(
     precision: str = "fp32",
     workers: int = 0,
     progress: Progress = lambda what, done, total: None,
+    on_task: Callable[[ImageTask], None] = lambda task: None,
     on_point: Callable[[int, Point], None] = lambda number, point: None,
 ) -> Tuning:
     """Try λ, the depth of the prompts and the learning rate on validation images.
@@ -141,7 +143,8 @@ def tune(
             retention is the accuracy on the other half.
         validation_share: share of each class for validation, if there is no such folder.
         test_share: as in `fit`; keep them alike.
-        progress, on_point: who is told how it goes, and of each point with its number.
+        progress, on_task, on_point: who is told how it goes, what is trained on, and of each point
+            with its number.
 
     Raises:
         PromptotError: there are too few validation images, nothing to tune, or no retention to
@@ -161,6 +164,7 @@ def tune(
     fit_part = validation.base() if classes == "base" else validation
     novel_part = validation.novel() if classes == "base" else None
     check_validation(fit_part, novel_part)
+    on_task(train)
     if not isinstance(backbone, Backbone):
         backbone = load_backbone(backbone, pick_device(device), precision)
 

@@ -8,9 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from promptot.data.catalog.public.matlab_file import read_variable
 from promptot.data.images.read_image import is_image_name
 from promptot.errors import PromptotError
-from promptot.files.reading import Unreadable, open_regular, parse_json, read_text
+from promptot.files.reading import Unreadable, parse_json, read_text
 from promptot.files.reading import text_lines as lines_of
 
 SEED = 1
@@ -99,11 +100,8 @@ def read_mat(path: Path, key: str) -> Any:
     Raises:
         PromptotError: it can't be read, or lacks the variable.
     """
-    from scipy.io import loadmat
-
     try:
-        with open_regular(path) as file:
-            return loadmat(file, squeeze_me=True, variable_names=[key])[key]
+        return read_variable(path, key)
     except Exception as error:  # SciPy raises anything at all on damaged bytes
         raise PromptotError(
             f"Can't read '{key}' from '{path}': {error}.",
