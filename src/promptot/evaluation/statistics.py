@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from statistics import NormalDist
+from statistics import NormalDist, fmean, stdev
 
 import numpy as np
 import numpy.typing as npt
@@ -86,10 +86,7 @@ def mean_and_sd(values: Sequence[float]) -> tuple[float, float]:
     """
     if not values:
         raise ValueError("there is no mean of no values")
-    mean = math.fsum(values) / len(values)
-    if len(values) == 1:
-        return mean, math.nan
-    return mean, math.sqrt(math.fsum((v - mean) ** 2 for v in values) / (len(values) - 1))
+    return fmean(values), stdev(values) if len(values) > 1 else math.nan
 
 
 def average_ranks(scores: npt.ArrayLike) -> FloatArray:
@@ -212,24 +209,22 @@ def paired_differences(
     without = {name: _without_each_seed(found, seeds) for name, found in shares.items()}
     jackknifed = _evaluate(without, statistics) if seeds > 1 else {}  # [S]
 
-    found: dict[str, dict[str, Difference]] = {}
-    for method, values in observed.items():
-        if method == control:
-            continue
-        found[method] = {}
-        for name in [name for name in values if name in observed[control]]:
-            of_images, of_both = influences.variances(
-                *((m, _gradient(shares[m], statistics[name])) for m in (method, control))
-            )
-            of_seeds = None
-            if seeds > 1:
-                gaps = jackknifed[method][name] - jackknifed[control][name]
-                of_seeds = float((seeds - 1) * gaps.var())
-            half = _half_width(of_seeds, of_images, of_both, seeds, confidence)
-            gap = float(values[name] - observed[control][name])
-            low, high = max(gap - half, -1.0), min(gap + half, 1.0)
-            found[method][name] = Difference(gap, low, high, over_seeds=seeds > 1)
-    return found
+    def difference(method: str, name: str) -> Difference:
+        slopes = ((m, _gradient(shares[m], statistics[name])) for m in (method, control))
+        of_images, of_both = influences.variances(*slopes)
+        of_seeds = None
+        if seeds > 1:
+            gaps = jackknifed[method][name] - jackknifed[control][name]
+            of_seeds = float((seeds - 1) * gaps.var())
+        half = _half_width(of_seeds, of_images, of_both, seeds, confidence)
+        gap = float(observed[method][name] - observed[control][name])
+        return Difference(gap, max(gap - half, -1.0), min(gap + half, 1.0), over_seeds=seeds > 1)
+
+    return {
+        method: {name: difference(method, name) for name in values if name in observed[control]}
+        for method, values in observed.items()
+        if method != control
+    }
 
 
 def _half_width(

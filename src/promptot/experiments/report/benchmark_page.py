@@ -11,15 +11,19 @@ from promptot.experiments.report.benchmark_figures import (
     Gap,
     Line,
     gaps_figure,
-    legend_point,
     lines_figure,
     plane_figure,
     strength_families,
 )
-from promptot.experiments.report.benchmark_tables import benchmark_tables, format_figure, format_gap
+from promptot.experiments.report.benchmark_tables import (
+    format_figure,
+    format_gap,
+    main_tables,
+    task_tables,
+)
 from promptot.files.writing import write_text
-from promptot.reports.page import format_setting, page_template, safe
-from promptot.reports.theme import DARK, LIGHT, SERIES
+from promptot.reports.canvas import legend_point
+from promptot.reports.page import format_setting, render_page
 
 if TYPE_CHECKING:
     from promptot.experiments.summary import MethodSummary, Summary
@@ -35,22 +39,26 @@ def write_benchmark_page(summary: Summary, path: str | os.PathLike[str]) -> None
 
 
 def render_benchmark_page(summary: Summary) -> str:
-    """The page as HTML (UTF-8); every text is escaped, and the page may not load anything."""
-    tables = benchmark_tables(summary)
+    """The page as HTML."""
     own, shared = _settings(summary.methods)
-    figures = [(safe(svg), caption) for svg, caption in _figures(summary)]
-    return page_template("benchmark.html.j2").render(
-        summary=summary,
+    over = f"tasks: {', '.join(summary.tasks)}"
+    if summary.tested:
+        over = f"trained on {over.removeprefix('tasks: ')}, tested on {', '.join(summary.tested)}"
+    seeds, shots = (", ".join(map(str, numbers)) for numbers in (summary.seeds, summary.shots))
+    return render_page(
+        "benchmark.html.j2",
+        title=f"promptot benchmark: {summary.protocol}",
         headline=benchmark_headline(summary),
-        tables=[table for table in tables if not table.task],
-        by_task=[table for table in tables if table.task],
-        marks={m.label: safe(legend_point(i)) for i, m in enumerate(summary.methods)},
-        figures=figures,
+        subtitle=f"{len(summary.methods)} methods; {over}; seeds {seeds}; K = {shots}; "
+        f"{summary.split} images; {summary.backbone}.",
+        summary=summary,
+        tables=main_tables(summary),
+        by_task=task_tables(summary),
+        legend_point=legend_point,
+        places={method.label: place for place, method in enumerate(summary.methods)},
+        figures=_figures(summary),
         settings=own,
         shared=shared,
-        light=LIGHT,
-        dark=DARK,
-        colours=SERIES,
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,7 +19,7 @@ from promptot.evaluation.metrics import harmonic_mean
 from promptot.evaluation.retention import Retention, paired_change
 from promptot.evaluation.scoring import Scores
 from promptot.recipes.schema import ObjectiveConfig
-from promptot.reports import Column, Details, Measure, ReportData, ResultTable, Row
+from promptot.reports import Column, Measure, ReportData, Row, Table
 from promptot.reports.tables import format_difference, format_value
 from promptot.runs.report.answers import answer_details, worst_mistakes
 from promptot.runs.report.panels import draw_plan, history
@@ -60,37 +60,34 @@ def report_data(run: Tested) -> ReportData:
     recipe = run.manifest["recipe"]
     name = str(recipe.get("name", "adapted"))
     name = "adapted" if name == FROZEN else name
-    main = _main(run.scores)
     retention = retention_table(name, run.retention, run.scores)
-    return ReportData(
+    data = ReportData(
         title=f"{name} on {run.manifest['task']['name']}",
         headline=headline(run.scores),
         subtitle=_subtitle(run.manifest),
         results=_results(name, run.scores),
         retention=retention,
-        details=Details(
-            tested="" if main is None else _images_of(main, run.scores[main], run.tasks[main]),
-            facts=retention_facts(run.retention),
-            facts_lead=facts_lead(run.retention, run.manifest["recipe"], alone=retention is None),
-            **({} if main is None else answer_details(name, run.scores[main], run.tasks[main])),
-        ),
+        facts=retention_facts(run.retention),
+        facts_lead=facts_lead(run.retention, recipe, alone=retention is None),
         histories=[history(name, run.log, recipe)] if run.log.steps else [],
-        examples=[] if main is None else worst_mistakes(name, run.scores[main], run.tasks[main]),
         examples_title="Its worst mistakes",
         examples_lead="Images that the adapted model gets wrong, the surest of its errors first, "
         "with the three likeliest names of each model.",
-        plans=[]
-        if main is None
-        else draw_plan(
-            run.model.for_classes(run.tasks[main].class_names, synonyms=run.tasks[main].synonyms),
-            objective_of(recipe),
-            run.scores[main],
-            "test images",
-        ),
         recipes={name: {k: v for k, v in recipe.items() if "." in k}},
         environment=_environment(run.manifest),
         caveats=_caveats(run),
         notes=run.notes,
+    )
+    main = _main(run.scores)
+    if main is None:
+        return data
+    scores, task = run.scores[main], run.tasks[main]
+    model = run.model.for_classes(task.class_names, synonyms=task.synonyms)
+    return replace(
+        data,
+        details=answer_details(name, scores, task, _images_of(main, scores, task)),
+        examples=worst_mistakes(name, scores, task),
+        plans=draw_plan(model, objective_of(recipe), scores, "test images"),
     )
 
 
@@ -118,10 +115,8 @@ def objective_of(recipe: Mapping[str, Any]) -> ObjectiveConfig:
 
 def _main(scores: Mapping[str, Scores]) -> str | None:
     """The part that details are about: the classes that were trained on."""
-    for part in ("base", "test", "trained classes", "all classes", *scores):
-        if part in scores:
-            return part
-    return None
+    order = ("base", "test", "trained classes", "all classes", *scores)
+    return next((part for part in order if part in scores), None)
 
 
 def _label(part: str) -> str:
@@ -158,7 +153,7 @@ def _subtitle(manifest: Mapping[str, Any]) -> str:
     )
 
 
-def _results(name: str, scores: Mapping[str, Scores]) -> ResultTable | None:
+def _results(name: str, scores: Mapping[str, Scores]) -> Table | None:
     if not scores:
         return None
     columns = [Column(part, _label(part)) for part in scores]
@@ -173,7 +168,7 @@ def _results(name: str, scores: Mapping[str, Scores]) -> ResultTable | None:
             mean = harmonic_mean(row["base"].value, row["novel"].value)
             row["harmonic_mean"] = Measure(mean)
     counts = ", ".join(f"{_label(part)}: {len(s.labels)} images" for part, s in scores.items())
-    return ResultTable(
+    return Table(
         [Row(row, values) for row, values in rows.items()],
         columns,
         caption=f"{counts}. Intervals: 95 %, Wilson, over these images.",
@@ -235,11 +230,7 @@ def _caveats(run: Tested) -> list[str]:
                 f"{images} test images, {min(per_class.values())} of the rarest class: a "
                 "difference smaller than the intervals is not a result."
             )
-    if (
-        run.retention.others is None
-        and "novel" not in run.scores
-        and ("other classes" not in run.scores)
-    ):
+    if run.retention.others is None and not {"novel", "other classes"} & run.scores.keys():
         found.append(
             "No class was held out, so no accuracy on anything but these classes is known. "
             "`promptot fit --classes base` learns half of the classes and tests on the other half."
