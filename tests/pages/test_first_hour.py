@@ -21,9 +21,9 @@ from promptot.experiments.tuning import tuning_page as tuning
 from promptot.experiments.tuning.trial_points import Point
 from promptot.reports import ReportData, render_report
 from promptot.runs.report.retention_panel import (
-    facts_lead,
+    key_figures,
+    key_figures_lead,
     retention_doubt,
-    retention_facts,
     retention_table,
 )
 
@@ -84,7 +84,7 @@ def test_mostly_wrong_is_an_interval_below_one_half(right: int, images: int, wro
     assert retention.mostly_wrong is (wilson_interval(right, images)[1] < 0.5) is wrong
     assert bool(retention_doubt(retention)) is wrong
     assert retention.as_json()["zero_shot_mostly_wrong"] is wrong
-    lead = facts_lead(retention, {}, alone=True)
+    lead = key_figures_lead(retention, {}, alone=True)
     assert lead.startswith("The frozen model is right on only") is wrong
     if wrong:
         assert f"of the {images} test images" in lead
@@ -140,8 +140,8 @@ def test_a_page_says_so_before_any_figure_of_retention(
             "title",
             "headline",
             retention=table,
-            facts=retention_facts(retention),
-            facts_lead=facts_lead(retention, {}, alone=table is None),
+            key_figures=key_figures(retention),
+            key_figures_lead=key_figures_lead(retention, {}, alone=table is None),
         )
         text = Page(render_report(data)).text
         assert text.count(doubt) == doubted

@@ -285,25 +285,33 @@ def test_the_headline_says_what_is_clear(summary: Summary) -> None:
     render_benchmark_page(nobody)
 
 
+def dot(place: int, name: str, x: float, y: float, x_sd: float = NAN) -> Dot:
+    return Dot(place, name, Figure(x, x_sd), Figure(y, NAN))
+
+
+def gap(place: int, name: str, value: float, low: float, high: float) -> Gap:
+    return Gap(place, name, Difference(value, low, high))
+
+
 def test_points_lie_where_they_should_on_the_contours() -> None:
-    root = parsed(plane_figure([Dot(0, "a", 0.6, 0.6, 0.01, NAN), Dot(1, "b", 0.8, 0.48)]))
+    root = parsed(plane_figure([dot(0, "a", 0.6, 0.6, 0.01), dot(1, "b", 0.8, 0.48)]))
     assert "HM 60" in texts(root)  # both methods lie on it
     assert "a 60.0 and 60.0 %; b 80.0 and 48.0 %" in root.get("aria-label")
     for x, y in ((0.0, 0.0), (1.0, 1.0), (0.0, 1.0), (0.5, 0.501)):
-        parsed(plane_figure([Dot(0, "a", x, y)]))
+        parsed(plane_figure([dot(0, "a", x, y)]))
 
 
 def test_lines_over_lambda_start_at_zero() -> None:
-    line = Line(1, "ot <b>", [0, 0.5, 10], [0.5, 0.7, 0.6], [0.01, NAN, 0.0])
+    line = Line(1, "ot <b>", [0, 0.5, 10], [Figure(0.5, 0.01), Figure(0.7, NAN), Figure(0.6, 0)])
     root = parsed(lines_figure("HM", "λ", [line], level=0.55))
     assert {"0", "0.5", "10"} <= set(texts(root))
-    parsed(lines_figure("K", "K", [Line(0, "x", [4], [0.5], [NAN])]))
-    parsed(lines_figure("K", "K", [Line(0, "x", [0], [0.0], [NAN])]))
+    parsed(lines_figure("K", "K", [Line(0, "x", [4], [Figure(0.5, NAN)])]))
+    parsed(lines_figure("K", "K", [Line(0, "x", [0], [Figure(0.0, NAN)])]))
 
 
 def test_gaps_and_what_is_empty() -> None:
     root = parsed(
-        gaps_figure("HM", "ivlp", [Gap(2, "ot", 0.012, -0.003, 0.02), Gap(9, "x", 0, 0, 0)])
+        gaps_figure("HM", "ivlp", [gap(2, "ot", 0.012, -0.003, 0.02), gap(9, "x", 0, 0, 0)])
     )
     assert {"+1.2", "±0.0", "points above ivlp"} <= set(texts(root))
     for draw in (

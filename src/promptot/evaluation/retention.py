@@ -61,7 +61,7 @@ class AnchorWords:
     Attributes:
         words: how many.
         text: cosine of their adapted to their frozen features.
-        kept: words whose adapted feature is nearest to their own frozen feature, of all words.
+        told_apart: words whose adapted feature is nearest to their own frozen feature, of all words.
         agreement: images that both models give the same word, all words to choose from; None
             without images.
         frozen_accuracy, adapted_accuracy: images whose own class name wins against all other class
@@ -70,7 +70,7 @@ class AnchorWords:
 
     words: int
     text: Cosine
-    kept: Share
+    told_apart: Share
     agreement: Share | None = None
     frozen_accuracy: Share | None = None
     adapted_accuracy: Share | None = None
@@ -111,7 +111,10 @@ class Retention:
         if self.anchors is not None:
             a = self.anchors
             figures |= {"anchor_words": a.words, "anchor_text_cosine": a.text.mean}
-            figures |= {"anchor_text_cosine_lowest": a.text.lowest, "anchor_kept": a.kept.value}
+            figures |= {
+                "anchor_text_cosine_lowest": a.text.lowest,
+                "anchor_kept": a.told_apart.value,
+            }
             if a.agreement and a.frozen_accuracy and a.adapted_accuracy:
                 figures["anchor_agreement"] = a.agreement.value
                 figures["among_anchors_zero_shot_accuracy"] = a.frozen_accuracy.value
@@ -148,14 +151,14 @@ def measure_retention(
     place = {name: index for index, name in enumerate(class_names)}
     student, teacher, labels = [], [], []
     right_before = 0
-    for part, found in scores.items():
+    for part, answers in scores.items():
         overlaps = any(set(names[part]) < set(names[other]) for other in scores)
-        if found.student_images is None or found.teacher_images is None or overlaps:
+        if answers.student_images is None or answers.teacher_images is None or overlaps:
             continue  # a part of another part: its images are in that one
-        student.append(found.student_images)
-        teacher.append(found.teacher_images)
-        labels += [place[names[part][label]] for label in found.labels.tolist()]
-        right_before += int((found.teacher.argmax(dim=1) == found.labels).sum())
+        student.append(answers.student_images)
+        teacher.append(answers.teacher_images)
+        labels += [place[names[part][label]] for label in answers.labels.tolist()]
+        right_before += int((answers.teacher.argmax(dim=1) == answers.labels).sum())
     images = (torch.cat(student), torch.cat(teacher)) if labels else None  # [N, D] each
     retention = Retention(
         image=_cosine(*images) if images else None,

@@ -104,7 +104,7 @@ class PlanPicture:
 
 
 @dataclass(frozen=True)
-class Fact:
+class KeyFigure:
     """One figure with its name and a sentence on what it is.
 
     Args:
@@ -183,8 +183,8 @@ class ReportData:
         caveats: paragraphs on what the numbers do not say.
         notes: what the run had to leave out, such as unreadable images.
         retention: the same methods where neither was trained.
-        facts: how far features moved, and what that did to words that are no classes.
-        facts_lead: a sentence that stands above them.
+        key_figures: how far features moved, and what that did to words that are no classes.
+        key_figures_lead: a sentence that stands above them.
         details: of one adapted model beside the frozen one, class by class.
         examples_title, examples_lead: what stands above the examples.
     """
@@ -201,8 +201,8 @@ class ReportData:
     caveats: Sequence[str] = ()
     notes: Sequence[str] = ()
     retention: Table | None = None
-    facts: Sequence[Fact] = ()
-    facts_lead: str = ""
+    key_figures: Sequence[KeyFigure] = ()
+    key_figures_lead: str = ""
     details: Details = Details()
     examples_title: str = "What each model sees"
     examples_lead: str = "The three likeliest names of each model."

@@ -6,44 +6,43 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from promptot.reports import canvas
 from promptot.reports.tables import format_difference
 
+if TYPE_CHECKING:
+    from promptot.evaluation.statistics import Difference
+    from promptot.experiments.summary import Figure
+
 
 @dataclass(frozen=True)
 class Dot:
-    """A method in a plane of two shares, with their standard deviations (NaN: unknown)."""
+    """A method in a plane of two figures."""
 
     place: int
     name: str
-    x: float
-    y: float
-    x_sd: float = math.nan
-    y_sd: float = math.nan
+    x: Figure
+    y: Figure
 
 
 @dataclass(frozen=True)
 class Line:
-    """A series of shares over a number such as K or λ, with standard deviations."""
+    """Figures over a number such as K or λ."""
 
     place: int
     name: str
     x: Sequence[float]
-    y: Sequence[float]
-    sd: Sequence[float]
+    y: Sequence[Figure]
 
 
 @dataclass(frozen=True)
 class Gap:
-    """A difference with its interval, shares."""
+    """A difference with its interval."""
 
     place: int
     name: str
-    value: float
-    low: float
-    high: float
+    difference: Difference
 
 
 def plane_figure(dots: Sequence[Dot]) -> str:
@@ -53,7 +52,8 @@ def plane_figure(dots: Sequence[Dot]) -> str:
         ValueError: there are no dots.
 
     Example:
-        >>> svg = plane_figure([Dot(0, "zero-shot", 0.69, 0.74), Dot(1, "ivlp", 0.84, 0.71)])
+        >>> from promptot.experiments.summary import Figure
+        >>> svg = plane_figure([Dot(0, "zero-shot", Figure(0.69, 0.01), Figure(0.74, 0.02))])
         >>> svg[:4], "HM 7" in svg
         ('<svg', True)
     """
@@ -61,8 +61,8 @@ def plane_figure(dots: Sequence[Dot]) -> str:
 
     if not dots:
         raise ValueError("there is nothing to draw")
-    left, right = _range([(dot.x, dot.x_sd) for dot in dots])
-    bottom, top = _range([(dot.y, dot.y_sd) for dot in dots])
+    left, right = _range([dot.x for dot in dots])
+    bottom, top = _range([dot.y for dot in dots])
     with canvas.page_axes(4.9, 4.2) as axes:
         axes.grid(visible=False)
         axes.set(xlim=(left, right), ylim=(bottom, top))
@@ -85,12 +85,12 @@ def plane_figure(dots: Sequence[Dot]) -> str:
             )  # fmt: skip
         for dot in dots:
             axes.errorbar(
-                100 * dot.x, 100 * dot.y, xerr=_bar(dot.x_sd), yerr=_bar(dot.y_sd),
+                100 * dot.x.mean, 100 * dot.y.mean, xerr=_bar(dot.x), yerr=_bar(dot.y),
                 fmt=canvas.marker(dot.place), color=canvas.series_colour(dot.place), ms=7,
                 linewidth=1, zorder=3, clip_on=False,  # or a marker at 100 % would be cut in half
             )  # fmt: skip
         canvas.name_axes(axes, "base, %", "novel, %")
-        story = "; ".join(f"{d.name} {100 * d.x:.1f} and {100 * d.y:.1f} %" for d in dots)
+        story = "; ".join(f"{d.name} {100 * d.x.mean:.1f} and {100 * d.y.mean:.1f} %" for d in dots)
         return canvas.to_svg(axes, f"Base and novel accuracy of each method: {story}.")
 
 
@@ -107,7 +107,8 @@ def lines_figure(title: str, label: str, lines: Sequence[Line], level: float | N
         ValueError: there are no lines.
 
     Example:
-        >>> svg = lines_figure("HM", "λ", [Line(1, "ot", [0, 1, 10], [0.6, 0.7, 0.65], [0.01] * 3)])
+        >>> from promptot.experiments.summary import Figure
+        >>> svg = lines_figure("HM", "λ", [Line(1, "ot", [0, 1], [Figure(0.6, 0.01)] * 2)])
         >>> "λ" in svg
         True
     """
@@ -125,7 +126,7 @@ def lines_figure(title: str, label: str, lines: Sequence[Line], level: float | N
             )
         for line in lines:
             axes.errorbar(
-                line.x, [100 * y for y in line.y], yerr=[_bar(sd) for sd in line.sd],
+                line.x, [100 * y.mean for y in line.y], yerr=[_bar(y) for y in line.y],
                 color=canvas.series_colour(line.place), linewidth=1.6, elinewidth=0.9,
                 linestyle=canvas.dash(line.place), ms=6, marker=canvas.marker(line.place),
             )  # fmt: skip
@@ -136,11 +137,7 @@ def lines_figure(title: str, label: str, lines: Sequence[Line], level: float | N
         axes.set_xlim((-0.3 * smallest if ticks[0] == 0 else smallest / 1.2), span or 1.0)
         canvas.name_axes(axes, label)
         canvas.in_percent(axes.yaxis)
-        story = "; ".join(
-            f"{line.name}: "
-            + ", ".join(f"{100 * y:.1f} % at {x:g}" for x, y in zip(line.x, line.y, strict=True))
-            for line in lines
-        )
+        story = "; ".join(f"{line.name}: {_points(line)}" for line in lines)
         return canvas.to_svg(axes, f"{title} over {label}: {story}.")
 
 
@@ -151,7 +148,8 @@ def gaps_figure(title: str, control: str, gaps: Sequence[Gap]) -> str:
         ValueError: there are no differences.
 
     Example:
-        >>> "+1.2" in gaps_figure("HM", "pointwise", [Gap(1, "ot", 0.012, -0.003, 0.027)])
+        >>> from promptot.evaluation.statistics import Difference
+        >>> "+1.2" in gaps_figure("HM", "ivlp", [Gap(1, "ot", Difference(0.012, -0.003, 0.027))])
         True
     """
     if not gaps:
@@ -161,17 +159,18 @@ def gaps_figure(title: str, control: str, gaps: Sequence[Gap]) -> str:
         axes.axvline(0, color=canvas.STAND_INS["series-0"], linewidth=1.2)
         for y, gap in enumerate(gaps):
             colour = canvas.series_colour(gap.place)
-            axes.hlines(y, 100 * gap.low, 100 * gap.high, color=colour, linewidth=2.2, alpha=0.5)
-            axes.plot(100 * gap.value, y, canvas.marker(gap.place), color=colour, ms=7)
-            written = format_difference(gap.value, "share")
+            value, low, high = (100 * end for end in _ends(gap))
+            axes.hlines(y, low, high, color=colour, linewidth=2.2, alpha=0.5)
+            axes.plot(value, y, canvas.marker(gap.place), color=colour, ms=7)
+            written = format_difference(gap.difference.value, "share")
             canvas.write_beside(axes, y, written, offset=38, colour=canvas.STAND_INS["ink"])
         names = [canvas.short(gap.name, 30) for gap in gaps]
         axes.set_yticks(range(len(gaps)), names, parse_math=False)
         axes.set_ylim(len(gaps) - 0.5, -0.5)
         canvas.name_axes(axes, f"points above {canvas.short(control, 30)}")
         story = "; ".join(
-            f"{g.name} {100 * g.value:+.1f} ({100 * g.low:+.1f} to {100 * g.high:+.1f})"
-            for g in gaps
+            "{} {:+.1f} ({:+.1f} to {:+.1f})".format(gap.name, *(100 * end for end in _ends(gap)))
+            for gap in gaps
         )
         return canvas.to_svg(axes, f"{title}, points above {control}: {story}.")
 
@@ -231,17 +230,26 @@ def _without_strength(label: str, section: str) -> str:
     return f"{name}[{','.join(own)}]" if bracket and own else name
 
 
-def _bar(sd: float) -> float:
+def _ends(gap: Gap) -> tuple[float, float, float]:
+    return gap.difference.value, gap.difference.low, gap.difference.high
+
+
+def _bar(figure: Figure) -> float:
     """Half an error bar in percentage points; nothing where the deviation is unknown."""
-    return 0.0 if math.isnan(sd) else 100 * sd
+    return 0.0 if math.isnan(figure.sd) else 100 * figure.sd
+
+
+def _points(line: Line) -> str:
+    pairs = zip(line.x, line.y, strict=True)
+    return ", ".join(f"{100 * y.mean:.1f} % at {x:g}" for x, y in pairs)
 
 
 def _harmonic(x: float, y: float) -> float:
     return 2 * x * y / (x + y) if x + y > 0 else 0.0
 
 
-def _range(values: Sequence[tuple[float, float]]) -> tuple[float, float]:
-    """Room around some shares and their deviations, in percent, at least four points wide."""
-    ends = [100 * value + sign * _bar(sd) for value, sd in values for sign in (-1, 1)]
+def _range(figures: Sequence[Figure]) -> tuple[float, float]:
+    """Room around some figures and their deviations, in percent, at least four points wide."""
+    ends = [100 * figure.mean + sign * _bar(figure) for figure in figures for sign in (-1, 1)]
     low, high = canvas.room_around(ends, least=2.0, share=0.1)
     return low, min(100.0, high)

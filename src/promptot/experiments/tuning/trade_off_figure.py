@@ -18,20 +18,20 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
-def trade_off_figure(found: Tuning) -> str:
+def trade_off_figure(tuning: Tuning) -> str:
     """The figure as an SVG for a page; a line joins the Pareto front."""
     with canvas.page_axes(5.6, 4.2) as axes:
-        _draw(axes, found, canvas.STAND_INS)
+        _draw(axes, tuning, canvas.STAND_INS)
         story = "; ".join(
-            f"{number}, {describe_settings(point.settings, found.recipe)}: "
+            f"{number}, {describe_settings(point.settings, tuning.recipe)}: "
             f"{format_value(point.fit, 'share')} right and "
             f"{format_value(point.retention, 'share')} retention"
-            for number, point in enumerate(found.points, start=1)
+            for number, point in enumerate(tuning.points, start=1)
         )
         return canvas.to_svg(axes, f"Accuracy over retention of every setting: {story}.")
 
 
-def write_trade_off(found: Tuning, *paths: str | os.PathLike[str]) -> None:
+def write_trade_off(tuning: Tuning, *paths: str | os.PathLike[str]) -> None:
     """The figure on its own, as SVG or PNG by the name of the file, each written atomically.
 
     Raises:
@@ -41,8 +41,8 @@ def write_trade_off(found: Tuning, *paths: str | os.PathLike[str]) -> None:
         figure.set_facecolor(LIGHT["card"])
         axes = figure.add_subplot()
         canvas.plain_axes(axes, LIGHT)
-        _draw(axes, found, LIGHT)
-        title = f"Tuning {found.recipe.name} on {found.name}"
+        _draw(axes, tuning, LIGHT)
+        title = f"Tuning {tuning.recipe.name} on {tuning.name}"
         axes.set_title(title, loc="left", weight="bold", fontsize=13, parse_math=False)
         for path in map(Path, paths):
             kind = path.suffix.removeprefix(".")
@@ -51,11 +51,11 @@ def write_trade_off(found: Tuning, *paths: str | os.PathLike[str]) -> None:
                 figure.savefig(temporary, format=kind, dpi=200, metadata=metadata)
 
 
-def _draw(axes: Axes, found: Tuning, colours: canvas.Colours) -> None:
+def _draw(axes: Axes, tuning: Tuning, colours: canvas.Colours) -> None:
     axes.grid(visible=True, color=colours["line"], linewidth=0.7)
-    front = set(found.front)
-    zero = _place(found.zero_shot)
-    places = [_place(point) for point in found.points]
+    front = set(tuning.front)
+    zero = _place(tuning.zero_shot)
+    places = [_place(point) for point in tuning.points]
     (left, right), (bottom, top) = (
         canvas.room_around(values, least=3.0, share=0.12)
         for values in zip(zero, *places, strict=True)
@@ -77,7 +77,7 @@ def _draw(axes: Axes, found: Tuning, colours: canvas.Colours) -> None:
         face = colour if i in front else "none"
         axes.plot(*place, "o", color=colour, ms=7, zorder=4, markerfacecolor=face, clip_on=False)
         numbers.setdefault((round(place[0], 1), round(place[1], 1)), []).append(str(i + 1))
-        if i == found.recommended:
+        if i == tuning.recommended:
             colour = colours["series-1"]
             axes.plot(
                 *place, "o", ms=15, markerfacecolor="none", markeredgewidth=2, color=colour,
@@ -87,7 +87,7 @@ def _draw(axes: Axes, found: Tuning, colours: canvas.Colours) -> None:
     for place, alike in numbers.items():  # settings that came out alike share a place
         say(", ".join(alike), place, (0, 9), ha="center", color=colours["ink"])
     canvas.name_axes(
-        axes, f"retention: {found.retention}", "fit: accuracy on validation images", colours
+        axes, f"retention: {tuning.retention}", "fit: accuracy on validation images", colours
     )
     canvas.in_percent(axes.xaxis, axes.yaxis)
 

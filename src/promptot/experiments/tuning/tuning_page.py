@@ -27,46 +27,46 @@ _COLUMNS = (
 
 
 def write_tuning_page(
-    found: Tuning, page: str | os.PathLike[str], *pictures: str | os.PathLike[str]
+    tuning: Tuning, page: str | os.PathLike[str], *pictures: str | os.PathLike[str]
 ) -> None:
     """Write the page, and the picture on its own (SVG or PNG by its name), each atomically.
 
     Raises:
         PromptotError: the disk is full, or the folder can't be written to.
     """
-    write_text(page, render_tuning_page(found))
-    write_trade_off(found, *pictures)
+    write_text(page, render_tuning_page(tuning))
+    write_trade_off(tuning, *pictures)
 
 
-def render_tuning_page(found: Tuning) -> str:
+def render_tuning_page(tuning: Tuning) -> str:
     """The page as HTML."""
-    best = found.points[found.recommended]
-    gain = tables.format_difference(best.fit - found.zero_shot.fit, "share")
+    best = tuning.points[tuning.recommended]
+    gain = tables.format_difference(best.fit - tuning.zero_shot.fit, "share")
     return render_page(
         "tuning.html.j2",
-        title=f"Tuning {found.recipe.name} on {found.name}",
-        headline=f"Recommended: {describe_settings(best.settings, found.recipe)}. "
+        title=f"Tuning {tuning.recipe.name} on {tuning.name}",
+        headline=f"Recommended: {describe_settings(best.settings, tuning.recipe)}. "
         f"{format_value(best.fit, 'share')} right ({gain} points against zero-shot), "
         f"{format_value(best.retention, 'share')} retention.",
-        subtitle=f"{len(found.points)} settings in {format_value(found.seconds, 'seconds')}, each "
-        f"tested on {found.validation} validation images. Retention: {found.retention}. "
+        subtitle=f"{len(tuning.points)} settings in {format_value(tuning.seconds, 'seconds')}, "
+        f"each tested on {tuning.validation} validation images. Retention: {tuning.retention}. "
         "No test image was read.",
-        figure=trade_off_figure(found),
-        points=points_table(found),
-        chosen=found.chosen + 1,
-        command=fit_command(found),
-        notes=_caveats(found),
+        figure=trade_off_figure(tuning),
+        points=points_table(tuning),
+        chosen=tuning.chosen + 1,
+        command=fit_command(tuning),
+        notes=_caveats(tuning),
     )
 
 
-def points_table(found: Tuning) -> Table:
+def points_table(tuning: Tuning) -> Table:
     """The frozen model, and each setting that was tried."""
-    front = set(found.front)
-    zero = _point("zero-shot", found.zero_shot)
+    front = set(tuning.front)
+    zero = _point("zero-shot", tuning.zero_shot)
     rows = [Row(tables.MISSING, {**zero, "seconds": None})]
-    for place, point in enumerate(found.points):
-        values = _point(describe_settings(point.settings, found.recipe), point)
-        if place == found.recommended:
+    for place, point in enumerate(tuning.points):
+        values = _point(describe_settings(point.settings, tuning.recipe), point)
+        if place == tuning.recommended:
             rows.append(Row(f"{place + 1} ★", values, "strong", "recommended"))
         elif place in front:
             rows.append(Row(f"{place + 1} •", values, spoken="on the front"))
@@ -85,31 +85,39 @@ def _point(setting: str, point: Point) -> dict[str, float | str | None]:
     }
 
 
-def fit_command(found: Tuning) -> str:
+def fit_command(tuning: Tuning) -> str:
     """The command that trains the chosen point, quoted for the shell."""
-    out = found.folder.parent / f"{found.folder.name}-run"
+    out = tuning.folder.parent / f"{tuning.folder.name}-run"
     return shlex.join(
-        ["promptot", "fit", *found.arguments, "--out", str(out), "--recipe", str(found.recipe_file)]
+        [
+            "promptot",
+            "fit",
+            *tuning.arguments,
+            "--out",
+            str(out),
+            "--recipe",
+            str(tuning.recipe_file),
+        ]
     )
 
 
-def _caveats(found: Tuning) -> list[str]:
+def _caveats(tuning: Tuning) -> list[str]:
     caveats = []
-    if found.zero_shot.interval[1] < MOSTLY_WRONG:
+    if tuning.zero_shot.interval[1] < MOSTLY_WRONG:
         caveats.append(
-            f"The frozen model is right on only {format_value(found.zero_shot.fit, 'share')} of "
+            f"The frozen model is right on only {format_value(tuning.zero_shot.fit, 'share')} of "
             "the validation images: what is kept of it is mostly wrong, so retention says little "
             "here. Go by the fit."
         )
-    if found.validation < FEW_IMAGES:
+    if tuning.validation < FEW_IMAGES:
         caveats.append(
-            f"{found.validation} validation images: points whose intervals overlap can't be told "
+            f"{tuning.validation} validation images: points whose intervals overlap can't be told "
             "apart, and the order may differ with another draw."
         )
-    if not found.finished:
+    if not tuning.finished:
         caveats.append("The time was up before everything was tried; a larger budget goes on.")
-    low, _ = found.points[found.recommended].interval
-    if low <= found.zero_shot.fit:
+    low, _ = tuning.points[tuning.recommended].interval
+    if low <= tuning.zero_shot.fit:
         caveats.append(
             "On these images the recommended point is not clearly better than zero-shot."
         )

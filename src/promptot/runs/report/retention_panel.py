@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from promptot.evaluation.retention import Cosine, Retention, paired_change
 from promptot.evaluation.scoring import Scores
-from promptot.reports.page_values import Fact
+from promptot.reports.page_values import KeyFigure
 from promptot.reports.tables import (
     Column,
     Measure,
@@ -36,24 +36,24 @@ def retention_doubt(retention: Retention) -> str:
     )
 
 
-def retention_facts(retention: Retention) -> list[Fact]:
+def key_figures(retention: Retention) -> list[KeyFigure]:
     """How far features moved, and what that did to words that are no classes."""
-    facts = []
+    figures = []
     anchors = retention.anchors
     if anchors is not None and anchors.agreement is not None:
-        facts.append(Fact(
+        figures.append(KeyFigure(
             "Same answer among anchor words", format_value(anchors.agreement.value, "share"),
             f"Of {anchors.agreement.total} images, asked to choose among {anchors.words} "
             "everyday words: how often both models choose the same.",
         ))  # fmt: skip
     if anchors is not None:
-        facts.append(Fact(
-            "Anchor words still told apart", format_value(anchors.kept.value, "share"),
+        figures.append(KeyFigure(
+            "Anchor words still told apart", format_value(anchors.told_apart.value, "share"),
             f"Of {anchors.words} words: how many are still nearest to their own frozen feature.",
         ))  # fmt: skip
     note = "Cosine to the frozen features, mean; 1 is unmoved. Lowest:"
-    return facts + [
-        Fact(label, f"{cosine.mean:.3f}", f"{note} {cosine.lowest:.3f}.")
+    return figures + [
+        KeyFigure(label, f"{cosine.mean:.3f}", f"{note} {cosine.lowest:.3f}.")
         for label, cosine in _cosines(retention)
     ]
 
@@ -66,7 +66,7 @@ def retention_lines(retention: Retention) -> dict[str, str]:
         share = format_value(anchors.agreement.value, "share")
         lines[f"same answer among {anchors.words} anchor words"] = share
     if anchors is not None:
-        lines["anchor words still told apart"] = format_value(anchors.kept.value, "share")
+        lines["anchor words still told apart"] = format_value(anchors.told_apart.value, "share")
     cosines = [f"{label.lower()} {cosine.mean:.3f}" for label, cosine in _cosines(retention)]
     if cosines:
         lines["cosine to frozen features"] = ", ".join(cosines)
@@ -122,7 +122,9 @@ def retention_table(name: str, retention: Retention, scores: Mapping[str, Scores
     )
 
 
-def facts_lead(retention: Retention, recipe: Mapping[str, object], *, alone: bool = False) -> str:
+def key_figures_lead(
+    retention: Retention, recipe: Mapping[str, object], *, alone: bool = False
+) -> str:
     """What the words stand for, and what they can't tell.
 
     Args:

@@ -25,8 +25,8 @@ from promptot.runs.report.answers import answer_details, worst_mistakes
 from promptot.runs.report.panels import draw_plan, history
 from promptot.runs.report.retention_panel import (
     FROZEN,
-    facts_lead,
-    retention_facts,
+    key_figures,
+    key_figures_lead,
     retention_table,
 )
 from promptot.training.training_log import Log
@@ -67,8 +67,8 @@ def report_data(run: Tested) -> ReportData:
         subtitle=_subtitle(run.manifest),
         results=_results(name, run.scores),
         retention=retention,
-        facts=retention_facts(run.retention),
-        facts_lead=facts_lead(run.retention, recipe, alone=retention is None),
+        key_figures=key_figures(run.retention),
+        key_figures_lead=key_figures_lead(run.retention, recipe, alone=retention is None),
         histories=[history(name, run.log, recipe)] if run.log.steps else [],
         examples_title="Its worst mistakes",
         examples_lead="Images that the adapted model gets wrong, the surest of its errors first, "
@@ -95,15 +95,15 @@ def headline(scores: Mapping[str, Scores]) -> str:
     """One sentence with the result, and whether it is more than chance."""
     if not scores:
         return "Nothing was tested: no image was left for it."
-    found: list[str] = []
+    parts: list[str] = []
     for part, result in scores.items():
         change, (low, high) = paired_change(result)
         clear = "" if low > 0 or high < 0 else ", which may be chance"
-        label = _label(part).lower() if found else _label(part)
+        label = _label(part).lower() if parts else _label(part)
         accuracy = format_value(result.student_accuracy, "share")
         gain = format_difference(change, "share")
-        found.append(f"{label}: {accuracy} right, {gain} points against zero-shot{clear}")
-    return f"{'; '.join(found)}."
+        parts.append(f"{label}: {accuracy} right, {gain} points against zero-shot{clear}")
+    return f"{'; '.join(parts)}."
 
 
 def objective_of(recipe: Mapping[str, Any]) -> ObjectiveConfig:
@@ -217,31 +217,31 @@ def _sentence(template: str | Sequence[str]) -> str:
 
 
 def _caveats(run: Tested) -> list[str]:
-    found = []
+    caveats = []
     note = real_clip(run.manifest["backbone"]["name"], has_own_images(_paths(run)))
     if note is not None:
-        found.append(note)
+        caveats.append(note)
     main = _main(run.scores)
     if main is not None:
         images = len(run.scores[main].labels)
         per_class = Counter(run.scores[main].labels.tolist())
         if images < 100 or min(per_class.values()) < 5:
-            found.append(
+            caveats.append(
                 f"{images} test images, {min(per_class.values())} of the rarest class: a "
                 "difference smaller than the intervals is not a result."
             )
     if run.retention.others is None and not {"novel", "other classes"} & run.scores.keys():
-        found.append(
+        caveats.append(
             "No class was held out, so no accuracy on anything but these classes is known. "
             "`promptot fit --classes base` learns half of the classes and tests on the other half."
         )
     largest = run.log.largest_off_diagonal_mass
     if largest is not None and largest < 5e-4:
-        found.append(
+        caveats.append(
             "The transport plan was the identity in every step: here the preservation term did "
             "what a point-wise penalty does."
         )
-    return found
+    return caveats
 
 
 class _Part(BaseModel):
@@ -294,8 +294,8 @@ def check_manifest(manifest: Any, path: Path) -> Mapping[str, Any]:
         PromptotError: something is missing, or of another kind than `fit` writes.
     """
     try:
-        found = _Manifest.model_validate(manifest)
-        if found.seed is None and found.merged is None:
+        checked = _Manifest.model_validate(manifest)
+        if checked.seed is None and checked.merged is None:
             raise ValueError("it has no seed")
         objective_of(manifest["recipe"])
         _origin(manifest)
@@ -308,5 +308,5 @@ def check_manifest(manifest: Any, path: Path) -> Mapping[str, Any]:
             + (f" ({where} is not as `fit` writes it)." if where else "."),
             fix="Train the run again.",
         ) from None
-    checked: Mapping[str, Any] = manifest
-    return checked
+    described: Mapping[str, Any] = manifest
+    return described
