@@ -61,7 +61,7 @@ class AnchorWords:
     Attributes:
         words: how many.
         text: cosine of their adapted to their frozen features.
-        told_apart: words whose adapted feature is nearest to their own frozen feature, of all words.
+        told_apart: words whose adapted feature is nearest to their own frozen one, of all words.
         agreement: images that both models give the same word, all words to choose from; None
             without images.
         frozen_accuracy, adapted_accuracy: images whose own class name wins against all other class

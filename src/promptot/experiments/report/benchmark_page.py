@@ -23,7 +23,7 @@ from promptot.experiments.report.benchmark_tables import (
 )
 from promptot.files.writing import write_text
 from promptot.reports.canvas import legend_point
-from promptot.reports.page import format_setting, render_page
+from promptot.reports.page import breakable, format_setting, render_page
 
 if TYPE_CHECKING:
     from promptot.experiments.summary import MethodSummary, Summary
@@ -48,7 +48,7 @@ def render_benchmark_page(summary: Summary) -> str:
     return render_page(
         "benchmark.html.j2",
         title=f"promptot benchmark: {summary.protocol}",
-        headline=benchmark_headline(summary),
+        headline=breakable(benchmark_headline(summary)),
         subtitle=f"{len(summary.methods)} methods; {over}; seeds {seeds}; K = {shots}; "
         f"{summary.split} images; {summary.backbone}.",
         summary=summary,
