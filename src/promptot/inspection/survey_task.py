@@ -158,6 +158,8 @@ def _zero_shot(
     task: ImageTask, backbone: Backbone, workers: int, progress: Progress
 ) -> Scores | None:
     """The frozen model on the test images, all of them readable; None without any."""
+    if not task.test:
+        return None
     model = PromptedModel(backbone, None, task.class_names, task.template, synonyms=task.synonyms)
     done = 0
 
