@@ -15,8 +15,12 @@ from promptot.data import ImageTask, load_task
 from promptot.data.dividing import hold_out
 from promptot.evaluation.metrics import wilson_interval
 from promptot.evaluation.scoring import Scores, score
-from promptot.inspection import survey_probe
-from promptot.inspection.survey_probe import ProbeSummary, probe
+from promptot.inspection.survey_probe import (
+    ProbeSettings,
+    ProbeSummary,
+    draw_for_probe,
+    probe,
+)
 from promptot.inspection.survey_result import ClassSummary, advise
 from promptot.inspection.survey_task import survey
 from promptot.training.batches import evaluation_loader
@@ -39,10 +43,10 @@ def features_of(backbone: Backbone, examples) -> torch.Tensor:
 
 
 def test_it_is_logistic_regression_on_the_frozen_features(
-    task: ImageTask, backbone: Backbone, monkeypatch: pytest.MonkeyPatch
+    task: ImageTask, backbone: Backbone
 ) -> None:
-    monkeypatch.setattr(survey_probe, "STRENGTH", 100.0)
-    found = probe(task, backbone, scores_of(backbone, task))
+    settings = ProbeSettings(strength=100.0)
+    found = probe(task, backbone, scores_of(backbone, task), settings=settings)
     plain = LogisticRegression(C=100.0, max_iter=5000, tol=1e-6)
     plain.fit(features_of(backbone, task.train), [e.label for e in task.train])
     answers = plain.predict(features_of(backbone, task.test))
@@ -54,29 +58,22 @@ def test_it_is_logistic_regression_on_the_frozen_features(
 
 
 def test_it_takes_some_images_of_each_class_and_says_so(
-    task: ImageTask, backbone: Backbone, monkeypatch: pytest.MonkeyPatch
+    task: ImageTask, backbone: Backbone
 ) -> None:
-    read: list = []
-    inner = survey_probe.frozen_features
-
-    def remember(backbone, examples, *more):
-        read.extend(examples)
-        return inner(backbone, examples, *more)
-
-    monkeypatch.setattr(survey_probe, "frozen_features", remember)
     scores = scores_of(backbone, task)
-    monkeypatch.setattr(survey_probe, "MOST_OF_A_CLASS", 3)
-    found = probe(task, backbone, scores)
-    assert found is not None
-    assert (found.images, found.most_of_a_class, found.capped) == (12, 3, True)
+    three = ProbeSettings(most_of_a_class=3)
+    read, most = draw_for_probe(task, three)
+    assert most == 3
     assert set(Counter(e.label for e in read).values()) == {3}
     assert set(read) <= set(task.train)
-    monkeypatch.setattr(survey_probe, "MOST_IMAGES", 8)  # many classes: fewer of each
-    found = probe(task, backbone, scores)
+    found = probe(task, backbone, scores, settings=three)
+    assert found is not None
+    assert (found.images, found.most_of_a_class, found.capped) == (12, 3, True)
+    many = replace(three, most_images=8)  # many classes: fewer of each
+    found = probe(task, backbone, scores, settings=many)
     assert found is not None
     assert (found.images, found.most_of_a_class) == (8, 2)
-    monkeypatch.setattr(survey_probe, "MOST_IMAGES", 1)
-    found = probe(task, backbone, scores)
+    found = probe(task, backbone, scores, settings=replace(three, most_images=1))
     assert found is not None
     assert found.images == 4
 

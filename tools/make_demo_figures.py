@@ -12,7 +12,7 @@ import statistics
 from pathlib import Path
 
 from promptot.experiments.demo import GROUP, Outcome, run_demo
-from promptot.reports import Measure, ResultTable, Row, markdown_table, write_picture
+from promptot.reports import Measure, Row, Table, markdown_table, write_picture
 
 KEYS = ("base", "novel", "harmonic_mean", "retention", "off_diagonal_mass", "seconds")
 
@@ -47,7 +47,7 @@ def main() -> None:
         print(markdown_table(demos[-1].table), flush=True)
     rows = [combine([demo.outcomes[i] for demo in demos]) for i in range(len(demos[0].outcomes))]
     seeds = ", ".join(map(str, arguments.seeds))
-    table = ResultTable(rows, caption=f"Mean over seeds {seeds}; intervals: least to greatest.")
+    table = Table(rows, caption=f"Mean over seeds {seeds}; intervals: least to greatest.")
     print(markdown_table(table))
     write_picture(
         table,

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 from sklearn.calibration import calibration_curve
 
-from promptot.evaluation.calibration import reliability
-from promptot.evaluation.metrics import expected_calibration_error
+from promptot.evaluation.calibration import expected_calibration_error, reliability
 
 
 def answers(n: int = 400, c: int = 4, seed: int = 0):

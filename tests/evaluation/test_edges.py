@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from promptot.evaluation.calibration import reliability
-from promptot.evaluation.metrics import expected_calibration_error
+from promptot.evaluation.calibration import expected_calibration_error, reliability
 from promptot.evaluation.retention import paired_change
 from promptot.evaluation.scoring import Scores
 

@@ -10,6 +10,7 @@ from scipy.stats import binomtest, hmean
 from sklearn.metrics import accuracy_score, recall_score
 
 from promptot.evaluation import metrics
+from promptot.evaluation.calibration import expected_calibration_error
 
 
 @pytest.fixture
@@ -146,17 +147,17 @@ def test_calibration_error_is_the_papers(answers, bins, sharpness):
     probabilities = softmax(sharpness * logits, axis=1)
     expected = calibration_error_by_hand(probabilities, labels, bins)
     tensor = torch.from_numpy(probabilities)
-    assert metrics.expected_calibration_error(tensor, labels, bins) == pytest.approx(expected)
+    assert expected_calibration_error(tensor, labels, bins) == pytest.approx(expected)
 
 
 def test_calibration_error_of_certain_answers():
     certain = np.eye(2)[[0, 0, 1, 1]]
-    assert metrics.expected_calibration_error(certain, [0, 0, 1, 1]) == 0
-    assert metrics.expected_calibration_error(certain, [0, 1, 1, 1]) == pytest.approx(0.25)
+    assert expected_calibration_error(certain, [0, 0, 1, 1]) == 0
+    assert expected_calibration_error(certain, [0, 1, 1, 1]) == pytest.approx(0.25)
 
 
 def test_calibration_error_refuses_logits_and_no_bins():
     with pytest.raises(ValueError, match="sum to 1"):
-        metrics.expected_calibration_error([[3.0, -1.0]], [0])
+        expected_calibration_error([[3.0, -1.0]], [0])
     with pytest.raises(ValueError, match="bin"):
-        metrics.expected_calibration_error([[1.0, 0.0]], [0], bins=0)
+        expected_calibration_error([[1.0, 0.0]], [0], bins=0)

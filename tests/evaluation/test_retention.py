@@ -42,7 +42,7 @@ def test_the_frozen_model_keeps_everything(backbone: Backbone, photos: Path) -> 
     for cosine in (found.image, found.text, found.anchors.text):
         assert cosine.lowest == pytest.approx(1, abs=1e-5)
     assert found.anchors.words == 5  # "red" is a class of the task
-    assert found.anchors.kept == Share(5, 5)
+    assert found.anchors.told_apart == Share(5, 5)
     assert found.anchors.agreement == Share(24, 24)
     assert found.anchors.frozen_accuracy == found.anchors.adapted_accuracy
 
@@ -69,7 +69,7 @@ def test_what_moved_is_seen_and_is_what_the_features_say(backbone: Backbone, pho
     assert found.text.lowest == pytest.approx(float(cosines[:4].min()), abs=1e-5)
     right = ((images @ moved.T).argmax(dim=1) == scores["test"].labels).sum()
     assert found.anchors.adapted_accuracy == Share(int(right), 24)
-    assert found.as_json()["anchor_kept"] == found.anchors.kept.value
+    assert found.as_json()["anchor_kept"] == found.anchors.told_apart.value
 
 
 def test_base_and_novel_are_measured_together(backbone: Backbone, photos: Path) -> None:

@@ -19,7 +19,13 @@ from promptot.evaluation.retention import Retention, Share, measure_retention
 from promptot.evaluation.scoring import Scores
 from promptot.experiments.tuning import tuning_page as tuning
 from promptot.experiments.tuning.trial_points import Point
-from promptot.runs.report.retention_panel import facts_lead, retention_doubt, retention_table
+from promptot.reports import ReportData, render_report
+from promptot.runs.report.retention_panel import (
+    key_figures,
+    key_figures_lead,
+    retention_doubt,
+    retention_table,
+)
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "reports"))
 from markup import Page
@@ -78,7 +84,7 @@ def test_mostly_wrong_is_an_interval_below_one_half(right: int, images: int, wro
     assert retention.mostly_wrong is (wilson_interval(right, images)[1] < 0.5) is wrong
     assert bool(retention_doubt(retention)) is wrong
     assert retention.as_json()["zero_shot_mostly_wrong"] is wrong
-    lead = facts_lead(retention, {}, alone=True)
+    lead = key_figures_lead(retention, {}, alone=True)
     assert lead.startswith("The frozen model is right on only") is wrong
     if wrong:
         assert f"of the {images} test images" in lead
@@ -118,25 +124,32 @@ def test_the_frozen_share_counts_every_image_once(backbone: Backbone) -> None:
     assert measure_retention(model, {}, {}, ["tree"]).frozen is None
 
 
+@pytest.mark.parametrize("classes", ["all", "base"])
 def test_a_page_says_so_before_any_figure_of_retention(
-    photos: Path, backbone: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    photos: Path, backbone: Backbone, tmp_path: Path, classes: str
 ) -> None:
-    run = promptot.fit(photos, tmp_path / "run", backbone=backbone, recipe="zero-shot")
+    run = promptot.fit(photos, tmp_path / "run", backbone=backbone, recipe="zero-shot",
+                       classes=classes)  # fmt: skip
     doubt = "so retention says little here."
-    assert (doubt in text_of(run.folder)) is run.retention.mostly_wrong
-    monkeypatch.setattr("promptot.evaluation.retention.MOSTLY_WRONG", 1.01)
-    for classes in ("all", "base"):
-        run = promptot.fit(photos, tmp_path / classes, backbone=backbone, recipe="zero-shot",
-                           classes=classes)  # fmt: skip
-        text = text_of(run.folder)
-        assert text.count(doubt) == 1
-        section = text[text.index("What it still knows") :]
-        table = retention_table("zero-shot", run.retention, run.scores)
-        assert section.index("The frozen model is right on only") < len("What it still knows") + 4
-        assert table is None or table.caption.startswith("The frozen model is right on only")
-    monkeypatch.setattr("promptot.evaluation.retention.MOSTLY_WRONG", 0.0)
-    promptot.report(run.folder, backbone=backbone)
-    assert doubt not in text_of(run.folder)
+    assert text_of(run.folder).count(doubt) == run.retention.mostly_wrong
+    for share, doubted in ((Share(1, 40), True), (Share(39, 40), False)):
+        retention = replace(run.retention, frozen=share)
+        assert retention.mostly_wrong is doubted
+        table = retention_table("zero-shot", retention, run.scores)
+        data = ReportData(
+            "title",
+            "headline",
+            retention=table,
+            key_figures=key_figures(retention),
+            key_figures_lead=key_figures_lead(retention, {}, alone=table is None),
+        )
+        text = Page(render_report(data)).text
+        assert text.count(doubt) == doubted
+        if doubted:
+            section = text[text.index("What it still knows") :]
+            said = section.index("The frozen model is right on only")
+            assert said < len("What it still knows") + 4
+            assert table is None or table.caption.startswith("The frozen model is right on only")
 
 
 @pytest.mark.parametrize(("right", "doubted"), [(30, True), (45, False), (90, False)])

@@ -16,16 +16,16 @@ from promptot.reports import (
     Measure,
     PlanPicture,
     ReportData,
-    ResultTable,
     Row,
+    Table,
 )
 
 sys.path.insert(0, str(Path(__file__).parent))  # for `markup`
 
 
 @pytest.fixture
-def full_table() -> ResultTable:
-    return ResultTable(
+def full_table() -> Table:
+    return Table(
         rows=[
             Row("zero-shot", {"base": Measure(0.6917, (0.631, 0.747)), "novel": 0.7203,
                               "harmonic_mean": 0.7057, "retention": 0.7341}),
@@ -39,7 +39,7 @@ def full_table() -> ResultTable:
 
 
 @pytest.fixture
-def full_report(full_table: ResultTable) -> ReportData:
+def full_report(full_table: Table) -> ReportData:
     steps = [1, 2, 3]
     image = Image.new("RGBA", (300, 200), (200, 30, 30, 128))
     names = ["red apple", "tangerine", "grapes"]

@@ -18,7 +18,6 @@ from promptot.experiments.report.benchmark_figures import (
     Gap,
     Line,
     gaps_figure,
-    legend_point,
     lines_figure,
     plane_figure,
     strength_families,
@@ -30,13 +29,17 @@ from promptot.experiments.report.benchmark_page import (
 )
 from promptot.experiments.report.benchmark_tables import (
     benchmark_tables,
-    to_csv,
-    to_rich,
+    figures_table,
+    main_tables,
+    task_tables,
     write_tables,
 )
 from promptot.experiments.summary import Figure, MethodSummary, Summary
 from promptot.experiments.trials import load_sources
-from promptot.reports.tables import MISSING
+from promptot.reports import Table, rich_table
+from promptot.reports.canvas import legend_point
+from promptot.reports.table_formats import csv_table
+from promptot.reports.tables import MISSING, cells
 
 NAN = float("nan")
 HOSTILE = '"><img src=x onerror=alert(1)><script>alert(2)</script>\x00'
@@ -104,20 +107,47 @@ def summary() -> Summary:
     )
 
 
+def csv_table_of(summary: Summary) -> str:
+    return csv_table(figures_table(summary))
+
+
+def header(table: Table) -> list[str]:
+    return [table.corner, *(column.label for column in table.columns)]
+
+
+def lines(table: Table) -> list[list[str]]:
+    return [
+        [row.name, *(cell.line for cell in own)]
+        for row, own in zip(table.rows, cells(table), strict=True)
+    ]
+
+
+def strong(table: Table) -> set[tuple[int, int]]:
+    """(row, column) of what is marked; the names are column 0."""
+    return {
+        (row, column)
+        for row, own in enumerate(cells(table))
+        for column, cell in enumerate(own, start=1)
+        if cell.best
+    }
+
+
 def test_the_main_table_and_the_differences(summary: Summary) -> None:
     main, gaps, training, *by_task = benchmark_tables(summary)
-    assert main.header == ["", "HM", "Base", "Novel", "Mean of HMs", "Retention", "Rank"]
-    assert main.rows[0][:3] == ["zero-shot", "70.0 ± 1.0", "70.0 ± 1.0"]
-    assert main.rows[4] == ["linear-probe", MISSING, "90.0", MISSING, MISSING, MISSING, MISSING]
-    assert main.strong == {(1, 1), (4, 2), (0, 3), (1, 4), (0, 5)}
-    assert [row[0] for row in gaps.rows] == [m.label for m in summary.methods[1:]]
-    assert gaps.rows[0][1] == "+4.0 [+2.0, +6.0]"
-    assert gaps.rows[3][1] == MISSING
-    assert {row for row, _ in gaps.strong} == {0}  # the others' intervals hold zero
-    assert training.header == ["", "Off-diagonal mass", "Seconds"]
-    assert training.rows[0][1:] == ["0.250", "12.0"]
-    assert training.rows[4][1:] == [MISSING, MISSING]
+    assert header(main) == ["", "HM", "Base", "Novel", "Mean of HMs", "Retention", "Rank"]
+    assert lines(main)[0][:3] == ["zero-shot", "70.0 ± 1.0", "70.0 ± 1.0"]
+    assert lines(main)[4] == ["linear-probe", MISSING, "90.0", MISSING, MISSING, MISSING, MISSING]
+    assert strong(main) == {(1, 1), (4, 2), (0, 3), (1, 4), (0, 5)}
+    assert [row.name for row in gaps.rows] == [m.label for m in summary.methods[1:]]
+    assert lines(gaps)[0][1] == "+4.0 [+2.0, +6.0]"
+    assert lines(gaps)[3][1] == MISSING
+    assert {row for row, _ in strong(gaps)} == {0}  # the others' intervals hold zero
+    assert header(training) == ["", "Off-diagonal mass", "Seconds"]
+    assert lines(training)[0][1:] == ["0.250", "12.0"]
+    assert lines(training)[4][1:] == [MISSING, MISSING]
     assert [table.title for table in by_task] == ["Task: animals", "Task: food"]
+    assert main_tables(summary) == [main, gaps, training]
+    assert list(task_tables(summary)) == ["animals", "food"]
 
 
 def test_several_seeds_say_what_their_intervals_are_over(summary: Summary) -> None:
@@ -126,7 +156,7 @@ def test_several_seeds_say_what_their_intervals_are_over(summary: Summary) -> No
     three = benchmark_tables(replace(summary, seeds=[1, 2, 3]))[1].caption
     assert "over seeds and images (for the seeds Student's t = 4.3); bold" in three
     assert "intervals over seeds and images." in render_benchmark_page(summary)
-    assert {row["over"] for row in csv.DictReader(io.StringIO(to_csv(summary)))} == {
+    assert {row["over"] for row in csv.DictReader(io.StringIO(csv_table_of(summary)))} == {
         "", "seeds and images",
     }  # fmt: skip
 
@@ -141,7 +171,7 @@ def test_one_seed_has_intervals_over_images_only_and_nothing_bold(summary: Summa
     ]
     one = replace(summary, seeds=[1], methods=methods)
     tables = benchmark_tables(one)
-    assert all(not table.strong for table in tables)
+    assert not any(strong(table) for table in tables)
     assert "95 % intervals over images only" in tables[1].caption
     assert "seed 1 only, so nothing is bold" in tables[0].caption
     assert benchmark_headline(one).endswith(
@@ -151,7 +181,7 @@ def test_one_seed_has_intervals_over_images_only_and_nothing_bold(summary: Summa
         "with one seed, which tells nothing of others."
     )
     assert "intervals over images only (one seed)." in render_benchmark_page(one)
-    assert {row["over"] for row in csv.DictReader(io.StringIO(to_csv(one)))} == {"", "images"}
+    assert {row["over"] for row in csv.DictReader(io.StringIO(csv_table_of(one)))} == {"", "images"}
 
 
 def test_tables_on_the_disk(summary: Summary, tmp_path: Path) -> None:
@@ -189,7 +219,7 @@ def test_names_are_escaped_everywhere(summary: Summary, tmp_path: Path) -> None:
     page = Page(render_benchmark_page(spoilt))
     assert not page.all("script")
     assert not page.all("img")
-    assert list(csv.reader(io.StringIO(to_csv(spoilt))))
+    assert list(csv.reader(io.StringIO(csv_table_of(spoilt))))
 
 
 def test_the_terminal_table_fits_80_columns(summary: Summary) -> None:
@@ -197,11 +227,11 @@ def test_the_terminal_table_fits_80_columns(summary: Summary) -> None:
 
     for table in benchmark_tables(summary)[:2]:
         console = Console(width=80, file=io.StringIO())
-        console.print(to_rich(table))
+        console.print(rich_table(table))
         shown = console.file.getvalue()
         assert "…" not in shown
         assert max(map(len, shown.splitlines())) <= 80
-        for number in re.findall(r"\d+\.\d", " ".join(table.rows[1])):
+        for number in re.findall(r"\d+\.\d", " ".join(lines(table)[1])):
             assert number in shown
 
 
@@ -255,25 +285,33 @@ def test_the_headline_says_what_is_clear(summary: Summary) -> None:
     render_benchmark_page(nobody)
 
 
+def dot(place: int, name: str, x: float, y: float, x_sd: float = NAN) -> Dot:
+    return Dot(place, name, Figure(x, x_sd), Figure(y, NAN))
+
+
+def gap(place: int, name: str, value: float, low: float, high: float) -> Gap:
+    return Gap(place, name, Difference(value, low, high))
+
+
 def test_points_lie_where_they_should_on_the_contours() -> None:
-    root = parsed(plane_figure([Dot(0, "a", 0.6, 0.6, 0.01, NAN), Dot(1, "b", 0.8, 0.48)]))
+    root = parsed(plane_figure([dot(0, "a", 0.6, 0.6, 0.01), dot(1, "b", 0.8, 0.48)]))
     assert "HM 60" in texts(root)  # both methods lie on it
     assert "a 60.0 and 60.0 %; b 80.0 and 48.0 %" in root.get("aria-label")
     for x, y in ((0.0, 0.0), (1.0, 1.0), (0.0, 1.0), (0.5, 0.501)):
-        parsed(plane_figure([Dot(0, "a", x, y)]))
+        parsed(plane_figure([dot(0, "a", x, y)]))
 
 
 def test_lines_over_lambda_start_at_zero() -> None:
-    line = Line(1, "ot <b>", [0, 0.5, 10], [0.5, 0.7, 0.6], [0.01, NAN, 0.0])
+    line = Line(1, "ot <b>", [0, 0.5, 10], [Figure(0.5, 0.01), Figure(0.7, NAN), Figure(0.6, 0)])
     root = parsed(lines_figure("HM", "λ", [line], level=0.55))
     assert {"0", "0.5", "10"} <= set(texts(root))
-    parsed(lines_figure("K", "K", [Line(0, "x", [4], [0.5], [NAN])]))
-    parsed(lines_figure("K", "K", [Line(0, "x", [0], [0.0], [NAN])]))
+    parsed(lines_figure("K", "K", [Line(0, "x", [4], [Figure(0.5, NAN)])]))
+    parsed(lines_figure("K", "K", [Line(0, "x", [0], [Figure(0.0, NAN)])]))
 
 
 def test_gaps_and_what_is_empty() -> None:
     root = parsed(
-        gaps_figure("HM", "ivlp", [Gap(2, "ot", 0.012, -0.003, 0.02), Gap(9, "x", 0, 0, 0)])
+        gaps_figure("HM", "ivlp", [gap(2, "ot", 0.012, -0.003, 0.02), gap(9, "x", 0, 0, 0)])
     )
     assert {"+1.2", "±0.0", "points above ivlp"} <= set(texts(root))
     for draw in (

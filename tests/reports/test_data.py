@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from promptot.reports import History, Measure, PlanPicture, ResultTable, Row
+from promptot.reports import History, Measure, PlanPicture, Row, Table
 
 
 @pytest.mark.parametrize("convert", [torch.tensor, np.array, list])
@@ -34,7 +34,7 @@ def test_a_series_of_another_length_is_refused():
 
 def test_an_empty_table_is_refused():
     with pytest.raises(ValueError, match="row"):
-        ResultTable(rows=[])
+        Table(rows=[])
 
 
 def test_a_row_hides_what_is_no_number():

@@ -9,8 +9,10 @@ import pytest
 from markup import SVG, parsed, texts
 from PIL import Image
 
-from promptot.reports import Column, History, PlanPicture, ResultTable, Row, write_picture
-from promptot.reports.figures import curves_figure, legend_mark, plan_figure, results_figure
+from promptot.reports import Column, History, PlanPicture, Row, Table, write_picture
+from promptot.reports.canvas import legend_stroke
+from promptot.reports.figures import curves_figure, results_figure
+from promptot.reports.heat_maps import plan_figure
 from promptot.reports.theme import DARK, LIGHT
 
 NAN = float("nan")
@@ -80,7 +82,7 @@ def test_more_methods_than_colours():
     names = [f"method {i}" for i in range(12)]
     histories = [History(name, [1, 2], {"total": [2.0, 1.0]}) for name in names]
     parsed(curves_figure(histories, "total", {name: i for i, name in enumerate(names)}))
-    assert len({legend_mark(place) for place in range(20)}) == 20
+    assert len({legend_stroke(place) for place in range(20)}) == 20
 
 
 def test_results_show_every_share_and_no_other_column(full_table):
@@ -95,13 +97,13 @@ def test_results_show_every_share_and_no_other_column(full_table):
 @pytest.mark.parametrize("values", [[0.0], [1.0], [None, 0.5], [NAN, 0.5], [0.0, 1.0]])
 def test_results_at_their_edges(values):
     rows = [Row(str(i), {"x": value}) for i, value in enumerate(values)]
-    parsed(results_figure(ResultTable(rows, columns=[Column("x", "X")])))
+    parsed(results_figure(Table(rows, columns=[Column("x", "X")])))
 
 
 @pytest.mark.parametrize("value", [None, NAN])
 def test_results_without_a_share_are_refused(value):
     with pytest.raises(ValueError, match="no share"):
-        results_figure(ResultTable([Row("a", {"base": value})]))
+        results_figure(Table([Row("a", {"base": value})]))
 
 
 def test_plan_cells_are_shares_of_their_row():
@@ -137,7 +139,7 @@ def test_hostile_names_are_text():
     assert "a�b��" in shown
     assert max(map(len, shown)) < 40
     rows = [Row(name, {"x": 0.5}) for name in HOSTILE]
-    parsed(results_figure(ResultTable(rows, columns=[Column("x", name) for name in HOSTILE])))
+    parsed(results_figure(Table(rows, columns=[Column("x", name) for name in HOSTILE])))
     histories = [History(name, [1, 2], {"$\\bad{": [1.0, 2.0]}) for name in HOSTILE]
     assert "$\\bad{" in texts(parsed(curves_figure(histories, "$\\bad{", {})))
 

@@ -17,12 +17,13 @@ from promptot.reports import (
     History,
     PlanPicture,
     ReportData,
-    ResultTable,
     Row,
+    Table,
     render_report,
     write_report,
 )
-from promptot.reports.page import explain_plan, explain_steps, format_setting, thumbnail
+from promptot.reports.page import format_setting
+from promptot.reports.report_page import explain_plan, explain_steps, thumbnail
 from promptot.reports.tables import cells
 
 HOSTILE = "\"><img src=x onerror=alert(1)><script>alert(2)</script>'&amp;{{ 7*7 }}\x00"
@@ -109,7 +110,7 @@ def test_hostile_text_stays_text():
         title=HOSTILE,
         headline=HOSTILE,
         subtitle=HOSTILE,
-        results=ResultTable([Row(HOSTILE, {"base": 0.5})], caption=HOSTILE),
+        results=Table([Row(HOSTILE, {"base": 0.5})], caption=HOSTILE),
         histories=[History(HOSTILE, [1, 2], {"total": [1.0, 0.5], "off_diagonal_mass": [0, 0]})],
         examples=[ExampleImage(image, HOSTILE, [Answer(HOSTILE, [(HOSTILE, 0.5)])], note=HOSTILE)],
         plans=[PlanPicture(np.eye(2), [HOSTILE, HOSTILE], HOSTILE)],
@@ -151,7 +152,7 @@ def test_a_title_and_a_headline_are_a_page():
 
 
 def test_one_method_alone(full_report):
-    table = ResultTable([full_report.results.rows[0]])
+    table = Table([full_report.results.rows[0]])
     text = Page(render_report(ReportData(title="T", headline="H", results=table))).text
     assert "69.2 %" in text
     assert "Dashed" not in text
@@ -159,7 +160,7 @@ def test_one_method_alone(full_report):
 
 
 def test_a_table_without_any_share():
-    table = ResultTable([Row("zero-shot", {"base": None, "seconds": 3.0})])
+    table = Table([Row("zero-shot", {"base": None, "seconds": 3.0})])
     page = Page(render_report(ReportData(title="T", headline="H", results=table)))
     assert "3.0 s" in page.text
     assert not page.all("figure")

@@ -1,17 +1,20 @@
 from __future__ import annotations
 
+import csv
 import io
 
 import pytest
 from rich.console import Console
 
-from promptot.reports import Column, Measure, ResultTable, Row, markdown_table, rich_table
+from promptot.reports import Column, Measure, Row, Table, markdown_table, rich_table
+from promptot.reports.page import render_page
+from promptot.reports.table_formats import csv_table, latex_table
 from promptot.reports.tables import MISSING, cells, format_difference, format_value, printable
 
 
 def one_column(values, **options):
     rows = [Row(f"method {i}", {"x": value}) for i, value in enumerate(values)]
-    table = ResultTable(rows, columns=[Column("x", "X", **options)])
+    table = Table(rows, columns=[Column("x", "X", **options)])
     return [line[0] for line in cells(table)]
 
 
@@ -21,6 +24,10 @@ def one_column(values, **options):
         (1.0, "share", "100.0 %"),
         (0.0, "share", "0.0 %"),
         (0.12345, "mass", "0.123"),
+        (0.12345, "percent", "12.3"),
+        (-0.0123, "points", "−1.2"),
+        (2.25, "decimal", "2.2"),
+        (61440, "count", "61440"),
         (9.94, "seconds", "9.9 s"),
         (59.4, "seconds", "59 s"),
         (59.6, "seconds", "1 min 0 s"),
@@ -73,9 +80,9 @@ def test_intervals_have_the_digits_of_their_value():
     assert one_column([Measure(0.5, (0.4312, 0.5688))])[0].interval == "43.1–56.9"
 
 
-def written(table, width=100):
+def written(table, width=100, title="Side by side"):
     console = Console(file=io.StringIO(), width=width)
-    console.print(rich_table(table, "Side by side"))
+    console.print(rich_table(table, title))
     return console.file.getvalue()
 
 
@@ -96,9 +103,7 @@ def test_terminal_table_fits_80_columns(full_table):
 
 
 def test_hostile_names_stay_names():
-    table = ResultTable(
-        [Row("[red]a|b[/red]\x1b[31m\n<b>*", {"x": 0.5})], columns=[Column("x", "[X]|")]
-    )
+    table = Table([Row("[red]a|b[/red]\x1b[31m\n<b>*", {"x": 0.5})], columns=[Column("x", "[X]|")])
     assert "\x1b" not in written(table)
     assert "[red]a|b[/red]" in written(table)
     line = markdown_table(table).splitlines()[2]
@@ -109,3 +114,80 @@ def test_printable_keeps_joined_emoji_and_other_scripts():
     kept = "पत्ता \N{WOMAN}\u200d\N{PERSONAL COMPUTER} 苹果 naïve"
     assert printable(kept) == kept
     assert printable("a\u202eb\ud800c\x00d") == "a�b�c�d"
+
+
+KINDS = [
+    Column("setting", "Setting", "text"),
+    Column("values", "Values", "list"),
+    Column("fit", "Fit", "percent"),
+    Column("gap", "Gap", "points", better=None),
+    Column("images", "Images", "count", better=None),
+]
+
+
+@pytest.fixture
+def of_every_kind() -> Table:
+    lines = [
+        ("a_b", "λ = 1", "x = 1; y = 2", Measure(0.5, sd=0.01), Measure(0.1, (0.05, 0.15)), 12),
+        ("c", "", "", 0.75, Measure(-0.1, (-0.2, 0.0), marked=True), "3 of 12"),
+    ]
+    return Table.of(KINDS, lines, title="Every kind", caption="50 % & more.", corner="Point")
+
+
+def test_a_cell_has_its_deviation_or_its_interval_and_is_never_compared(of_every_kind) -> None:
+    first, second = cells(of_every_kind)
+    assert [cell.line for cell in first] == [
+        "λ = 1", "x = 1; y = 2", "50.0 ± 1.0", "+10.0 [+5.0, +15.0]", "12",
+    ]  # fmt: skip
+    assert [cell.line for cell in second] == [
+        MISSING, MISSING, "75.0", "−10.0 [−20.0, ±0.0]", "3 of 12",
+    ]  # fmt: skip
+    assert [cell.best for cell in second] == [False, False, True, True, False]
+    assert not any(cell.difference or cell.verdict for cell in (*first, *second))
+
+
+def test_a_difference_has_a_verdict_where_a_direction_is_good() -> None:
+    for better, verdicts in (("higher", ["better", "worse", "equal"]),
+                             ("lower", ["worse", "better", "equal"])):  # fmt: skip
+        column = Column("x", "X", "points", better)
+        lines = [("a", 0.1), ("b", -0.1), ("c", 0.0)]
+        shown = [cell for (cell,) in cells(Table.of([column], lines))]
+        assert [cell.verdict for cell in shown] == verdicts
+        assert not any(cell.best for cell in shown)
+
+
+def test_every_format_has_every_cell(of_every_kind) -> None:
+    terminal = written(of_every_kind, title="")
+    markdown, latex = markdown_table(of_every_kind), latex_table(of_every_kind)
+    assert "x = 1 " in terminal
+    assert "x = 1; y = 2" not in terminal  # a list has a line for each
+    assert markdown.splitlines()[:4] == [
+        "### Every kind", "", "| Point | Setting | Values | Fit | Gap | Images |",
+        "|---|---|---|---:|---:|---:|",
+    ]  # fmt: skip
+    assert r"| a\_b | λ = 1 | x = 1; y = 2 | 50.0 ± 1.0 | +10.0 \[+5.0, +15.0\] | 12 |" in markdown
+    assert markdown.endswith("\n\n50 % & more.")
+    assert r"\begin{tabular}{lllrrr}" in latex
+    assert r"a\_b & $\lambda$ = 1 & x = 1; y = 2 & 50.0 $\pm$ 1.0" in latex
+    assert r"\textbf{75.0}" in latex
+    assert r"\caption{Every kind. 50 \% \& more.}" in latex
+    for text in ("Every kind", "Point", "Setting", "3 of 12", "50 % & more."):
+        assert text in terminal
+
+
+def test_csv_has_the_values_themselves(of_every_kind) -> None:
+    first, second = csv.DictReader(io.StringIO(csv_table(of_every_kind)))
+    assert first == {
+        "Point": "a_b", "setting": "λ = 1", "values": "x = 1; y = 2", "fit": "0.5", "gap": "0.1",
+        "images": "12",
+    }  # fmt: skip
+    assert second["images"] == "3 of 12"
+    assert second["setting"] == ""
+
+
+def test_a_page_marks_the_kinds_of_columns(of_every_kind) -> None:
+    html = render_page("tuning.html.j2", title="t", headline="h", subtitle="", figure="",
+                       points=of_every_kind, notes=[], chosen=1, command="c")  # fmt: skip
+    assert html.count('class="words"') == 6
+    assert '<td role="cell" class="best">75.0</td>' in html
+    assert "+10.0<wbr> [+5.0, +15.0]" in html

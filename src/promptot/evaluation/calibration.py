@@ -7,12 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from promptot.evaluation.metrics import (
-    FloatArray,
-    confidence_bins,
-    expected_calibration_error,
-    to_numpy,
-)
+from promptot.evaluation.metrics import FloatArray, IntArray, predicted_and_right, to_numpy
 
 BINS = 10
 
@@ -39,13 +34,16 @@ class Reliability:
 def reliability(probabilities: Any, labels: Any, bins: int = BINS) -> Reliability:
     """The reliability diagram of a classifier.
 
+    Examples are put into equal bins by the probability of the predicted class. A bin holds its
+    upper end: (0, 1/bins], ..., ((bins-1)/bins, 1].
+
     Args:
-        probabilities: [N, C], each row sums to 1.
+        probabilities: [N, C], each row sums to 1 (softmax the logits first).
         labels: right classes [N].
         bins: how many equal bins between 0 and 1.
 
     Raises:
-        ValueError: as `expected_calibration_error`.
+        ValueError: rows that are not probabilities, no bins, and as `accuracy`.
 
     References:
         C. Guo, G. Pleiss, Y. Sun, K. Q. Weinberger, "On calibration of modern neural networks",
@@ -56,16 +54,58 @@ def reliability(probabilities: Any, labels: Any, bins: int = BINS) -> Reliabilit
         >>> found.error, found.counts.tolist(), float(found.accuracy[2])
         (0.25, [0.0, 0.0, 2.0, 0.0], 0.5)
     """
-    error = expected_calibration_error(probabilities, labels, bins)  # checks the arguments
     table = to_numpy(probabilities).astype(np.float64)  # [N, C]
+    if table.ndim != 2 or (table < 0).any() or not np.allclose(table.sum(axis=1), 1, atol=1e-3):
+        raise ValueError("probabilities must be [N, C], not negative, and sum to 1 in every row")
+    if bins < 1:
+        raise ValueError(f"at least one bin is needed, not {bins}")
+    predicted, right = predicted_and_right(table, labels)
     confidence = table.max(axis=1)  # [N]
-    right = table.argmax(axis=1) == to_numpy(labels)  # [N]
-    place = confidence_bins(probabilities, confidence, bins)
-    counts = np.bincount(place, minlength=bins).astype(np.float64)
+    place = _bins_of(confidence, probabilities, bins)  # [N]
 
-    def mean(values: FloatArray) -> FloatArray:
-        sums = np.bincount(place, weights=values, minlength=bins)
-        return np.divide(sums, counts, out=np.full(bins, np.nan), where=counts > 0)
+    def total(values: Any = None) -> FloatArray:
+        return np.bincount(place, weights=values, minlength=bins).astype(np.float64)
 
+    counts = total()
+
+    def mean(values: Any) -> FloatArray:
+        return np.divide(total(values), counts, out=np.full(bins, np.nan), where=counts > 0)
+
+    hits = (predicted == right).astype(np.float64)
+    error = float(np.abs(total(hits - confidence)).sum() / len(table))
+    return Reliability(np.arange(bins + 1) / bins, counts, mean(confidence), mean(hits), error)
+
+
+def expected_calibration_error(probabilities: Any, labels: Any, bins: int = 15) -> float:
+    """How far a classifier's confidence is from its accuracy, on average.
+
+    The mean over examples of their bin's |accuracy - mean confidence|, a share in 0..1; 0 is
+    perfectly calibrated. Arguments and errors as `reliability`.
+
+    References:
+        C. Guo, G. Pleiss, Y. Sun, K. Q. Weinberger, "On calibration of modern neural networks",
+        ICML 2017, eq. 3.
+
+    Example:
+        >>> expected_calibration_error([[0.75, 0.25], [0.75, 0.25]], [0, 1])
+        0.25
+    """
+    return reliability(probabilities, labels, bins).error
+
+
+def _bins_of(confidence: FloatArray, probabilities: Any, bins: int) -> IntArray:
+    """The bin of each confidence [N], counted from 0.
+
+    An edge such as 7/25 is the number nearest to it in the precision of the probabilities.
+
+    Example:
+        >>> _bins_of(np.array([0.28, 0.2801, 0.0, 1.0]), [], bins=25).tolist()
+        [6, 7, 0, 24]
+    """
     edges = np.arange(bins + 1) / bins
-    return Reliability(edges, counts, mean(confidence), mean(right.astype(np.float64)), error)
+    if hasattr(probabilities, "detach"):
+        edges = to_numpy(probabilities.new_tensor(edges.tolist()))
+    elif np.issubdtype((dtype := np.asarray(probabilities).dtype), np.floating):
+        edges = edges.astype(dtype)
+    places = np.searchsorted(edges.astype(np.float64), confidence, side="left") - 1
+    return np.clip(places, 0, bins - 1).astype(np.int64)

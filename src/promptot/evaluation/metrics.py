@@ -37,7 +37,7 @@ def accuracy(scores: Any, labels: Any) -> float:
         >>> accuracy([0, 1, 0], [0, 1, 0])
         1.0
     """
-    predicted, right = _predicted_and_right(scores, labels)
+    predicted, right = predicted_and_right(scores, labels)
     return float(np.mean(predicted == right))
 
 
@@ -84,7 +84,7 @@ def confusion(scores: Any, labels: Any, num_classes: int) -> IntArray:
     """
     from sklearn.metrics import confusion_matrix
 
-    predicted, right = _predicted_and_right(scores, labels)
+    predicted, right = predicted_and_right(scores, labels)
     for what, classes in (("label", right), ("prediction", predicted)):
         if classes.min() < 0 or classes.max() >= num_classes:
             outside = int(classes.min() if classes.min() < 0 else classes.max())
@@ -180,72 +180,12 @@ def average_of_harmonic_means(base: Sequence[float], novel: Sequence[float]) -> 
     return sum(map(harmonic_mean, base, novel)) / len(base)
 
 
-def expected_calibration_error(probabilities: Any, labels: Any, bins: int = 15) -> float:
-    """How far a classifier's confidence is from its accuracy, on average.
-
-    Examples are put into equal bins by the probability of the predicted class; the error is the
-    mean over examples of their bin's |accuracy - mean confidence|. A bin holds its upper end:
-    (0, 1/bins], ..., ((bins-1)/bins, 1].
-
-    Args:
-        probabilities: [N, C], each row sums to 1 (softmax the logits first).
-        labels: right classes [N].
-        bins: how many bins.
-
-    Returns:
-        A share in 0..1; 0 is perfectly calibrated.
-
-    Raises:
-        ValueError: rows that are not probabilities, and as `accuracy`.
-
-    References:
-        C. Guo, G. Pleiss, Y. Sun, K. Q. Weinberger, "On calibration of modern neural networks",
-        ICML 2017, eq. 3.
-
-    Example:
-        >>> expected_calibration_error([[0.75, 0.25], [0.75, 0.25]], [0, 1])
-        0.25
-    """
-    table = to_numpy(probabilities).astype(np.float64)  # [N, C]
-    if table.ndim != 2 or (table < 0).any() or not np.allclose(table.sum(axis=1), 1, atol=1e-3):
-        raise ValueError("probabilities must be [N, C], not negative, and sum to 1 in every row")
-    if bins < 1:
-        raise ValueError(f"at least one bin is needed, not {bins}")
-    predicted, right = _predicted_and_right(table, labels)
-    confidence = table.max(axis=1)  # [N]
-    place = confidence_bins(probabilities, confidence, bins)  # [N]
-    surplus = (predicted == right) - confidence  # [N]
-    return float(np.abs(np.bincount(place, weights=surplus, minlength=bins)).sum() / len(table))
-
-
-def confidence_bins(probabilities: Any, confidence: FloatArray, bins: int) -> IntArray:
-    """The bin of each confidence [N], counted from 0; a bin holds its upper end.
-
-    Args:
-        probabilities: that the confidences are of: an edge such as 7/25 is the number nearest to it
-            in their precision.
-        confidence: [N], in 0..1.
-        bins: how many equal ones.
-
-    Example:
-        >>> confidence_bins([], np.array([0.28, 0.2801, 0.0, 1.0]), bins=25).tolist()
-        [6, 7, 0, 24]
-    """
-    edges = np.arange(bins + 1) / bins
-    if hasattr(probabilities, "detach"):
-        edges = to_numpy(probabilities.new_tensor(edges.tolist()))
-    elif np.issubdtype((dtype := np.asarray(probabilities).dtype), np.floating):
-        edges = edges.astype(dtype)
-    places = np.searchsorted(edges.astype(np.float64), confidence, side="left") - 1
-    return np.clip(places, 0, bins - 1).astype(np.int64)
-
-
 def _check_pairs(base: Sequence[float], novel: Sequence[float]) -> None:
     if len(base) != len(novel) or len(base) == 0:
         raise ValueError(f"base and novel come in pairs: got {len(base)} and {len(novel)}")
 
 
-def _predicted_and_right(scores: Any, labels: Any) -> tuple[IntArray, IntArray]:
+def predicted_and_right(scores: Any, labels: Any) -> tuple[IntArray, IntArray]:
     """Predicted classes [N] and right classes [N], checked against each other."""
     table, right = to_numpy(scores), to_numpy(labels)
     if table.ndim == 2 and table.shape[1] > 0:

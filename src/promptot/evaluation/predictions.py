@@ -36,13 +36,13 @@ def write_predictions(
         scores: what the models said, by part.
     """
     lines = [csv_line(COLUMNS)]
-    for part, found in scores.items():
+    for part, answered in scores.items():
         task = tested[part]
         answers = [
             (logits.argmax(dim=1).tolist(), logits.softmax(dim=1).amax(dim=1).tolist())
-            for logits in (found.teacher, found.student)
+            for logits in (answered.teacher, answered.student)
         ]
-        for row, index in enumerate(found.indices.tolist()):
+        for row, index in enumerate(answered.indices.tolist()):
             example = task.test[index]
             line = [part, example.path, task.class_names[example.label]]
             for places, probabilities in answers:
@@ -90,9 +90,9 @@ def read_tested(
             fix="Give a folder of images to test on.",
         ) from error
     return {
-        part: ImageTask(task, tuple(names[part]), test=tuple(found), template=template)
-        for part, found in examples.items()
-        if found
+        part: ImageTask(task, tuple(names[part]), test=tuple(own), template=template)
+        for part, own in examples.items()
+        if own
     }
 
 

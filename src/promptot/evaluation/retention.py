@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -62,7 +61,7 @@ class AnchorWords:
     Attributes:
         words: how many.
         text: cosine of their adapted to their frozen features.
-        kept: words whose adapted feature is nearest to their own frozen feature, of all words.
+        told_apart: words whose adapted feature is nearest to their own frozen one, of all words.
         agreement: images that both models give the same word, all words to choose from; None
             without images.
         frozen_accuracy, adapted_accuracy: images whose own class name wins against all other class
@@ -71,7 +70,7 @@ class AnchorWords:
 
     words: int
     text: Cosine
-    kept: Share
+    told_apart: Share
     agreement: Share | None = None
     frozen_accuracy: Share | None = None
     adapted_accuracy: Share | None = None
@@ -103,29 +102,31 @@ class Retention:
         """Whether the model that it is compared with is mostly wrong on the test images."""
         return self.frozen is not None and self.frozen.interval[1] < MOSTLY_WRONG
 
-    def as_json(self) -> dict[str, Any]:
+    def as_json(self) -> dict[str, float]:
         """Flat figures by name; what was not measured is left out."""
-        found: dict[str, Any] = {}
+        figures: dict[str, float] = {}
         for name, cosine in (("image", self.image), ("text", self.text)):
             if cosine is not None:
-                found[f"{name}_cosine"] = cosine.mean
-                found[f"{name}_cosine_lowest"] = cosine.lowest
+                figures |= {f"{name}_cosine": cosine.mean, f"{name}_cosine_lowest": cosine.lowest}
         if self.anchors is not None:
             a = self.anchors
-            found |= {"anchor_words": a.words, "anchor_text_cosine": a.text.mean}
-            found |= {"anchor_text_cosine_lowest": a.text.lowest, "anchor_kept": a.kept.value}
+            figures |= {"anchor_words": a.words, "anchor_text_cosine": a.text.mean}
+            figures |= {
+                "anchor_text_cosine_lowest": a.text.lowest,
+                "anchor_kept": a.told_apart.value,
+            }
             if a.agreement and a.frozen_accuracy and a.adapted_accuracy:
-                found["anchor_agreement"] = a.agreement.value
-                found["among_anchors_zero_shot_accuracy"] = a.frozen_accuracy.value
-                found["among_anchors_accuracy"] = a.adapted_accuracy.value
+                figures["anchor_agreement"] = a.agreement.value
+                figures["among_anchors_zero_shot_accuracy"] = a.frozen_accuracy.value
+                figures["among_anchors_accuracy"] = a.adapted_accuracy.value
         if self.others is not None:
-            found["other_drawings"] = len(self.others.labels)
-            found["other_drawings_zero_shot_accuracy"] = self.others.teacher_accuracy
-            found["other_drawings_accuracy"] = self.others.student_accuracy
+            figures["other_drawings"] = len(self.others.labels)
+            figures["other_drawings_zero_shot_accuracy"] = self.others.teacher_accuracy
+            figures["other_drawings_accuracy"] = self.others.student_accuracy
         if self.frozen is not None:
-            found["zero_shot_accuracy"] = self.frozen.value
-            found["zero_shot_mostly_wrong"] = self.mostly_wrong
-        return {k: round(v, 6) if isinstance(v, float) else v for k, v in found.items()}
+            figures["zero_shot_accuracy"] = self.frozen.value
+            figures["zero_shot_mostly_wrong"] = self.mostly_wrong
+        return {k: round(v, 6) if isinstance(v, float) else v for k, v in figures.items()}
 
 
 @torch.no_grad()
@@ -150,52 +151,71 @@ def measure_retention(
     place = {name: index for index, name in enumerate(class_names)}
     student, teacher, labels = [], [], []
     right_before = 0
-    for part, found in scores.items():
+    for part, answers in scores.items():
         overlaps = any(set(names[part]) < set(names[other]) for other in scores)
-        if found.student_images is None or found.teacher_images is None or overlaps:
+        if answers.student_images is None or answers.teacher_images is None or overlaps:
             continue  # a part of another part: its images are in that one
-        student.append(found.student_images)
-        teacher.append(found.teacher_images)
-        labels += [place[names[part][label]] for label in found.labels.tolist()]
-        right_before += int((found.teacher.argmax(dim=1) == found.labels).sum())
-    now = before = None
-    if labels:
-        now, before = torch.cat(student), torch.cat(teacher)  # [N, D]
-    image = None if now is None or before is None else _cosine(now, before)
-    frozen_share = Share(right_before, len(labels)) if labels else None
+        student.append(answers.student_images)
+        teacher.append(answers.teacher_images)
+        labels += [place[names[part][label]] for label in answers.labels.tolist()]
+        right_before += int((answers.teacher.argmax(dim=1) == answers.labels).sum())
+    images = (torch.cat(student), torch.cat(teacher)) if labels else None  # [N, D] each
+    retention = Retention(
+        image=_cosine(*images) if images else None,
+        others=others,
+        frozen=Share(right_before, len(labels)) if labels else None,
+    )
+    if model.head is not None:
+        return retention
 
     known = {name.casefold() for name in class_names}
     chosen = load_vocabulary() if words is None else words
     anchors = [word for word in chosen if word.casefold() not in known]
-    if model.head is not None:
-        return Retention(image, others=others, frozen=frozen_share)
     if not model.serves((*class_names, *anchors)):
         own = model.shared_text()
         text = None if own is None else _cosine(own.cpu(), model.teacher_text.cpu())
-        return Retention(image, text, others=others, frozen=frozen_share)
+        return replace(retention, text=text)
     everything = model.for_classes([*class_names, *anchors])
     prompted = everything.shared_text()
     if prompted is None:
-        return Retention(image, others=others, frozen=frozen_share)
+        return retention
     adapted, frozen = prompted.float().cpu(), everything.teacher_text.float().cpu()  # [C + V, D]
     c = len(class_names)
-    text = _cosine(adapted[:c], frozen[:c])
+    retention = replace(retention, text=_cosine(adapted[:c], frozen[:c]))
     if not anchors:
-        return Retention(image, text, others=others, frozen=frozen_share)
+        return retention
+    return replace(retention, anchors=_anchor_words(adapted, frozen, c, images, labels))
+
+
+def _anchor_words(
+    adapted: Tensor,
+    frozen: Tensor,
+    classes: int,
+    images: tuple[Tensor, Tensor] | None,
+    labels: Sequence[int],
+) -> AnchorWords:
+    """What happened to the words, and to images [N, D] among them.
+
+    Args:
+        adapted, frozen: text features of the classes and then of the words, [C + V, D].
+        classes: C.
+        images: features of both models, the adapted one first.
+        labels: of the images [N], in 0..C-1.
+    """
+    c = classes
     nearest = (adapted[c:] @ frozen[c:].T).argmax(dim=1)  # [V]
-    kept = Share(int((nearest == torch.arange(len(anchors))).sum()), len(anchors))
-    moved = _cosine(adapted[c:], frozen[c:])
-    if now is None or before is None:
-        return Retention(image, text, AnchorWords(len(anchors), moved, kept), others)
+    text = _cosine(adapted[c:], frozen[c:])
+    words = AnchorWords(len(nearest), text, _share(nearest == torch.arange(len(nearest))))
+    if images is None:
+        return words
     right = torch.tensor(labels)
-    after, start = now @ adapted.T, before @ frozen.T  # [N, C + V]
-    same = after[:, c:].argmax(dim=1) == start[:, c:].argmax(dim=1)
-    shares = [
-        Share(int(cases.sum()), len(labels))
-        for cases in (same, start.argmax(dim=1) == right, after.argmax(dim=1) == right)
-    ]
-    words_moved = AnchorWords(len(anchors), moved, kept, *shares)
-    return Retention(image, text, words_moved, others, frozen_share)
+    after, before = images[0] @ adapted.T, images[1] @ frozen.T  # [N, C + V]
+    return replace(
+        words,
+        agreement=_share(after[:, c:].argmax(dim=1) == before[:, c:].argmax(dim=1)),
+        frozen_accuracy=_share(before.argmax(dim=1) == right),
+        adapted_accuracy=_share(after.argmax(dim=1) == right),
+    )
 
 
 def paired_change(scores: Scores) -> tuple[float, tuple[float, float]]:
@@ -221,3 +241,8 @@ def _cosine(adapted: Tensor, frozen: Tensor) -> Cosine:
     """Of rows that are normalised already."""
     cosines = (adapted.float() * frozen.float()).sum(dim=1).clamp(-1, 1)
     return Cosine(float(cosines.mean()), float(cosines.min()))
+
+
+def _share(cases: Tensor) -> Share:
+    """Of cases [N] that are true."""
+    return Share(int(cases.sum()), len(cases))

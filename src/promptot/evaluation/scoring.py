@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -56,10 +55,10 @@ class Scores:
         """95 % Wilson interval of the teacher's accuracy."""
         return _interval(self.teacher, self.labels)
 
-    def as_json(self) -> dict[str, Any]:
+    def as_json(self) -> dict[str, object]:
         """Sizes, and both models' accuracy with its interval."""
 
-        def measure(value: float, interval: tuple[float, float]) -> dict[str, Any]:
+        def measure(value: float, interval: tuple[float, float]) -> dict[str, object]:
             return {"accuracy": round(value, 6), "interval": [round(end, 6) for end in interval]}
 
         return {
@@ -113,12 +112,9 @@ def score(
             progress(len(batch.labels))
     if not labels:
         raise NothingToScore("there are no images to score")
-    kept: tuple[Tensor | None, Tensor | None] = (None, None)
-    if features:
-        adapted, unadapted = zip(*features, strict=True)
-        kept = torch.cat(adapted), torch.cat(unadapted)
+    images = [torch.cat(side) for side in zip(*features, strict=True)]  # of the student, teacher
     return Scores(
-        torch.cat(labels), torch.cat(student), torch.cat(teacher), torch.cat(indices), *kept
+        torch.cat(labels), torch.cat(student), torch.cat(teacher), torch.cat(indices), *images
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from statistics import NormalDist
+from statistics import NormalDist, fmean, stdev
 
 import numpy as np
 import numpy.typing as npt
@@ -86,10 +86,7 @@ def mean_and_sd(values: Sequence[float]) -> tuple[float, float]:
     """
     if not values:
         raise ValueError("there is no mean of no values")
-    mean = math.fsum(values) / len(values)
-    if len(values) == 1:
-        return mean, math.nan
-    return mean, math.sqrt(math.fsum((v - mean) ** 2 for v in values) / (len(values) - 1))
+    return fmean(values), stdev(values) if len(values) > 1 else math.nan
 
 
 def average_ranks(scores: npt.ArrayLike) -> FloatArray:
@@ -132,7 +129,7 @@ def harmonic(base: FloatArray, novel: FloatArray) -> FloatArray:
 def accuracies(answers: AnswersByUnit) -> dict[Hashable, dict[str, FloatArray]]:
     """The accuracy of each unit and part, for each seed [S]."""
     return {
-        unit: {part: found.accuracy for part, found in parts.items()}
+        unit: {part: answered.accuracy for part, answered in parts.items()}
         for unit, parts in answers.items()
     }
 
@@ -198,10 +195,10 @@ def paired_differences(
         (0.25, False)
     """
     counts = {
-        len(found.right)
+        len(answered.right)
         for units in answers.values()
         for parts in units.values()
-        for found in parts.values()
+        for answered in parts.values()
     }
     if len(counts) != 1:
         raise ValueError(f"every unit needs the same seeds, not {sorted(counts)} of them")
@@ -209,27 +206,25 @@ def paired_differences(
     influences = _Influences(answers, seeds)
     shares = {method: accuracies(units) for method, units in answers.items()}
     observed = _evaluate(shares, statistics)
-    without = {name: _without_each_seed(found, seeds) for name, found in shares.items()}
+    without = {name: _without_each_seed(own, seeds) for name, own in shares.items()}
     jackknifed = _evaluate(without, statistics) if seeds > 1 else {}  # [S]
 
-    found: dict[str, dict[str, Difference]] = {}
-    for method, values in observed.items():
-        if method == control:
-            continue
-        found[method] = {}
-        for name in [name for name in values if name in observed[control]]:
-            of_images, of_both = influences.variances(
-                *((m, _gradient(shares[m], statistics[name])) for m in (method, control))
-            )
-            of_seeds = None
-            if seeds > 1:
-                gaps = jackknifed[method][name] - jackknifed[control][name]
-                of_seeds = float((seeds - 1) * gaps.var())
-            half = _half_width(of_seeds, of_images, of_both, seeds, confidence)
-            gap = float(values[name] - observed[control][name])
-            low, high = max(gap - half, -1.0), min(gap + half, 1.0)
-            found[method][name] = Difference(gap, low, high, over_seeds=seeds > 1)
-    return found
+    def difference(method: str, name: str) -> Difference:
+        slopes = ((m, _gradient(shares[m], statistics[name])) for m in (method, control))
+        of_images, of_both = influences.variances(*slopes)
+        of_seeds = None
+        if seeds > 1:
+            gaps = jackknifed[method][name] - jackknifed[control][name]
+            of_seeds = float((seeds - 1) * gaps.var())
+        half = _half_width(of_seeds, of_images, of_both, seeds, confidence)
+        gap = float(observed[method][name] - observed[control][name])
+        return Difference(gap, max(gap - half, -1.0), min(gap + half, 1.0), over_seeds=seeds > 1)
+
+    return {
+        method: {name: difference(method, name) for name in values if name in observed[control]}
+        for method, values in observed.items()
+        if method != control
+    }
 
 
 def _half_width(
@@ -247,24 +242,24 @@ def _half_width(
     return math.sqrt(max(square, least))
 
 
-def _without_each_seed(found: Accuracies, seeds: int) -> dict[Hashable, dict[str, FloatArray]]:
+def _without_each_seed(shares: Accuracies, seeds: int) -> dict[Hashable, dict[str, FloatArray]]:
     """Accuracies [S, S − 1], each row without one of the S seeds."""
-    kept = np.array([[s for s in range(seeds) if s != out] for out in range(seeds)], dtype=int)
+    others = np.array([[s for s in range(seeds) if s != out] for out in range(seeds)], dtype=int)
     return {
-        unit: {part: values[kept] for part, values in parts.items()}
-        for unit, parts in found.items()
+        unit: {part: values[others] for part, values in parts.items()}
+        for unit, parts in shares.items()
     }
 
 
-def _gradient(found: Accuracies, statistic: Statistic) -> dict[tuple[Hashable, str], FloatArray]:
+def _gradient(shares: Accuracies, statistic: Statistic) -> dict[tuple[Hashable, str], FloatArray]:
     """Derivative of a statistic by each accuracy, (unit, part) -> [S]; central differences."""
-    keys = [(unit, part) for unit, parts in found.items() for part in parts]
-    seeds = len(found[keys[0][0]][keys[0][1]])
+    keys = [(unit, part) for unit, parts in shares.items() for part in parts]
+    seeds = len(shares[keys[0][0]][keys[0][1]])
     step = 1e-5
-    moved: dict[Hashable, dict[str, FloatArray]] = {unit: {} for unit in found}
+    moved: dict[Hashable, dict[str, FloatArray]] = {unit: {} for unit in shares}
     for place, (unit, part) in enumerate(keys):
         values = np.empty((2, len(keys), seeds, seeds))  # [sign, what is moved, its seed, S]
-        values[:] = found[unit][part]
+        values[:] = shares[unit][part]
         values[0, place] += step * np.eye(seeds)
         values[1, place] -= step * np.eye(seeds)
         moved[unit][part] = values
@@ -289,10 +284,10 @@ class _Influences:
         self.test_set: dict[tuple[Hashable, str], int] = {}
         for units in answers.values():
             for unit, parts in units.items():
-                for part, found in parts.items():
+                for part, answered in parts.items():
                     if (unit, part) in self.columns:
                         continue
-                    own = [places.setdefault(image, len(places)) for image in found.images]
+                    own = [places.setdefault(image, len(places)) for image in answered.images]
                     self.columns[unit, part] = np.array(own, dtype=np.int64)
                     self.test_set[unit, part] = sets.setdefault(tuple(own), len(sets))
         self.images = len(places)
@@ -312,13 +307,13 @@ class _Influences:
             for (unit, part), slopes in gradient.items():
                 if not slopes.any():
                     continue
-                found = self.answers[method][unit][part]
-                tested = ~np.isnan(found.right)  # [S, N]
-                centred = np.where(tested, found.right - found.accuracy[:, None], 0.0)
+                answered = self.answers[method][unit][part]
+                tested = ~np.isnan(answered.right)  # [S, N]
+                centred = np.where(tested, answered.right - answered.accuracy[:, None], 0.0)
                 own = slopes[:, None] * centred / tested.sum(axis=1, keepdims=True)  # [S, N]
                 np.add.at(influence, self.columns[unit, part], sign * own.T)
                 test_set = self.test_set[unit, part]
-                case = abs(float(slopes.sum())) / (found.right.shape[1] + 2)
+                case = abs(float(slopes.sum())) / (answered.right.shape[1] + 2)
                 weights[test_set] = weights.get(test_set, 0.0) + case
             added = {k: max(added.get(k, 0.0), weights.get(k, 0.0)) for k in {**added, **weights}}
         of_image = influence.sum(axis=1)
@@ -331,11 +326,11 @@ class _Influences:
 
 
 def _evaluate(
-    found: Mapping[str, Accuracies], statistics: Mapping[str, Statistic]
+    methods: Mapping[str, Accuracies], statistics: Mapping[str, Statistic]
 ) -> dict[str, dict[str, FloatArray]]:
     """method -> statistic -> its values, without those that do not exist."""
     values: dict[str, dict[str, FloatArray]] = {}
-    for method, shares in found.items():
+    for method, shares in methods.items():
         values[method] = {}
         for name, statistic in statistics.items():
             try:

@@ -25,7 +25,6 @@ from promptot.experiments.cells import Cell
 from promptot.experiments.methods import Method
 from promptot.experiments.planning import Elsewhere
 from promptot.experiments.protocol import Metric, Protocol
-from promptot.experiments.report.benchmark_tables import DIAGNOSTICS
 from promptot.experiments.run_cells import NOT_READ, RIGHT, is_result
 from promptot.experiments.settings_listing import SettingsRow, describe_cell, sum_up
 from promptot.experiments.trials import Trial
@@ -111,6 +110,18 @@ class Summary:
     small_print: Sequence[str] = ()
     settings: Sequence[SettingsRow] = ()
     tested: Sequence[str] = ()
+
+
+DIAGNOSTICS = (
+    "off_diagonal_mass",
+    "plan_entropy",
+    "vocabulary_off_diagonal_mass",
+    "vocabulary_plan_entropy",
+    "image_drift",
+    "text_drift",
+    "seconds",
+)
+"""What is told of training: figures that records have, and the seconds."""
 
 
 def summarise(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
 
 from promptot.backbones.first_choice import real_clip
 from promptot.data import Skipped
@@ -111,7 +110,7 @@ class Survey:
         """How many images each split has."""
         return {split: sum(getattr(c, split) for c in self.classes) for split in SPLITS}
 
-    def as_json(self) -> dict[str, Any]:
+    def as_json(self) -> dict[str, object]:
         """Everything, as JSON takes it."""
         note = real_clip(self.backbone, self.own_images)
         return {**asdict(self), "images": self.images, "real_clip": note}
@@ -125,7 +124,7 @@ def advise(
     K is the largest of `SHOTS` that nine classes in ten have training images for; a class with
     fewer gives all that it has.
     """
-    counts = sorted(c.train for c in classes)
+    counts = [c.train for c in classes]
     fits = [k for k in SHOTS if sum(count >= k for count in counts) >= ENOUGH * len(counts)]
     shots = max(fits, default=1)
     said = []
@@ -141,23 +140,22 @@ def advise(
         )
     if shots < 4:
         said.append("Few images to learn from: four or more of each class help most.")
-    untested = [c.name for c in classes if c.test == 0]
     if scores is None:
-        said.append("No image is left to test on: how well it works will not be known.")
-    else:
-        low, high = scores.teacher_interval
-        if high - low > 0.1:
-            said.append(
-                f"{len(scores.labels)} test images tell an accuracy to within about "
-                f"±{50 * (high - low):.0f} points: smaller gains will not show."
-            )
-        if scores.teacher_accuracy > 0.95:
-            said.append("The frozen model is right almost always: there is little left to learn.")
-        if untested:
-            said.append(f"{_several(untested)} no image to test on.")
-        if probe is not None:
-            said += _beside_the_probe(scores, probe)
-    return shots, said
+        return shots, [
+            *said, "No image is left to test on: how well it works will not be known."
+        ]  # fmt: skip
+    low, high = scores.teacher_interval
+    if high - low > 0.1:
+        said.append(
+            f"{len(scores.labels)} test images tell an accuracy to within about "
+            f"±{50 * (high - low):.0f} points: smaller gains will not show."
+        )
+    if scores.teacher_accuracy > 0.95:
+        said.append("The frozen model is right almost always: there is little left to learn.")
+    untested = [c.name for c in classes if c.test == 0]
+    if untested:
+        said.append(f"{_several(untested)} no image to test on.")
+    return shots, [*said, *(_beside_the_probe(scores, probe) if probe else [])]
 
 
 def _beside_the_probe(scores: Scores, probe: ProbeSummary) -> list[str]:

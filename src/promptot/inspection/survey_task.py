@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
@@ -41,10 +41,11 @@ def survey(
     workers: int = 0,
     progress: Progress = lambda what, done, total: None,
 ) -> Survey:
-    """Read every image of a data set once, and test the frozen model on its test images.
+    """What a data set is like, before anything is learned from it.
 
-    A linear probe of the frozen features is tested on the same images: what zero-shot lacks beside
-    it is not in the features but in the names, the template or the pairing of the two towers.
+    Every image is read once, and the frozen model is tested on the test images. A linear probe of
+    the frozen features is tested on the same images: what zero-shot lacks beside it is not in the
+    features but in the names, the template or the pairing of the two towers.
 
     Where the data have no test split, the one is used that `fit` would hold out: what is said of
     leaks and of zero-shot accuracy is true of that run.
@@ -57,61 +58,54 @@ def survey(
         workers: processes that load images for the test.
         progress: called with what is being done, how much is done, and how much there is.
 
+    Returns:
+        images by class and split, sizes, unreadable images, duplicates, doubtful names, zero-shot
+        accuracy and that of a linear probe, and advice; `as_json` gives all of it.
+
     Raises:
         PromptotError: with what to do about it.
+
+    Example:
+        >>> survey("bundled:food").shots  # doctest: +SKIP
+        16
     """
     whole = load_task(data, names=names, template=template, keep_same_names=keep_same_names)
     task = hold_out(whole, test_share)
     if not isinstance(backbone, Backbone):
         backbone = load_backbone(backbone, pick_device(device))
-    examples = [(split, example) for split in SPLITS for example in getattr(task, split)]
-    looks: list[_Look | Skipped] = []
-    for look in _look_at([example for _, example in examples]):
-        looks.append(look)
-        progress("reading", len(looks), len(examples))
-    readable = [
-        (split, example, look)
-        for (split, example), look in zip(examples, looks, strict=True)
-        if isinstance(look, _Look)
-    ]
-    unreadable = tuple(look for look in looks if isinstance(look, Skipped))
-    bad = {item.path for item in unreadable}
-    scores = _zero_shot(task, backbone, bad, workers, progress)
+    looks, unreadable = _look_at_all(task, progress)
+    readable = _without(task, {item.path for item in unreadable})
+    scores = _zero_shot(readable, backbone, workers, progress)
     probed = None
     if scores is not None:
-        train = tuple(example for example in task.train if example.path not in bad)
-        probed = probe(replace(task, train=train), backbone, scores, workers,
-                       partial(progress, "linear probe"))  # fmt: skip
-    classes = _classes(task, bad, scores)
-    short = sorted((min(look.size), look.size) for _, _, look in readable)
-    side = backbone.preprocess.resolution
-    duplicates = _duplicates(task, readable)
+        probed = probe(readable, backbone, scores, workers, partial(progress, "linear probe"))
+    classes = _classes(readable, scores)
     shots, advice = advise(classes, scores, probed)
+    warned = name_warnings(
+        task.class_names,
+        synonyms=task.synonyms,
+        tokens=backbone.tokenizer.encode,
+        template=task.template,
+    )
+    side = backbone.preprocess.resolution
     return Survey(
         name=task.name,
         template=task.template,
         backbone=backbone.name,
         classes=classes,
         held_out=not whole.test and bool(task.test),
-        sizes=_sizes(short),
-        small=sum(length < side for length, _ in short),
+        sizes=_sizes([look.size for look in looks]),
+        small=sum(min(look.size) < side for look in looks),
         resolution=side,
         skipped=(*task.skipped, *unreadable),
-        duplicates=duplicates,
+        duplicates=_duplicates(task, looks),
         domains=dict(sorted(Counter(e.domain for e in task.examples if e.domain).items())),
-        name_warnings=tuple(
-            name_warnings(
-                task.class_names,
-                synonyms=task.synonyms,
-                tokens=backbone.tokenizer.encode,
-                template=task.template,
-            )
-        ),
+        name_warnings=tuple(warned),
         accuracy=None if scores is None else scores.teacher_accuracy,
         interval=None if scores is None else scores.teacher_interval,
         tested=0 if scores is None else len(scores.labels),
         probe=probed,
-        own_images=has_own_images(example.path for _, example in examples),
+        own_images=has_own_images(e.path for split in SPLITS for e in getattr(task, split)),
         shots=shots,
         advice=tuple(advice),
         notes=task.notes,
@@ -122,30 +116,49 @@ def survey(
 class _Look:
     """What is kept of an image after it was read."""
 
+    split: str
+    example: Example
     size: tuple[int, int]
     sha256: str
     print: Print
 
 
-def _look_at(examples: Sequence[Example]) -> Iterator[_Look | Skipped]:
+def _look_at_all(task: ImageTask, progress: Progress) -> tuple[list[_Look], list[Skipped]]:
+    """Read every image once: what is kept of it, or why it can't be read."""
+    examples = [(split, example) for split in SPLITS for example in getattr(task, split)]
+    looks: list[_Look] = []
+    unreadable: list[Skipped] = []
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        yield from pool.map(_look, examples)
+        for done, look in enumerate(pool.map(_look, *zip(*examples, strict=True)), start=1):
+            if isinstance(look, _Look):
+                looks.append(look)
+            else:
+                unreadable.append(look)
+            progress("reading", done, len(examples))
+    return looks, unreadable
 
 
-def _look(example: Example) -> _Look | Skipped:
+def _without(task: ImageTask, paths: set[str]) -> ImageTask:
+    """The task without some of its images."""
+    train, validation, test = (
+        tuple(e for e in getattr(task, split) if e.path not in paths) for split in SPLITS
+    )
+    return replace(task, train=train, validation=validation, test=test)
+
+
+def _look(split: str, example: Example) -> _Look | Skipped:
     try:
         image = example.load()
-        return _Look(image.size, example.hash(), print_of(image))
+        return _Look(split, example, image.size, example.hash(), print_of(image))
     except UnreadableImage as error:
         return Skipped(error.path, error.reason)
 
 
 def _zero_shot(
-    task: ImageTask, backbone: Backbone, bad: set[str], workers: int, progress: Progress
+    task: ImageTask, backbone: Backbone, workers: int, progress: Progress
 ) -> Scores | None:
-    """The frozen model on the test images, `indices` their places among the readable ones."""
-    test = tuple(example for example in task.test if example.path not in bad)
-    if not test:
+    """The frozen model on the test images, all of them readable; None without any."""
+    if not task.test:
         return None
     model = PromptedModel(backbone, None, task.class_names, task.template, synonyms=task.synonyms)
     done = 0
@@ -153,65 +166,55 @@ def _zero_shot(
     def count(images: int) -> None:
         nonlocal done
         done += images
-        progress("zero-shot", done, len(test))
+        progress("zero-shot", done, len(task.test))
 
     try:
-        loader = evaluation_loader(backbone, test, workers)
+        loader = evaluation_loader(backbone, task.test, workers)
         return score(model, loader, count, keep_features=True)
     except NothingToScore:
         return None
 
 
-def _classes(task: ImageTask, bad: set[str], scores: Scores | None) -> tuple[ClassSummary, ...]:
-    counts = {
-        split: Counter(e.label for e in getattr(task, split) if e.path not in bad)
-        for split in SPLITS
-    }
-    found = [
-        ClassSummary(
-            name,
-            tuple(task.synonyms.get(name, ())),
-            train=counts["train"][label],
-            validation=counts["validation"][label],
-            test=counts["test"][label],
-        )
-        for label, name in enumerate(task.class_names)
-    ]
-    if scores is None:
-        return tuple(found)
-    answers = scores.teacher.argmax(dim=1)
-    for label, summary in enumerate(found):
-        given = answers[scores.labels == label]
-        if len(given) == 0:
-            continue
-        wrong = given[given != label]
-        most = None if len(wrong) == 0 else task.class_names[int(torch.mode(wrong).values)]
-        share = float((given == label).float().mean())
-        found[label] = replace(summary, zero_shot=round(share, 6), mistaken_for=most)
-    return tuple(found)
+def _classes(task: ImageTask, scores: Scores | None) -> tuple[ClassSummary, ...]:
+    """How many readable images each class has, and how the frozen model does on it."""
+    counts = {split: Counter(e.label for e in getattr(task, split)) for split in SPLITS}
+    answers = None if scores is None else scores.teacher.argmax(dim=1)
+    summaries = []
+    for label, name in enumerate(task.class_names):
+        share = most = None
+        if scores is not None and answers is not None and (scores.labels == label).any():
+            given = answers[scores.labels == label]
+            wrong = given[given != label]
+            most = task.class_names[int(torch.mode(wrong).values)] if len(wrong) else None
+            share = round(float((given == label).float().mean()), 6)
+        images = {split: counts[split][label] for split in SPLITS}
+        synonyms = tuple(task.synonyms.get(name, ()))
+        summaries.append(ClassSummary(name, synonyms, **images, zero_shot=share, mistaken_for=most))
+    return tuple(summaries)
 
 
-def _sizes(short: list[tuple[int, tuple[int, int]]]) -> dict[str, tuple[int, int]]:
-    if not short:
+def _sizes(sizes: Sequence[tuple[int, int]]) -> dict[str, tuple[int, int]]:
+    """The smallest, the median and the largest by the shorter side."""
+    if not sizes:
         return {}
-    middle = tuple(int(median(size[axis] for _, size in short)) for axis in (0, 1))
-    return {"smallest": short[0][1], "median": (middle[0], middle[1]), "largest": short[-1][1]}
+    ordered = sorted(sizes, key=lambda size: (min(size), size))
+    width, height = (int(median(side)) for side in zip(*sizes, strict=True))
+    return {"smallest": ordered[0], "median": (width, height), "largest": ordered[-1]}
 
 
-def _duplicates(
-    task: ImageTask, readable: Sequence[tuple[str, Example, _Look]]
-) -> tuple[Duplicates, ...]:
+def _duplicates(task: ImageTask, looks: Sequence[_Look]) -> tuple[Duplicates, ...]:
     """Groups of images that show one picture, those that leak first."""
-    groups = group(find_pairs([look.print for _, _, look in readable]))
-    found = []
-    for places in groups:
-        members = [readable[place] for place in places]
-        found.append(
-            Duplicates(
-                tuple(example.path for _, example, _ in members),
-                tuple(task.class_names[example.label] for _, example, _ in members),
-                tuple(split for split, _, _ in members),
-                len({look.sha256 for _, _, look in members}) == 1,
-            )
+    groups = [
+        [looks[place] for place in places]
+        for places in group(find_pairs([look.print for look in looks]))
+    ]
+    duplicates = [
+        Duplicates(
+            paths=tuple(look.example.path for look in looks),
+            classes=tuple(task.class_names[look.example.label] for look in looks),
+            splits=tuple(look.split for look in looks),
+            exact=len({look.sha256 for look in looks}) == 1,
         )
-    return tuple(sorted(found, key=lambda d: (not d.leaks, not d.contradicts, d.paths)))
+        for looks in groups
+    ]
+    return tuple(sorted(duplicates, key=lambda d: (not d.leaks, not d.contradicts, d.paths)))

@@ -1,48 +1,32 @@
-"""Results for people: tables, figures and one self-contained page."""
+"""Results for people: tables, figures and self-contained pages."""
 
 from __future__ import annotations
 
-from promptot.reports.details import (
-    Calibration,
-    ClassResult,
-    Confusion,
-    ConfusionPicture,
-    Details,
-    Fact,
-)
 from promptot.reports.figures import write_picture
-from promptot.reports.page import render_report, write_report
 from promptot.reports.page_values import (
-    COMPARISON_COLUMNS,
     Answer,
-    Column,
     ExampleImage,
     History,
-    Measure,
     PlanPicture,
     ReportData,
-    ResultTable,
-    Row,
 )
-from promptot.reports.tables import markdown_table, rich_table
+from promptot.reports.report_page import render_report, write_report
+from promptot.reports.table_formats import markdown_table, rich_table
+from promptot.reports.tables import Column, Measure, Row, Table
+
+ResultTable = Table
 
 __all__ = [
-    "COMPARISON_COLUMNS",
     "Answer",
-    "Calibration",
-    "ClassResult",
     "Column",
-    "Confusion",
-    "ConfusionPicture",
-    "Details",
     "ExampleImage",
-    "Fact",
     "History",
     "Measure",
     "PlanPicture",
     "ReportData",
     "ResultTable",
     "Row",
+    "Table",
     "markdown_table",
     "render_report",
     "rich_table",

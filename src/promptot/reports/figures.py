@@ -5,30 +5,20 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from promptot.files.writing import atomic_write
-from promptot.reports.canvas import (
-    DASHES,
-    MARKERS,
-    STAND_INS,
-    Colours,
-    new_figure,
-    plain_axes,
-    short,
-    to_svg,
-)
-from promptot.reports.heat import draw_heat
-from promptot.reports.page_values import History, Measure, PlanPicture, ResultTable
-from promptot.reports.tables import Cell, cells
-from promptot.reports.theme import DARK, LIGHT, SERIES
+from promptot.reports import canvas
+from promptot.reports.tables import Cell, Measure, Table, cells, format_value
+from promptot.reports.theme import DARK, LIGHT
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+    from promptot.reports.page_values import Calibration, History
+
 _MOST_POINTS = 80
-MOST_PAIRS = 32
-_WRITTEN_PAIRS = 10
 
 PANELS = {
     "total": "Total loss",
@@ -53,27 +43,22 @@ def curves_figure(histories: Sequence[History], key: str, places: Mapping[str, i
         places: method -> its place among all methods, which decides colour, dash and marker.
 
     Example:
+        >>> from promptot.reports import History
         >>> svg = curves_figure([History("ot", [1, 2], {"total": [2.0, 1.0]})], "total", {"ot": 0})
         >>> svg[:4], "Total loss" in svg
         ('<svg', True)
     """
     drawn = [(h.name, *_thinned(h.steps, h.series[key])) for h in histories if key in h.series]
     drawn = [line for line in drawn if line[1]]
-    title = PANELS.get(key, short(key.replace("_", " "), 40))
-    with new_figure(4.2, 2.6) as figure:
-        axes = figure.add_subplot()
-        plain_axes(axes, STAND_INS, title)
+    title = PANELS.get(key, canvas.short(key.replace("_", " "), 40))
+    with canvas.page_axes(4.2, 2.6, title) as axes:
         for name, steps, values in drawn:
             place = places.get(name, 0)
             axes.plot(
-                steps,
-                values,
-                color=STAND_INS[f"series-{place % SERIES}"],
-                linestyle=DASHES[place % len(DASHES)],
-                marker=MARKERS[place % len(MARKERS)] if len(values) == 1 else "",
-                linewidth=1.8,
-            )
-        axes.set_xlabel("step", color=STAND_INS["muted"])
+                steps, values, color=canvas.series_colour(place), linestyle=canvas.dash(place),
+                linewidth=1.8, marker=canvas.marker(place) if len(values) == 1 else "",
+            )  # fmt: skip
+        canvas.name_axes(axes, "step")
         axes.locator_params(nbins=5)
         if key in ("off_diagonal_mass", "plan_entropy"):
             axes.set_ylim(-0.03, 1.03)
@@ -82,74 +67,100 @@ def curves_figure(histories: Sequence[History], key: str, places: Mapping[str, i
             lowest = min(min(values) for _, _, values in drawn)
             axes.set_ylim(min(0.0, lowest * 1.06), highest * 1.06 if highest > 0 else 1.0)
         else:
-            _say_nothing_here(axes)
+            axes.text(
+                0.5, 0.5, "not measured", transform=axes.transAxes, ha="center",
+                color=canvas.STAND_INS["muted"],
+            )  # fmt: skip
         story = "; ".join(
             f"{name} from {values[0]:.3g} to {values[-1]:.3g}" for name, _, values in drawn
         )
-        return to_svg(figure, f"{title} by step: {story or 'not measured'}.")
+        return canvas.to_svg(axes, f"{title} by step: {story or 'not measured'}.")
 
 
-def results_figure(table: ResultTable) -> str:
-    """The shares of a result table as dots with their intervals; a rule marks the first row.
+def results_figure(table: Table) -> str:
+    """The shares of a table as dots with their intervals; a rule marks the first row.
 
     Raises:
-        ValueError: the table holds no share.
+        ValueError: the table holds no share, see `has_shares`.
 
     Example:
-        >>> from promptot.reports.page_values import Column, Row
+        >>> from promptot.reports import Column, Row
         >>> rows = [Row("zero-shot", {"base": 0.7}), Row("Prompt-OT", {"base": 0.8})]
-        >>> "80.0 %" in results_figure(ResultTable(rows, columns=[Column("base", "Base")]))
+        >>> "80.0 %" in results_figure(Table(rows, columns=[Column("base", "Base")]))
         True
     """
-    lines = sum(len(members) + 1.7 for _, members in _dots(table))
-    with new_figure(4.9, 0.4 + 0.22 * lines) as figure:
-        axes = figure.add_subplot()
-        _draw_dots(axes, table, STAND_INS)
-        return to_svg(figure, f"Accuracies with their intervals: {_story(table)}.")
+    groups = _dots(table)
+    with canvas.page_axes(4.9, 0.4 + 0.22 * _height(groups)) as axes:
+        _draw_dots(axes, groups, canvas.STAND_INS)
+        story = "; ".join(
+            f"{label}: " + ", ".join(f"{dot.name} {dot.cell.text}" for dot in dots)
+            for label, dots in groups
+        )
+        return canvas.to_svg(axes, f"Accuracies with their intervals: {story}.")
 
 
-def plan_figure(picture: PlanPicture) -> str:
-    """A transport plan as a heat map: each cell is the share of its row's mass.
+def has_shares(table: Table) -> bool:
+    """Whether `results_figure` has something to draw."""
+    keys = [column.key for column in table.columns if column.unit == "share"]
+    return any(row.measure(key) for row in table.rows for key in keys)
 
-    A plan of up to 10 pairs has the shares written in; of more than 32 pairs the first 32 are
-    drawn.
 
-    Example:
-        >>> svg = plan_figure(PlanPicture([[0.5, 0.0], [0.1, 0.4]], ["apple", "pear"]))
-        >>> "0.80" in svg and "apple" in svg
-        True
+def reliability_figure(calibration: Calibration, place: int) -> str:
+    """Accuracy over confidence in equal bins; the diagonal is perfect, the bars below count images.
+
+    Args:
+        calibration: one model's.
+        place: of the model, which decides its colour.
     """
-    values = picture.values
-    size = min(len(values), MOST_PAIRS)
-    shares = [
-        [mass / total if (total := sum(row)) > 0 else 0.0 for mass in row[:size]]
-        for row in values[:size]
-    ]
+    import numpy as np
 
-    def write(i: int, j: int) -> str:
-        return f"{shares[i][j]:.2f}" if shares[i][j] >= 0.001 else "0"
-
-    with new_figure(5.0, 4.6) as figure:
-        axes = figure.add_subplot()
-        draw_heat(axes, shares, picture.labels[:size], write if size <= _WRITTEN_PAIRS else None)
-        axes.set_xlabel("pair of the frozen model", color=STAND_INS["muted"])
-        axes.set_ylabel("pair of the adapted model", color=STAND_INS["muted"])
-        return to_svg(
+    bins = calibration.reliability
+    width = bins.edges[1] - bins.edges[0]
+    colour = canvas.series_colour(place)
+    with canvas.new_figure(3.7, 3.7) as figure:
+        upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(4, 1))
+        error = format_value(bins.error, "share")
+        canvas.plain_axes(upper, canvas.STAND_INS, f"{calibration.name}: error {error}")
+        canvas.plain_axes(lower, canvas.STAND_INS)
+        middles = (bins.edges[:-1] + bins.edges[1:]) / 2
+        filled = bins.counts > 0
+        upper.plot(
+            [0, 1], [0, 1], color=canvas.STAND_INS["muted"], linewidth=1, linestyle=(0, (4, 2))
+        )
+        upper.bar(middles[filled], bins.accuracy[filled], width * 0.92, color=colour, alpha=0.35)
+        upper.plot(bins.confidence[filled], bins.accuracy[filled], "o", color=colour, ms=5)
+        upper.set(xlim=(0, 1), ylim=(0, 1.03))
+        canvas.name_axes(upper, y="accuracy")
+        lower.bar(middles, bins.counts, width * 0.92, color=colour)
+        canvas.name_axes(lower, "confidence", "images")
+        lower.locator_params(axis="y", nbins=2, integer=True)
+        ticks = np.linspace(0, 1, 6)
+        for write_ticks in (upper.set_xticks, lower.set_xticks, upper.set_yticks):
+            write_ticks(ticks, [f"{100 * x:g} %" for x in ticks])
+        upper.tick_params(labelbottom=False)
+        story = "; ".join(
+            f"{int(count)} images at {100 * confidence:.0f} % confidence are right in "
+            f"{100 * right:.0f} %"
+            for count, confidence, right in zip(
+                bins.counts, bins.confidence, bins.accuracy, strict=True
+            )
+            if count > 0
+        )
+        return canvas.to_svg(
             figure,
-            f"Transport plan of {len(values)} pairs, outlined on the diagonal; share of the mass "
-            f"off the diagonal {picture.off_diagonal_mass:.3f}.",
+            f"Reliability of {calibration.name}, expected calibration error {error}: {story}.",
         )
 
 
 def write_picture(
-    table: ResultTable,
+    table: Table,
     path: str | os.PathLike[str],
     *,
     title: str,
     subtitle: str = "",
     theme: Literal["light", "dark"] = "light",
 ) -> None:
-    """Draw the shares of a result table as a PNG for a README: 1600 pixels wide, read at 800.
+    """Draw the shares of a table as a PNG for a README: 1600 pixels wide, read at 800.
 
     Args:
         table: the methods side by side, as in the report.
@@ -163,10 +174,10 @@ def write_picture(
         PromptotError: the disk is full, or the folder can't be written to.
     """
     colours = LIGHT if theme == "light" else DARK
-    lines = sum(len(members) + 1.7 for _, members in _dots(table))
+    groups = _dots(table)
     head = 0.98 if subtitle else 0.7
-    height = head + 0.45 + 0.24 * lines
-    with new_figure(8.0, height) as figure:
+    height = head + 0.45 + 0.24 * _height(groups)
+    with canvas.new_figure(8.0, height) as figure:
         figure.set_facecolor(colours["card"])
         figure.set_layout_engine(
             "constrained", rect=(0.02, 0.03, 0.95, 0.97 - head / height), w_pad=0, h_pad=0
@@ -179,112 +190,99 @@ def write_picture(
             figure.text(
                 y=1 - 0.52 / height, s=subtitle, fontsize=11, color=colours["muted"], **place
             )
-        _draw_dots(figure.add_subplot(), table, colours, scale=1.12)
+        axes = figure.add_subplot()
+        canvas.plain_axes(axes, colours)
+        _draw_dots(axes, groups, colours, scale=1.12)
         with atomic_write(path) as temporary:
             figure.savefig(temporary, format="png", dpi=200, facecolor=colours["card"])
 
 
-def legend_mark(place: int) -> str:
-    """The stroke that stands for the method at `place`, as a small SVG."""
-    colour = f"var(--series-{place % SERIES})"
-    dash = DASHES[place % len(DASHES)]
-    pattern = "" if dash == "-" else " ".join(f"{1.8 * length:g}" for length in dash[1])
-    return (
-        '<svg class="mark" viewBox="0 0 28 10" width="28" height="10" aria-hidden="true">'
-        f'<path d="M1 5H27" fill="none" stroke="{colour}" stroke-width="2.4" '
-        f'stroke-dasharray="{pattern or "none"}"/></svg>'
-    )
+@dataclass(frozen=True)
+class _Dot:
+    """A share of one row."""
+
+    place: int
+    name: str
+    measure: Measure
+    cell: Cell
 
 
-def _dots(table: ResultTable) -> list[tuple[str, list[tuple[int, Measure, Cell]]]]:
-    """(column label, [(place of the row, measure, its cell)]) of every share with values."""
+_Groups = list[tuple[str, list[_Dot]]]
+"""Label of a column with shares -> its dots."""
+
+
+def _dots(table: Table) -> _Groups:
+    if not has_shares(table):
+        raise ValueError("the table has no share to draw")
     shown = cells(table)
     groups = []
     for number, column in enumerate(table.columns):
-        measures = [row.measure(column.key) for row in table.rows]
-        lines = [(i, m, shown[i][number]) for i, m in enumerate(measures) if m is not None]
-        if column.unit == "share" and lines:
-            groups.append((short(column.label, 24), lines))
+        dots = [
+            _Dot(place, row.name, measure, shown[place][number])
+            for place, row in enumerate(table.rows)
+            if (measure := row.measure(column.key)) is not None
+        ]
+        if column.unit == "share" and dots:
+            groups.append((canvas.short(column.label, 24), dots))
     return groups
 
 
-def _story(table: ResultTable) -> str:
-    names = [row.name for row in table.rows]
-    return "; ".join(
-        f"{label}: " + ", ".join(f"{names[place]} {cell.text}" for place, _, cell in lines)
-        for label, lines in _dots(table)
-    )
+def _height(groups: _Groups) -> float:
+    """In lines."""
+    return sum(len(dots) + 1.7 for _, dots in groups)
 
 
-def _draw_dots(axes: Axes, table: ResultTable, colours: Colours, scale: float = 1.0) -> None:
+def _draw_dots(axes: Axes, groups: _Groups, colours: canvas.Colours, scale: float = 1.0) -> None:
     """Groups of dots from the top down; values and differences stand in columns at the right."""
     tones = {"better": "good", "worse": "bad", "equal": "muted", "": "muted"}
 
-    def beside(y: float, text: str, offset: float, colour: str, size: float) -> None:
-        axes.annotate(
-            text, (1, y), (offset * scale, 0), xycoords=axes.get_yaxis_transform(),
-            textcoords="offset points", ha="right", va="center_baseline", color=colours[colour],
-            fontsize=size * scale,
-        )  # fmt: skip
+    def beside(y: float, text: str, offset: float, tone: str, size: float = 10) -> None:
+        canvas.write_beside(
+            axes, y, text, offset=offset * scale, colour=colours[tone], size=size * scale
+        )
 
-    groups = _dots(table)
-    if not groups:
-        raise ValueError("the table has no share to draw")
-    plain_axes(axes, colours)
-    axes.grid(visible=False, axis="y")
-    axes.grid(visible=True, axis="x", color=colours["line"], linewidth=0.7)
+    canvas.rows_of_names(axes, colours)
     names: dict[float, str] = {}
     heads: list[int] = []
     ends: list[float] = []
     beside(0, "accuracy", 58, "muted", 9)
-    if any(cell.difference for _, lines in groups for _, _, cell in lines):
+    if any(dot.cell.difference for _, dots in groups for dot in dots):
         beside(0, "change", 104, "muted", 9)
     y = 0.0
-    for label, lines in groups:
+    for label, dots in groups:
         heads.append(len(names))
         names[y] = label
-        if lines[0][0] == 0 and len(lines) > 1:
+        if dots[0].place == 0 and len(dots) > 1:
             axes.vlines(
-                100 * lines[0][1].value, y + 0.5, y + len(lines) + 0.5, zorder=1, linewidth=1,
-                color=colours["series-0"], linestyle=(0, (2, 2)),
+                100 * dots[0].measure.value, y + 0.5, y + len(dots) + 0.5, zorder=1, linewidth=1,
+                color=colours["series-0"], linestyle=canvas.DOTTED,
             )  # fmt: skip
-        for place, measure, cell in lines:
+        for dot in dots:
             y += 1
-            names[y] = short(table.rows[place].name, 24)
-            colour = colours[f"series-{place % SERIES}"]
-            low, high = measure.interval or (measure.value, measure.value)
-            ends += [measure.value, low, high]
+            names[y] = canvas.short(dot.name, 24)
+            value, colour = dot.measure.value, canvas.series_colour(dot.place, colours)
+            low, high = dot.measure.interval or (value, value)
+            ends += [value, low, high]
             axes.hlines(y, 100 * low, 100 * high, color=colour, linewidth=2.2, alpha=0.45)
-            axes.plot(
-                100 * measure.value, y, MARKERS[place % len(MARKERS)], color=colour, ms=7,
-                clip_on=False,
-            )  # fmt: skip
-            beside(y, cell.text, 58, "ink", 10)
-            beside(y, cell.difference, 104, tones[cell.verdict], 10)
+            axes.plot(100 * value, y, canvas.marker(dot.place), color=colour, ms=7, clip_on=False)
+            beside(y, dot.cell.text, 58, "ink")
+            beside(y, dot.cell.difference, 104, tones[dot.cell.verdict])
         y += 1.7
     axes.set_yticks(list(names), list(names.values()), parse_math=False, fontsize=10 * scale)
-    axes.tick_params(axis="y", length=0, labelcolor=colours["ink"])
     axes.tick_params(axis="x", labelsize=9.5 * scale)
     for head in heads:
         axes.get_yticklabels()[head].set_fontweight("bold")
     left = math.floor((min(ends) - 0.01) * 20) / 20
     right = math.ceil((max(ends) + 0.01) * 20) / 20
     axes.set(ylim=(y - 1, -0.6), xlim=(100 * max(0.0, left), 100 * min(1.0, right) + 0.5))
-    axes.xaxis.set_major_formatter(lambda value, _: f"{value:g} %")
-    axes.spines["left"].set_visible(False)
-
-
-def _say_nothing_here(axes: Axes) -> None:
-    axes.text(
-        0.5, 0.5, "not measured", transform=axes.transAxes, ha="center", color=STAND_INS["muted"]
-    )
+    canvas.in_percent(axes.xaxis)
 
 
 def _thinned(steps: Sequence[float], values: Sequence[float]) -> tuple[list[float], list[float]]:
     """Means over up to `_MOST_POINTS` stretches of steps, of what is finite in each."""
-    kept = [(float(s), float(v)) for s, v in zip(steps, values, strict=True) if math.isfinite(v)]
-    width = math.ceil(len(kept) / _MOST_POINTS) or 1
-    stretches = [kept[start : start + width] for start in range(0, len(kept), width)]
+    finite = [(float(s), float(v)) for s, v in zip(steps, values, strict=True) if math.isfinite(v)]
+    width = math.ceil(len(finite) / _MOST_POINTS) or 1
+    stretches = [finite[start : start + width] for start in range(0, len(finite), width)]
     return (
         [sum(s for s, _ in stretch) / len(stretch) for stretch in stretches],
         [sum(v for _, v in stretch) / len(stretch) for stretch in stretches],

@@ -2,109 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-from promptot.reports.details import Details
+from promptot.reports.tables import Table
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-Unit = Literal["share", "mass", "seconds", "number"]
-
-
-@dataclass(frozen=True)
-class Measure:
-    """One measured number, with the interval it lies in where that is known.
-
-    Example:
-        >>> Measure(0.784, interval=(0.751, 0.813))
-        Measure(value=0.784, interval=(0.751, 0.813))
-    """
-
-    value: float
-    interval: tuple[float, float] | None = None
-
-
-@dataclass(frozen=True)
-class Column:
-    """One column of a result table.
-
-    Args:
-        key: where a row keeps it.
-        label: the header.
-        unit: "share" (0..1, shown in percent), "mass" (0..1, shown as it is), "seconds", "number".
-        better: which direction is good; None where neither is (no winner, no difference shown).
-        note: a sentence that says what it is.
-    """
-
-    key: str
-    label: str
-    unit: Unit = "share"
-    better: Literal["higher", "lower"] | None = "higher"
-    note: str = ""
-
-
-COMPARISON_COLUMNS = (
-    Column("base", "Base", note="Accuracy on the classes it was adapted to."),
-    Column(
-        "novel", "Novel", note="Accuracy on classes of the same kind that it saw no example of."
-    ),
-    Column("harmonic_mean", "Harmonic mean", note="Of base and novel: high only if both are."),
-    Column(
-        "retention",
-        "Other groups",
-        note="Accuracy on groups of classes that have nothing to do with the adaptation.",
-    ),
-    Column(
-        "off_diagonal_mass",
-        "Off-diagonal mass",
-        unit="mass",
-        better=None,
-        note="Share of the transport plan that links one example to another; 0: point-wise.",
-    ),
-    Column("seconds", "Time", unit="seconds", better=None, note="Adapting, wall clock."),
-)
-
-
-@dataclass(frozen=True)
-class Row:
-    """One method's line in a result table; a missing key, None or NaN is shown as a dash."""
-
-    name: str
-    measures: Mapping[str, Measure | float | None]
-
-    def measure(self, key: str) -> Measure | None:
-        """The measure at `key`, or None where there is nothing to show."""
-        found = self.measures.get(key)
-        if found is None:
-            return None
-        measure = found if isinstance(found, Measure) else Measure(float(found))
-        return measure if math.isfinite(measure.value) else None
-
-
-@dataclass(frozen=True)
-class ResultTable:
-    """Methods side by side; the first row is what the others are compared with.
-
-    Args:
-        rows: one a method.
-        columns: what is shown, in order.
-        caption: a sentence on where the numbers come from (images, seeds, what an interval is).
-
-    Raises:
-        ValueError: no rows.
-    """
-
-    rows: Sequence[Row]
-    columns: Sequence[Column] = COMPARISON_COLUMNS
-    caption: str = ""
-
-    def __post_init__(self) -> None:
-        if not self.rows:
-            raise ValueError("a result table needs at least one row")
+    from promptot.evaluation.calibration import Reliability
 
 
 @dataclass(frozen=True)
@@ -197,6 +104,69 @@ class PlanPicture:
 
 
 @dataclass(frozen=True)
+class KeyFigure:
+    """One figure with its name and a sentence on what it is.
+
+    Args:
+        label: its name.
+        value: as it is shown, unit included.
+        note: what it says.
+    """
+
+    label: str
+    value: str
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class ConfusionPicture:
+    """How often each class was taken for which.
+
+    Args:
+        counts: [C][C], row = right class, column = answer.
+        labels: class names [C].
+
+    Raises:
+        ValueError: not a square of counts with one label a row.
+    """
+
+    counts: Sequence[Sequence[int]]
+    labels: Sequence[str]
+
+    def __post_init__(self) -> None:
+        size = len(self.labels)
+        if len(self.counts) != size or any(len(row) != size for row in self.counts):
+            raise ValueError(f"confusions of {size} labels must be [{size}, {size}]")
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Whether one model's probabilities mean what they say."""
+
+    name: str
+    reliability: Reliability
+
+
+@dataclass(frozen=True)
+class Details:
+    """What one adapted model says of test images, beside the frozen one; all may be left out.
+
+    Args:
+        tested: a sentence on which images all of this is about.
+        classes: one row a class with test images.
+        confusions: the most frequent wrong answers, the most frequent first.
+        picture: all answers of the adapted model.
+        calibrations: the frozen and the adapted model's.
+    """
+
+    tested: str = ""
+    classes: Table | None = None
+    confusions: Table | None = None
+    picture: ConfusionPicture | None = None
+    calibrations: Sequence[Calibration] = ()
+
+
+@dataclass(frozen=True)
 class ReportData:
     """Everything on the page; what is left out is not shown.
 
@@ -213,14 +183,16 @@ class ReportData:
         caveats: paragraphs on what the numbers do not say.
         notes: what the run had to leave out, such as unreadable images.
         retention: the same methods where neither was trained.
-        details: of one adapted model beside the frozen one.
+        key_figures: how far features moved, and what that did to words that are no classes.
+        key_figures_lead: a sentence that stands above them.
+        details: of one adapted model beside the frozen one, class by class.
         examples_title, examples_lead: what stands above the examples.
     """
 
     title: str
     headline: str
     subtitle: str = ""
-    results: ResultTable | None = None
+    results: Table | None = None
     histories: Sequence[History] = ()
     examples: Sequence[ExampleImage] = ()
     plans: Sequence[PlanPicture] = ()
@@ -228,7 +200,9 @@ class ReportData:
     environment: Mapping[str, object] = field(default_factory=dict)
     caveats: Sequence[str] = ()
     notes: Sequence[str] = ()
-    retention: ResultTable | None = None
-    details: Details = field(default_factory=Details)
+    retention: Table | None = None
+    key_figures: Sequence[KeyFigure] = ()
+    key_figures_lead: str = ""
+    details: Details = Details()
     examples_title: str = "What each model sees"
     examples_lead: str = "The three likeliest names of each model."

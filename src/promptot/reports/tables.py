@@ -1,59 +1,210 @@
-"""Result tables: the cells everyone shows, for the terminal (Rich) and in Markdown."""
+"""Tables of values: what a column holds, how a cell reads, and which one is the best."""
 
 from __future__ import annotations
 
 import math
-import re
 import unicodedata
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Any, Literal
 
-from promptot.reports.page_values import Column, ResultTable, Row, Unit
-
-if TYPE_CHECKING:
-    from rich.table import Table
+Unit = Literal[
+    "share", "percent", "points", "mass", "decimal", "seconds", "count", "number", "text", "list"
+]
+"""What a column's values are: a share in 0..1, shown as "78.4 %", or without the sign ("percent");
+a difference of shares ("points"); a share shown as it is ("mass"); any number with a fixed number
+of digits ("decimal"); seconds, a count, any other number; words, or several of them by "; "."""
 
 MISSING = "–"
+_DIGITS: Mapping[Unit, int] = {
+    "share": 1, "percent": 1, "points": 1, "mass": 3, "decimal": 1, "count": 0,
+}  # fmt: skip
 _UNFIT = "\u061c\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\ufffe\uffff"
 
 
 @dataclass(frozen=True)
-class Cell:
-    """One number as people read it.
+class Measure:
+    """One measured number, and how sure it is where that is known.
 
     Args:
-        text: the number with its unit, or a dash.
+        value: the number.
+        interval: that it lies in.
+        sd: its standard deviation.
+        marked: to be marked like the best of a column.
+
+    Example:
+        >>> Measure(0.784, interval=(0.751, 0.813)).interval
+        (0.751, 0.813)
+    """
+
+    value: float
+    interval: tuple[float, float] | None = None
+    sd: float = math.nan
+    marked: bool = False
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column of a table.
+
+    Args:
+        key: where a row keeps it.
+        label: the header.
+        unit: what it holds, see `Unit`.
+        better: which direction is good; None where neither is (no winner, no difference shown).
+        note: a sentence that says what it is.
+        digits: behind the point, if not the usual number of them.
+        wide: left out on a phone.
+    """
+
+    key: str
+    label: str
+    unit: Unit = "share"
+    better: Literal["higher", "lower"] | None = "higher"
+    note: str = ""
+    digits: int | None = None
+    wide: bool = False
+
+    @property
+    def is_text(self) -> bool:
+        """Whether it holds words, which stand at the left."""
+        return self.unit in ("text", "list")
+
+    def write(self, value: float) -> str:
+        """A value of this column."""
+        return format_value(value, self.unit, self.digits)
+
+
+COMPARISON_COLUMNS = (
+    Column("base", "Base", note="Accuracy on the classes it was adapted to."),
+    Column(
+        "novel", "Novel", note="Accuracy on classes of the same kind that it saw no example of."
+    ),
+    Column("harmonic_mean", "Harmonic mean", note="Of base and novel: high only if both are."),
+    Column(
+        "retention",
+        "Other groups",
+        note="Accuracy on groups of classes that have nothing to do with the adaptation.",
+    ),
+    Column(
+        "off_diagonal_mass",
+        "Off-diagonal mass",
+        unit="mass",
+        better=None,
+        note="Share of the transport plan that links one example to another; 0: point-wise.",
+    ),
+    Column("seconds", "Time", unit="seconds", better=None, note="Adapting, wall clock."),
+)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of a table; a key that is missing, None or NaN is shown as a dash.
+
+    Args:
+        name: what stands at its left, such as a method.
+        measures: its values by the keys of the columns; a text is shown as it is.
+        emphasis: whether the line is printed strong or pale.
+        spoken: what a screen reader says after the name.
+    """
+
+    name: str
+    measures: Mapping[str, Measure | float | str | None]
+    emphasis: Literal["", "strong", "pale"] = ""
+    spoken: str = ""
+
+    def measure(self, key: str) -> Measure | None:
+        """The measure at `key`, or None where there is no number to show."""
+        value = self.measures.get(key)
+        if value is None or isinstance(value, str):
+            return None
+        measure = value if isinstance(value, Measure) else Measure(float(value))
+        return measure if math.isfinite(measure.value) else None
+
+
+@dataclass(frozen=True)
+class Table:
+    """Named lines of values.
+
+    Args:
+        rows: at least one.
+        columns: what is shown, in order.
+        caption: on where the values come from (images, seeds, what an interval is).
+        title: a few words; a table that has one is printed with it and with its caption.
+        compared: whether the first row is what the others are compared with, difference by
+            difference.
+        corner: header of the rows' names.
+
+    Raises:
+        ValueError: no rows.
+    """
+
+    rows: Sequence[Row]
+    columns: Sequence[Column] = COMPARISON_COLUMNS
+    caption: str = ""
+    title: str = ""
+    compared: bool = True
+    corner: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.rows:
+            raise ValueError("a table needs at least one row")
+
+    @classmethod
+    def of(cls, columns: Sequence[Column], lines: Iterable[Sequence[Any]], **texts: str) -> Table:
+        """Lines that are compared with nothing: a name, and values in the order of the columns."""
+        keys = [column.key for column in columns]
+        rows = [Row(name, dict(zip(keys, values, strict=True))) for name, *values in lines]
+        return cls(rows, columns, compared=False, **texts)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One value as people read it.
+
+    Args:
+        text: the number with its unit, words, or a dash.
+        spread: its standard deviation, or the interval of a difference; or "".
         interval: its interval, or "".
         difference: to the first row, with its sign, or "".
-        verdict: "better", "worse" or "equal" than the first row; "" where it is not compared.
-        best: the column's best, to the digits shown.
+        verdict: "better", "worse" or "equal" than the first row, or of a difference than none; ""
+            where nothing is compared.
+        best: the column's best, to the digits shown; or marked so.
     """
 
     text: str
+    spread: str = ""
     interval: str = ""
     difference: str = ""
     verdict: str = ""
     best: bool = False
 
+    @property
+    def line(self) -> str:
+        """Text and spread."""
+        return f"{self.text} {self.spread}".rstrip()
 
-def format_value(value: float, unit: Unit) -> str:
+
+def format_value(value: float, unit: Unit, digits: int | None = None) -> str:
     """A number with its unit, in the digits that make sense to read.
 
     Example:
         >>> format_value(0.7843, "share"), format_value(0.0, "mass"), format_value(75.2, "seconds")
         ('78.4 %', '0.000', '1 min 15 s')
     """
-    if unit == "share":
-        return f"{100 * value:.1f} %"
-    if unit == "mass":
-        return f"{value:.3f}"
+    if unit == "points":
+        return format_difference(value, "percent")
     if unit == "seconds":
         if round(value) >= 3600:
             return f"{round(value / 60) // 60} h {round(value / 60) % 60} min"
         if round(value) >= 60:
             return f"{round(value) // 60} min {round(value) % 60} s"
         return f"{value:.1f} s" if value < 10 else f"{value:.0f} s"
-    return f"{value:.4g}"
+    if unit not in _DIGITS:
+        return f"{value:.4g}"
+    scaled = 100 * value if unit in ("share", "percent") else value
+    text = f"{scaled:.{_DIGITS[unit] if digits is None else digits}f}"
+    return f"{text} %" if unit == "share" else text
 
 
 def format_interval(interval: tuple[float, float], unit: Unit) -> str:
@@ -96,104 +247,61 @@ def printable(text: str) -> str:
     return "".join("\N{REPLACEMENT CHARACTER}" if unfit(c) else c for c in " ".join(text.split()))
 
 
-def cells(table: ResultTable) -> list[list[Cell]]:
+def cells(table: Table) -> list[list[Cell]]:
     """Every cell of a table [rows][columns]: text, interval, difference to the first row, best."""
     by_column = [_column_cells(table, column) for column in table.columns]
     return [[column[row] for column in by_column] for row in range(len(table.rows))]
 
 
-def rich_table(table: ResultTable, title: str = "") -> Table:
-    """The table for a terminal: the best in bold, the difference to the first row under each.
-
-    Example:
-        >>> from rich.console import Console
-        >>> from promptot.reports.page_values import Column, Row
-        >>> rows = [Row("zero-shot", {"base": 0.7}), Row("Prompt-OT", {"base": 0.8})]
-        >>> table = ResultTable(rows, columns=[Column("base", "Base")])
-        >>> Console(width=60).print(rich_table(table))  # doctest: +SKIP
-    """
-    from rich import box
-    from rich.table import Table
-    from rich.text import Text
-
-    styles = {"better": "green", "worse": "red", "equal": "dim", "": "dim"}
-    shown = Table(
-        title=Text(printable(title)) if title else None, box=box.SIMPLE_HEAD, pad_edge=False
-    )
-    shown.add_column("")
-    for column in table.columns:
-        label = printable(column.label).replace(" ", "\n")  # narrow enough for 80 columns
-        shown.add_column(Text(label), justify="right")
-    for row, line in zip(table.rows, cells(table), strict=True):
-        texts = [Text(printable(row.name))]
-        for cell in line:
-            text = Text(cell.text, style="bold" if cell.best else "")
-            if cell.difference:
-                text.append(f"\n{cell.difference}", style=f"not bold {styles[cell.verdict]}")
-            texts.append(text)
-        shown.add_row(*texts)
-    return shown
-
-
-def markdown_table(table: ResultTable) -> str:
-    """The table in Markdown: the best in bold, the difference to the first row in brackets.
-
-    Example:
-        >>> from promptot.reports.page_values import Column, Row
-        >>> rows = [Row("zero-shot", {"base": 0.7}), Row("Prompt-OT", {"base": 0.8})]
-        >>> print(markdown_table(ResultTable(rows, columns=[Column("base", "Base")])))
-        | | Base |
-        |---|---:|
-        | zero-shot | 70.0 % |
-        | Prompt-OT | **80.0 %** (+10.0) |
-    """
-
-    def escape(text: str) -> str:
-        return re.sub(r"([\\`*_<>\[\]|])", r"\\\1", printable(text))
-
-    def write(cell: Cell) -> str:
-        text = f"**{cell.text}**" if cell.best else cell.text
-        return f"{text} ({cell.difference})" if cell.difference else text
-
-    lines = ["| | " + " | ".join(escape(column.label) for column in table.columns) + " |"]
-    lines.append("|---|" + "---:|" * len(table.columns))
-    for row, line in zip(table.rows, cells(table), strict=True):
-        lines.append(f"| {escape(row.name)} | " + " | ".join(map(write, line)) + " |")
-    return "\n".join(lines)
-
-
-def _column_cells(table: ResultTable, column: Column) -> list[Cell]:
-    best = _best_text(table, column)
-    reference = table.rows[0].measure(column.key)
+def _column_cells(table: Table, column: Column) -> list[Cell]:
+    measures = [row.measure(column.key) for row in table.rows]
+    best = _best_text(measures, column)
+    reference = measures[0] if table.compared else None
     shown: list[Cell] = []
-    for number, row in enumerate(table.rows):
-        measure = row.measure(column.key)
+    for number, (row, measure) in enumerate(zip(table.rows, measures, strict=True)):
         if measure is None:
-            shown.append(Cell(MISSING))
+            value = row.measures.get(column.key)
+            shown.append(Cell(value if value and isinstance(value, str) else MISSING))
             continue
-        text = format_value(measure.value, column.unit)
-        interval = format_interval(measure.interval, column.unit) if measure.interval else ""
-        difference = verdict = ""
+        cell = write_measure(measure, column)
+        difference, verdict = "", cell.verdict
         if number > 0 and reference is not None and column.better is not None:
             gap = measure.value - reference.value
             difference = format_difference(gap, column.unit)
-            verdict = "better" if (gap > 0) == (column.better == "higher") else "worse"
-            if difference.startswith("±"):
-                verdict = "equal"
-        shown.append(Cell(text, interval, difference, verdict, best=text == best))
+            verdict = _verdict(difference, gap, column)
+        marked = measure.marked or cell.text == best
+        shown.append(Cell(cell.text, cell.spread, cell.interval, difference, verdict, marked))
     return shown
 
 
-def _best_text(table: ResultTable, column: Column) -> str | None:
+def write_measure(measure: Measure, column: Column) -> Cell:
+    """A measure of a column, as it reads alone.
+
+    Example:
+        >>> write_measure(Measure(0.7843, sd=0.0061), Column("hm", "HM", "percent")).line
+        '78.4 ± 0.6'
+        >>> write_measure(Measure(0.012, (-0.003, 0.027)), Column("gap", "Gap", "points")).line
+        '+1.2 [−0.3, +2.7]'
+    """
+    text = column.write(measure.value)
+    if column.unit == "points":
+        ends = ", ".join(map(column.write, measure.interval or ()))
+        verdict = "" if column.better is None else _verdict(text, measure.value, column)
+        return Cell(text, f"[{ends}]" if ends else "", verdict=verdict)
+    spread = "" if math.isnan(measure.sd) else f"± {column.write(measure.sd)}"
+    interval = "" if measure.interval is None else format_interval(measure.interval, column.unit)
+    return Cell(text, spread, interval)
+
+
+def _verdict(written: str, gap: float, column: Column) -> str:
+    if written.startswith("±"):
+        return "equal"
+    return "better" if (gap > 0) == (column.better == "higher") else "worse"
+
+
+def _best_text(measures: Sequence[Measure | None], column: Column) -> str | None:
     """The best value as shown, so that what looks equal is marked equal; None if nobody wins."""
-
-    def value(row: Row) -> float:
-        measure = row.measure(column.key)
-        return math.nan if measure is None else measure.value
-
-    values = [v for v in map(value, table.rows) if not math.isnan(v)]
-    texts = {format_value(v, column.unit) for v in values}
-    if column.better is None or len(texts) < 2:
+    values = [measure.value for measure in measures if measure is not None]
+    if column.better is None or column.unit == "points" or len(set(map(column.write, values))) < 2:
         return None
-    best = max(values) if column.better == "higher" else min(values)
-    return format_value(best, column.unit)
+    return column.write(max(values) if column.better == "higher" else min(values))

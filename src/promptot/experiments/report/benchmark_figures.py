@@ -2,69 +2,47 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from promptot.reports.canvas import (
-    DASHES,
-    MARKERS,
-    STAND_INS,
-    new_figure,
-    plain_axes,
-    short,
-    to_svg,
-)
+from promptot.reports import canvas
 from promptot.reports.tables import format_difference
-from promptot.reports.theme import SERIES
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-
-_SHAPES = {
-    "o": '<circle cx="6" cy="6" r="4.6"/>',
-    "D": '<path d="M6 .6 11.4 6 6 11.4.6 6z"/>',
-    "s": '<path d="M1.8 1.8h8.4v8.4H1.8z"/>',
-    "^": '<path d="M6 1 11 10.6H1z"/>',
-    "v": '<path d="M6 11 1 1.4H11z"/>',
-    "P": '<path d="M4 1H8V4H11V8H8V11H4V8H1V4H4z"/>',
-    "X": '<path d="M3 .8 6 3.7 9 .8 11.2 3 8.3 6 11.2 9 9 11.2 6 8.3 3 11.2.8 9 3.7 6 .8 3z"/>',
-}
+    from promptot.evaluation.statistics import Difference
+    from promptot.experiments.summary import Figure
 
 
 @dataclass(frozen=True)
 class Dot:
-    """A method in a plane of two shares, with their standard deviations (NaN: unknown)."""
+    """A method in a plane of two figures."""
 
     place: int
     name: str
-    x: float
-    y: float
-    x_sd: float = math.nan
-    y_sd: float = math.nan
+    x: Figure
+    y: Figure
 
 
 @dataclass(frozen=True)
 class Line:
-    """A series of shares over a number such as K or λ, with standard deviations."""
+    """Figures over a number such as K or λ."""
 
     place: int
     name: str
     x: Sequence[float]
-    y: Sequence[float]
-    sd: Sequence[float]
+    y: Sequence[Figure]
 
 
 @dataclass(frozen=True)
 class Gap:
-    """A difference with its interval, shares."""
+    """A difference with its interval."""
 
     place: int
     name: str
-    value: float
-    low: float
-    high: float
+    difference: Difference
 
 
 def plane_figure(dots: Sequence[Dot]) -> str:
@@ -74,7 +52,8 @@ def plane_figure(dots: Sequence[Dot]) -> str:
         ValueError: there are no dots.
 
     Example:
-        >>> svg = plane_figure([Dot(0, "zero-shot", 0.69, 0.74), Dot(1, "ivlp", 0.84, 0.71)])
+        >>> from promptot.experiments.summary import Figure
+        >>> svg = plane_figure([Dot(0, "zero-shot", Figure(0.69, 0.01), Figure(0.74, 0.02))])
         >>> svg[:4], "HM 7" in svg
         ('<svg', True)
     """
@@ -82,11 +61,9 @@ def plane_figure(dots: Sequence[Dot]) -> str:
 
     if not dots:
         raise ValueError("there is nothing to draw")
-    left, right = _range([(100 * dot.x, _bar(dot.x_sd)) for dot in dots])
-    bottom, top = _range([(100 * dot.y, _bar(dot.y_sd)) for dot in dots])
-    with new_figure(4.9, 4.2) as figure:
-        axes = figure.add_subplot()
-        plain_axes(axes, STAND_INS)
+    left, right = _range([dot.x for dot in dots])
+    bottom, top = _range([dot.y for dot in dots])
+    with canvas.page_axes(4.9, 4.2) as axes:
         axes.grid(visible=False)
         axes.set(xlim=(left, right), ylim=(bottom, top))
         xs = np.linspace(left, right, 120)
@@ -98,23 +75,23 @@ def plane_figure(dots: Sequence[Dot]) -> str:
             inside = (ys >= bottom) & (ys <= top)
             if inside.sum() < 2:
                 continue
-            axes.plot(xs[inside], ys[inside], color=STAND_INS["line"], linewidth=0.9, zorder=0)
+            axes.plot(
+                xs[inside], ys[inside], color=canvas.STAND_INS["line"], linewidth=0.9, zorder=0
+            )
             place = int(np.flatnonzero(inside)[-1])
             axes.annotate(
                 f"HM {level:g}", (xs[place], ys[place]), (-2, 2), textcoords="offset points",
-                ha="right", va="bottom", fontsize=7.5, color=STAND_INS["muted"],
+                ha="right", va="bottom", fontsize=7.5, color=canvas.STAND_INS["muted"],
             )  # fmt: skip
         for dot in dots:
-            colour = STAND_INS[f"series-{dot.place % SERIES}"]
             axes.errorbar(
-                100 * dot.x, 100 * dot.y, xerr=_bar(dot.x_sd), yerr=_bar(dot.y_sd),
-                fmt=MARKERS[dot.place % len(MARKERS)], color=colour, ms=7, linewidth=1, zorder=3,
-                clip_on=False,  # or a marker at 100 % would be cut in half
+                100 * dot.x.mean, 100 * dot.y.mean, xerr=_bar(dot.x), yerr=_bar(dot.y),
+                fmt=canvas.marker(dot.place), color=canvas.series_colour(dot.place), ms=7,
+                linewidth=1, zorder=3, clip_on=False,  # or a marker at 100 % would be cut in half
             )  # fmt: skip
-        axes.set_xlabel("base, %", color=STAND_INS["muted"])
-        axes.set_ylabel("novel, %", color=STAND_INS["muted"])
-        story = "; ".join(f"{d.name} {100 * d.x:.1f} and {100 * d.y:.1f} %" for d in dots)
-        return to_svg(figure, f"Base and novel accuracy of each method: {story}.")
+        canvas.name_axes(axes, "base, %", "novel, %")
+        story = "; ".join(f"{d.name} {100 * d.x.mean:.1f} and {100 * d.y.mean:.1f} %" for d in dots)
+        return canvas.to_svg(axes, f"Base and novel accuracy of each method: {story}.")
 
 
 def lines_figure(title: str, label: str, lines: Sequence[Line], level: float | None = None) -> str:
@@ -130,7 +107,8 @@ def lines_figure(title: str, label: str, lines: Sequence[Line], level: float | N
         ValueError: there are no lines.
 
     Example:
-        >>> svg = lines_figure("HM", "λ", [Line(1, "ot", [0, 1, 10], [0.6, 0.7, 0.65], [0.01] * 3)])
+        >>> from promptot.experiments.summary import Figure
+        >>> svg = lines_figure("HM", "λ", [Line(1, "ot", [0, 1], [Figure(0.6, 0.01)] * 2)])
         >>> "λ" in svg
         True
     """
@@ -138,33 +116,29 @@ def lines_figure(title: str, label: str, lines: Sequence[Line], level: float | N
         raise ValueError("there is nothing to draw")
     ticks = sorted({x for line in lines for x in line.x})
     smallest = min((x for x in ticks if x > 0), default=1.0)
-    with new_figure(4.2, 3.0) as figure:
-        axes = figure.add_subplot()
-        plain_axes(axes, STAND_INS, title)
+    with canvas.page_axes(4.2, 3.0, title) as axes:
         if level is not None:
             axes.axhline(
-                100 * level, color=STAND_INS["series-0"], linewidth=1, linestyle=(0, (2, 2))
+                100 * level,
+                color=canvas.STAND_INS["series-0"],
+                linewidth=1,
+                linestyle=canvas.DOTTED,
             )
         for line in lines:
             axes.errorbar(
-                line.x, [100 * y for y in line.y], yerr=[_bar(sd) for sd in line.sd],
-                color=STAND_INS[f"series-{line.place % SERIES}"], linewidth=1.6, elinewidth=0.9,
-                linestyle=DASHES[line.place % len(DASHES)], ms=6,
-                marker=MARKERS[line.place % len(MARKERS)],
+                line.x, [100 * y.mean for y in line.y], yerr=[_bar(y) for y in line.y],
+                color=canvas.series_colour(line.place), linewidth=1.6, elinewidth=0.9,
+                linestyle=canvas.dash(line.place), ms=6, marker=canvas.marker(line.place),
             )  # fmt: skip
         axes.set_xscale("symlog", base=2, linthresh=smallest)
         axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
         axes.minorticks_off()
         span = max(ticks) * 1.15
         axes.set_xlim((-0.3 * smallest if ticks[0] == 0 else smallest / 1.2), span or 1.0)
-        axes.set_xlabel(label, color=STAND_INS["muted"])
-        axes.yaxis.set_major_formatter(lambda value, _: f"{value:g} %")
-        story = "; ".join(
-            f"{line.name}: "
-            + ", ".join(f"{100 * y:.1f} % at {x:g}" for x, y in zip(line.x, line.y, strict=True))
-            for line in lines
-        )
-        return to_svg(figure, f"{title} over {label}: {story}.")
+        canvas.name_axes(axes, label)
+        canvas.in_percent(axes.yaxis)
+        story = "; ".join(f"{line.name}: {_points(line)}" for line in lines)
+        return canvas.to_svg(axes, f"{title} over {label}: {story}.")
 
 
 def gaps_figure(title: str, control: str, gaps: Sequence[Gap]) -> str:
@@ -174,44 +148,31 @@ def gaps_figure(title: str, control: str, gaps: Sequence[Gap]) -> str:
         ValueError: there are no differences.
 
     Example:
-        >>> "+1.2" in gaps_figure("HM", "pointwise", [Gap(1, "ot", 0.012, -0.003, 0.027)])
+        >>> from promptot.evaluation.statistics import Difference
+        >>> "+1.2" in gaps_figure("HM", "ivlp", [Gap(1, "ot", Difference(0.012, -0.003, 0.027))])
         True
     """
     if not gaps:
         raise ValueError("there is nothing to draw")
-    with new_figure(4.9, 0.8 + 0.26 * len(gaps)) as figure:
-        axes = figure.add_subplot()
-        plain_axes(axes, STAND_INS, title)
-        axes.grid(visible=False, axis="y")
-        axes.grid(visible=True, axis="x", color=STAND_INS["line"], linewidth=0.7)
-        axes.axvline(0, color=STAND_INS["series-0"], linewidth=1.2)
+    with canvas.page_axes(4.9, 0.8 + 0.26 * len(gaps), title) as axes:
+        canvas.rows_of_names(axes)
+        axes.axvline(0, color=canvas.STAND_INS["series-0"], linewidth=1.2)
         for y, gap in enumerate(gaps):
-            colour = STAND_INS[f"series-{gap.place % SERIES}"]
-            axes.hlines(y, 100 * gap.low, 100 * gap.high, color=colour, linewidth=2.2, alpha=0.5)
-            axes.plot(100 * gap.value, y, MARKERS[gap.place % len(MARKERS)], color=colour, ms=7)
-            _beside(axes, y, format_difference(gap.value, "share"))
-        names = [short(gap.name, 30) for gap in gaps]
+            colour = canvas.series_colour(gap.place)
+            value, low, high = (100 * end for end in _ends(gap))
+            axes.hlines(y, low, high, color=colour, linewidth=2.2, alpha=0.5)
+            axes.plot(value, y, canvas.marker(gap.place), color=colour, ms=7)
+            written = format_difference(gap.difference.value, "share")
+            canvas.write_beside(axes, y, written, offset=38, colour=canvas.STAND_INS["ink"])
+        names = [canvas.short(gap.name, 30) for gap in gaps]
         axes.set_yticks(range(len(gaps)), names, parse_math=False)
-        axes.tick_params(axis="y", length=0, labelcolor=STAND_INS["ink"])
         axes.set_ylim(len(gaps) - 0.5, -0.5)
-        axes.spines["left"].set_visible(False)
-        axes.set_xlabel(
-            f"points above {short(control, 30)}", color=STAND_INS["muted"], parse_math=False
-        )
+        canvas.name_axes(axes, f"points above {canvas.short(control, 30)}")
         story = "; ".join(
-            f"{g.name} {100 * g.value:+.1f} ({100 * g.low:+.1f} to {100 * g.high:+.1f})"
-            for g in gaps
+            "{} {:+.1f} ({:+.1f} to {:+.1f})".format(gap.name, *(100 * end for end in _ends(gap)))
+            for gap in gaps
         )
-        return to_svg(figure, f"{title}, points above {control}: {story}.")
-
-
-def legend_point(place: int) -> str:
-    """The marker that stands for the method at `place`, as a small SVG."""
-    shape = _SHAPES[MARKERS[place % len(MARKERS)]]
-    return (
-        '<svg class="mark" viewBox="0 0 12 12" width="12" height="12" aria-hidden="true" '
-        f'fill="var(--series-{place % SERIES})">{shape}</svg>'
-    )
+        return canvas.to_svg(axes, f"{title}, points above {control}: {story}.")
 
 
 def strength_families(
@@ -237,35 +198,30 @@ def strength_families(
         >>> strength_families({**methods, "ivlp": recipe("none", 10.0)}, "objective")
         {'ot': [(0.0, 'ivlp'), (3.0, 'ot[objective.strength=3]'), (10.0, 'ot')]}
     """
-    import json
-
     kind = {"objective": "preservation", "vocabulary": "comparison"}[section]
-    families: dict[str, list[tuple[float, str]]] = {}
-    free: dict[str, str] = {}
-    bases: dict[str, str] = {}
-    constant: dict[str, bool] = {}
+    families: dict[tuple[str, str], list[tuple[float, str]]] = {}
+    free: dict[str, str] = {}  # the first method without the term, by the rest of its recipe
+    constant = set()
     for label, recipe in methods.items():
-        own = recipe.get(section)
-        if own is None:
+        term = dict(recipe.get(section) or {})
+        if not term:
             continue
-        rest = {key: value for key, value in recipe.items() if key != section}
-        base = json.dumps(rest, sort_keys=True)
-        if own[kind] == "none":
-            free.setdefault(base, label)
+        rest = json.dumps({**recipe, section: None}, sort_keys=True)
+        if term[kind] == "none":
+            free.setdefault(rest, label)
             continue
-        term = {key: value for key, value in own.items() if key != "strength"}
-        family = base + json.dumps(term, sort_keys=True)
-        bases[family] = base
-        constant[family] = own.get("control", "constant") == "constant"
-        families.setdefault(family, []).append((float(own["strength"]), label))
-    found = {}
+        strength = float(term.pop("strength"))
+        family = rest, json.dumps(term, sort_keys=True)
+        families.setdefault(family, []).append((strength, label))
+        if term.get("control", "constant") == "constant":
+            constant.add(family)
+    named = {}
     for family, members in families.items():
-        if bases[family] in free and constant[family]:
-            members.append((0.0, free[bases[family]]))
-        if len({strength for strength, _ in members}) < 2:
-            continue
-        found[_without_strength(members[0][1], section)] = sorted(members)
-    return found
+        if family in constant and family[0] in free:
+            members.append((0.0, free[family[0]]))
+        if len({strength for strength, _ in members}) > 1:
+            named[_without_strength(members[0][1], section)] = sorted(members)
+    return named
 
 
 def _without_strength(label: str, section: str) -> str:
@@ -274,24 +230,26 @@ def _without_strength(label: str, section: str) -> str:
     return f"{name}[{','.join(own)}]" if bracket and own else name
 
 
-def _beside(axes: Axes, y: float, text: str) -> None:
-    axes.annotate(
-        text, (1, y), (38, 0), xycoords=axes.get_yaxis_transform(), textcoords="offset points",
-        ha="right", va="center_baseline", color=STAND_INS["ink"],
-    )  # fmt: skip
+def _ends(gap: Gap) -> tuple[float, float, float]:
+    return gap.difference.value, gap.difference.low, gap.difference.high
 
 
-def _bar(sd: float) -> float:
+def _bar(figure: Figure) -> float:
     """Half an error bar in percentage points; nothing where the deviation is unknown."""
-    return 0.0 if math.isnan(sd) else 100 * sd
+    return 0.0 if math.isnan(figure.sd) else 100 * figure.sd
+
+
+def _points(line: Line) -> str:
+    pairs = zip(line.x, line.y, strict=True)
+    return ", ".join(f"{100 * y.mean:.1f} % at {x:g}" for x, y in pairs)
 
 
 def _harmonic(x: float, y: float) -> float:
     return 2 * x * y / (x + y) if x + y > 0 else 0.0
 
 
-def _range(values: Sequence[tuple[float, float]]) -> tuple[float, float]:
-    """Room around some percentages and their deviations, at least four points wide."""
-    low, high = min(v - sd for v, sd in values), max(v + sd for v, sd in values)
-    room = max(2.0, 0.1 * (high - low))
-    return max(0.0, low - room), min(100.0, high + room)
+def _range(figures: Sequence[Figure]) -> tuple[float, float]:
+    """Room around some figures and their deviations, in percent, at least four points wide."""
+    ends = [100 * figure.mean + sign * _bar(figure) for figure in figures for sign in (-1, 1)]
+    low, high = canvas.room_around(ends, least=2.0, share=0.1)
+    return low, min(100.0, high)

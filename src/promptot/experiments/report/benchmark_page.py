@@ -11,15 +11,19 @@ from promptot.experiments.report.benchmark_figures import (
     Gap,
     Line,
     gaps_figure,
-    legend_point,
     lines_figure,
     plane_figure,
     strength_families,
 )
-from promptot.experiments.report.benchmark_tables import benchmark_tables, format_figure, format_gap
+from promptot.experiments.report.benchmark_tables import (
+    format_figure,
+    format_gap,
+    main_tables,
+    task_tables,
+)
 from promptot.files.writing import write_text
-from promptot.reports.page import format_setting, page_template, safe
-from promptot.reports.theme import DARK, LIGHT, SERIES
+from promptot.reports.canvas import legend_point
+from promptot.reports.page import breakable, format_setting, render_page
 
 if TYPE_CHECKING:
     from promptot.experiments.summary import MethodSummary, Summary
@@ -35,22 +39,26 @@ def write_benchmark_page(summary: Summary, path: str | os.PathLike[str]) -> None
 
 
 def render_benchmark_page(summary: Summary) -> str:
-    """The page as HTML (UTF-8); every text is escaped, and the page may not load anything."""
-    tables = benchmark_tables(summary)
+    """The page as HTML."""
     own, shared = _settings(summary.methods)
-    figures = [(safe(svg), caption) for svg, caption in _figures(summary)]
-    return page_template("benchmark.html.j2").render(
+    over = f"tasks: {', '.join(summary.tasks)}"
+    if summary.tested:
+        over = f"trained on {over.removeprefix('tasks: ')}, tested on {', '.join(summary.tested)}"
+    seeds, shots = (", ".join(map(str, numbers)) for numbers in (summary.seeds, summary.shots))
+    return render_page(
+        "benchmark.html.j2",
+        title=f"promptot benchmark: {summary.protocol}",
+        headline=breakable(benchmark_headline(summary)),
+        subtitle=f"{len(summary.methods)} methods; {over}; seeds {seeds}; K = {shots}; "
+        f"{summary.split} images; {summary.backbone}.",
         summary=summary,
-        headline=benchmark_headline(summary),
-        tables=[table for table in tables if not table.task],
-        by_task=[table for table in tables if table.task],
-        marks={m.label: safe(legend_point(i)) for i, m in enumerate(summary.methods)},
-        figures=figures,
+        tables=main_tables(summary),
+        by_task=task_tables(summary),
+        legend_point=legend_point,
+        places={method.label: place for place, method in enumerate(summary.methods)},
+        figures=_figures(summary),
         settings=own,
         shared=shared,
-        light=LIGHT,
-        dark=DARK,
-        colours=SERIES,
     )
 
 
@@ -80,44 +88,38 @@ def benchmark_headline(summary: Summary) -> str:
 def _figures(summary: Summary) -> list[tuple[str, str]]:
     """SVGs with their captions: those that the figures allow."""
     places = {method.label: place for place, method in enumerate(summary.methods)}
-    found = []
+    drawn = []
     if {"base", "novel"} <= {metric.key for metric in summary.metrics}:
         dots = [
-            Dot(places[m.label], m.label, b.mean, n.mean, b.sd, n.sd)
+            Dot(places[m.label], m.label, b, n)
             for m in summary.methods
             if (b := m.figures.get("base")) and (n := m.figures.get("novel"))
         ]
         if dots:
             caption = "Base against novel; bars: standard deviation; contours: harmonic mean."
-            found.append((plane_figure(dots), caption))
+            drawn.append((plane_figure(dots), caption))
     main = summary.metrics[0]
     gaps = [
-        Gap(places[m.label], m.label, gap.value, gap.low, gap.high)
+        Gap(places[m.label], m.label, gap)
         for m in summary.methods
         if (gap := m.differences.get(main.key))
     ]
     if gaps:
         over = "seeds and images" if len(summary.seeds) > 1 else "images only (one seed)"
         caption = f"Differences to {summary.control}, with 95 % intervals over {over}."
-        found.append((gaps_figure(main.label, summary.control, gaps), caption))
+        drawn.append((gaps_figure(main.label, summary.control, gaps), caption))
     at = [f"test@{shots}" for shots in summary.shots]
     lines = [
-        Line(
-            places[m.label],
-            m.label,
-            list(summary.shots),
-            [m.figures[key].mean for key in at],
-            [m.figures[key].sd for key in at],
-        )
+        Line(places[m.label], m.label, summary.shots, [m.figures[key] for key in at])
         for m in summary.methods
         if all(key in m.figures for key in at)
     ]
     if lines:
         svg = lines_figure("Accuracy", "images per class", lines)
-        found.append((svg, "Accuracy against shots; bars: standard deviation."))
+        drawn.append((svg, "Accuracy against shots; bars: standard deviation."))
     for section, sign in (("objective", "λ"), ("vocabulary", "strength of the vocabulary term")):
-        found += _strengths(summary, places, section, sign)
-    return found
+        drawn += _strengths(summary, places, section, sign)
+    return drawn
 
 
 def _strengths(
@@ -126,41 +128,40 @@ def _strengths(
     methods = {method.written: method for method in summary.methods}
     families = strength_families({name: m.recipe for name, m in methods.items()}, section)
     untrained = next((m for m in summary.methods if m.recipe["prompts"]["design"] == "none"), None)
-    found = []
+    drawn = []
     for metric in summary.metrics:
         if metric.key not in (summary.metrics[0].key, "retention"):
             continue
         lines = []
         for name, members in families.items():
-            kept = [
+            measured = [
                 (strength, methods[written].figures[metric.key])
                 for strength, written in members
                 if metric.key in methods[written].figures
             ]
-            if len(kept) > 1:
-                xs, figures = zip(*kept, strict=True)
-                means, sds = [f.mean for f in figures], [f.sd for f in figures]
-                lines.append(Line(places[methods[members[-1][1]].label], name, xs, means, sds))
+            if len(measured) > 1:
+                place = places[methods[members[-1][1]].label]
+                lines.append(Line(place, name, *zip(*measured, strict=True)))
         if lines:
             level = untrained.figures.get(metric.key) if untrained else None
             svg = lines_figure(metric.label, sign, lines, level.mean if level else None)
             names = ", ".join(line.name for line in lines)
             dashed = f"; dashed: {untrained.label}" if untrained and level else ""
-            found.append((svg, f"{metric.label} against {sign}: {names}{dashed}."))
-    return found
+            drawn.append((svg, f"{metric.label} against {sign}: {names}{dashed}."))
+    return drawn
 
 
 def _settings(
     methods: Sequence[MethodSummary],
 ) -> tuple[list[tuple[str, list[tuple[str, str]]]], list[tuple[str, str]]]:
     """What methods differ in: (method, [(key, value)]); and what is the same where it matters."""
-    found: dict[str, dict[str, str]] = {}
+    by_key: dict[str, dict[str, str]] = {}
     for method in methods:
         for key, value in method.settings.items():
-            found.setdefault(key, {})[method.label] = format_setting(value)
-    shared = {key: values for key, values in found.items() if len(set(values.values())) == 1}
+            by_key.setdefault(key, {})[method.label] = format_setting(value)
+    shared = {key: values for key, values in by_key.items() if len(set(values.values())) == 1}
     own = [
-        (m.label, [(k, v[m.label]) for k, v in found.items() if k not in shared and m.label in v])
+        (m.label, [(k, v[m.label]) for k, v in by_key.items() if k not in shared and m.label in v])
         for m in methods
     ]
     return own, [(key, next(iter(values.values()))) for key, values in shared.items()]

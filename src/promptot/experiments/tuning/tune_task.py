@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import Annotated, Any, Literal
@@ -24,82 +23,20 @@ from promptot.experiments.results_store import ResultFile, warn_of_old_results
 from promptot.experiments.run_cells import Progress
 from promptot.experiments.shared_features import KeptImages, KeptViews
 from promptot.experiments.tuning.search import change, check_tunable, next_settings
-from promptot.experiments.tuning.trial_points import Point, pareto_front, recommend
+from promptot.experiments.tuning.trial_points import Point, recommend
+from promptot.experiments.tuning.tuning_page import write_tuning_page
+from promptot.experiments.tuning.tuning_result import RECIPE, Tuning
 from promptot.experiments.tuning.tuning_trial import Trials
 from promptot.experiments.tuning.validation import check_validation, put_aside, validation_images
 from promptot.files.writing import write_text
 from promptot.recipes import Recipe, load_recipe
 
 TRIALS = "trials.jsonl"
-RECIPE = "recipe.yaml"
 PAGE = "report.html"
 PICTURES = ("trade-off.svg", "trade-off.png")
 FILES = (TRIALS, RECIPE, PAGE, *PICTURES)
-FEW_IMAGES = 50
 
 Classes = Literal["all", "base"]
-
-
-@dataclass(frozen=True, eq=False)
-class Tuning:
-    """What was tried and what to choose.
-
-    Attributes:
-        folder: where everything was written.
-        name: of the images.
-        arguments: what `fit` needs beside the recipe: the images, and what is not its default.
-        recipe: to start from.
-        zero_shot: the frozen model, for comparison; it can't be chosen.
-        points: what was tried, in order.
-        chosen: position of the chosen point: the recommended one, unless the caller chose another.
-        retention: what the retention is, in a few words.
-        validation: number of validation images.
-        seconds: of all trials, those of earlier calls included.
-        finished: whether everything was tried; otherwise the time was up.
-        ran: number of trials that this call made.
-    """
-
-    folder: Path
-    name: str
-    arguments: tuple[str, ...]
-    recipe: Recipe
-    zero_shot: Point
-    points: list[Point]
-    chosen: int
-    retention: str
-    validation: int
-    seconds: float
-    finished: bool
-    ran: int = 0
-
-    @property
-    def recommended(self) -> int:
-        return recommend(self.points)
-
-    @property
-    def front(self) -> list[int]:
-        """Positions of the points that no other one beats."""
-        return pareto_front(self.points)
-
-    @property
-    def recipe_file(self) -> Path:
-        """The chosen recipe, for `fit`."""
-        return self.folder / RECIPE
-
-    def as_json(self) -> dict[str, Any]:
-        return {
-            "points": [point.as_json() for point in self.points],
-            "zero_shot": self.zero_shot.as_json(),
-            "front": [place + 1 for place in self.front],
-            "recommended": self.recommended + 1,
-            "chosen": self.chosen + 1,
-            "retention": self.retention,
-            "validation_images": self.validation,
-            "seconds": round(self.seconds, 3),
-            "finished": self.finished,
-            "ran": self.ran,
-            "recipe": str(self.recipe_file),
-        }
 
 
 def tune(
@@ -277,7 +214,4 @@ def _write_recipe(folder: Path, recipe: Recipe, point: Point) -> None:
 
 
 def _write_pages(found: Tuning) -> None:
-    from promptot.experiments.tuning.trade_off_page import write_trade_off
-    from promptot.experiments.tuning.tuning_page import trade_off
-
-    write_trade_off(trade_off(found), found.folder / PAGE, *(found.folder / p for p in PICTURES))
+    write_tuning_page(found, found.folder / PAGE, *(found.folder / p for p in PICTURES))

@@ -1,85 +1,123 @@
-"""The page of a tuning."""
+"""The page of a tuning: fit against retention, so that people pick a point."""
 
 from __future__ import annotations
 
+import os
 import shlex
 
 from promptot.evaluation.retention import MOSTLY_WRONG
 from promptot.experiments.tuning.search import describe_settings
-from promptot.experiments.tuning.trade_off_page import TradeOff, TradeOffPoint
+from promptot.experiments.tuning.trade_off_figure import trade_off_figure, write_trade_off
 from promptot.experiments.tuning.trial_points import Point
-from promptot.experiments.tuning.tune_task import FEW_IMAGES, Tuning
-from promptot.reports.tables import format_difference, format_value
+from promptot.experiments.tuning.tuning_result import Tuning
+from promptot.files.writing import write_text
+from promptot.reports import tables
+from promptot.reports.page import render_page
+from promptot.reports.tables import Column, Row, Table, format_value
+
+FEW_IMAGES = 50
+"""Validation images below which the page says that points are hard to tell apart."""
+_COLUMNS = (
+    Column("setting", "Setting", "text"),
+    Column("fit", "Fit", better=None),
+    Column("interval", "95 % interval", wide=True),
+    Column("retention", "Retention", better=None),
+    Column("seconds", "Time", "seconds", better=None, wide=True),
+)
 
 
-def trade_off(found: Tuning) -> TradeOff:
-    """What the page shows of a tuning."""
-    front = set(found.front)
-    best = found.points[found.recommended]
-    zero = found.zero_shot
-    gain = format_difference(best.fit - zero.fit, "share")
+def write_tuning_page(
+    tuning: Tuning, page: str | os.PathLike[str], *pictures: str | os.PathLike[str]
+) -> None:
+    """Write the page, and the picture on its own (SVG or PNG by its name), each atomically.
 
-    def shown(place: int, point: Point, label: str) -> TradeOffPoint:
-        return TradeOffPoint(
-            place + 1,
-            label,
-            point.fit,
-            point.interval,
-            point.retention,
-            point.seconds,
-            place in front,
-        )
+    Raises:
+        PromptotError: the disk is full, or the folder can't be written to.
+    """
+    write_text(page, render_tuning_page(tuning))
+    write_trade_off(tuning, *pictures)
 
-    return TradeOff(
-        title=f"Tuning {found.recipe.name} on {found.name}",
-        headline=(
-            f"Recommended: {describe_settings(best.settings, found.recipe)}. "
-            f"{format_value(best.fit, 'share')} right ({gain} points against zero-shot), "
-            f"{format_value(best.retention, 'share')} retention."
-        ),
-        subtitle=(
-            f"{len(found.points)} settings in {format_value(found.seconds, 'seconds')}, each "
-            f"tested on {found.validation} validation images. Retention: {found.retention}. "
-            "No test image was read."
-        ),
-        points=[
-            shown(i, point, describe_settings(point.settings, found.recipe))
-            for i, point in enumerate(found.points)
-        ],
-        zero_shot=shown(-1, zero, "zero-shot"),
-        recommended=found.recommended + 1,
-        chosen=found.chosen + 1,
-        retention=found.retention,
-        command=fit_command(found),
-        caveats=_caveats(found),
+
+def render_tuning_page(tuning: Tuning) -> str:
+    """The page as HTML."""
+    best = tuning.points[tuning.recommended]
+    gain = tables.format_difference(best.fit - tuning.zero_shot.fit, "share")
+    return render_page(
+        "tuning.html.j2",
+        title=f"Tuning {tuning.recipe.name} on {tuning.name}",
+        headline=f"Recommended: {describe_settings(best.settings, tuning.recipe)}. "
+        f"{format_value(best.fit, 'share')} right ({gain} points against zero-shot), "
+        f"{format_value(best.retention, 'share')} retention.",
+        subtitle=f"{len(tuning.points)} settings in {format_value(tuning.seconds, 'seconds')}, "
+        f"each tested on {tuning.validation} validation images. Retention: {tuning.retention}. "
+        "No test image was read.",
+        figure=trade_off_figure(tuning),
+        points=points_table(tuning),
+        chosen=tuning.chosen + 1,
+        command=fit_command(tuning),
+        notes=_caveats(tuning),
     )
 
 
-def fit_command(found: Tuning) -> str:
+def points_table(tuning: Tuning) -> Table:
+    """The frozen model, and each setting that was tried."""
+    front = set(tuning.front)
+    zero = _point("zero-shot", tuning.zero_shot)
+    rows = [Row(tables.MISSING, {**zero, "seconds": None})]
+    for place, point in enumerate(tuning.points):
+        values = _point(describe_settings(point.settings, tuning.recipe), point)
+        if place == tuning.recommended:
+            rows.append(Row(f"{place + 1} ★", values, "strong", "recommended"))
+        elif place in front:
+            rows.append(Row(f"{place + 1} •", values, spoken="on the front"))
+        else:
+            rows.append(Row(str(place + 1), values, "pale"))
+    return Table(rows, _COLUMNS, compared=False, corner="Point")
+
+
+def _point(setting: str, point: Point) -> dict[str, float | str | None]:
+    return {
+        "setting": setting,
+        "fit": point.fit,
+        "interval": tables.format_interval(point.interval, "share"),
+        "retention": point.retention,
+        "seconds": point.seconds,
+    }
+
+
+def fit_command(tuning: Tuning) -> str:
     """The command that trains the chosen point, quoted for the shell."""
-    out = found.folder.parent / f"{found.folder.name}-run"
+    out = tuning.folder.parent / f"{tuning.folder.name}-run"
     return shlex.join(
-        ["promptot", "fit", *found.arguments, "--out", str(out), "--recipe", str(found.recipe_file)]
+        [
+            "promptot",
+            "fit",
+            *tuning.arguments,
+            "--out",
+            str(out),
+            "--recipe",
+            str(tuning.recipe_file),
+        ]
     )
 
 
-def _caveats(found: Tuning) -> list[str]:
+def _caveats(tuning: Tuning) -> list[str]:
     caveats = []
-    if found.zero_shot.interval[1] < MOSTLY_WRONG:
+    if tuning.zero_shot.interval[1] < MOSTLY_WRONG:
         caveats.append(
-            f"The frozen model is right on only {format_value(found.zero_shot.fit, 'share')} of "
+            f"The frozen model is right on only {format_value(tuning.zero_shot.fit, 'share')} of "
             "the validation images: what is kept of it is mostly wrong, so retention says little "
             "here. Go by the fit."
         )
-    if found.validation < FEW_IMAGES:
+    if tuning.validation < FEW_IMAGES:
         caveats.append(
-            f"{found.validation} validation images: points whose intervals overlap can't be told "
+            f"{tuning.validation} validation images: points whose intervals overlap can't be told "
             "apart, and the order may differ with another draw."
         )
-    if not found.finished:
+    if not tuning.finished:
         caveats.append("The time was up before everything was tried; a larger budget goes on.")
-    low, _ = found.points[found.recommended].interval
-    if low <= found.zero_shot.fit:
+    low, _ = tuning.points[tuning.recommended].interval
+    if low <= tuning.zero_shot.fit:
         caveats.append(
             "On these images the recommended point is not clearly better than zero-shot."
         )

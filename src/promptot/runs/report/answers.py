@@ -3,53 +3,72 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from promptot.data.images.read_image import UnreadableImage
 from promptot.data.task import ImageTask
 from promptot.evaluation.calibration import reliability
 from promptot.evaluation.metrics import confusion
 from promptot.evaluation.scoring import Scores
-from promptot.reports import (
+from promptot.reports.page_values import (
     Answer,
     Calibration,
-    ClassResult,
-    Confusion,
     ConfusionPicture,
+    Details,
     ExampleImage,
 )
+from promptot.reports.tables import Column, Table
 from promptot.runs.report.panels import likeliest
 from promptot.runs.report.retention_panel import FROZEN
 
 MOST_MISTAKES = 12
 MOST_CONFUSIONS = 12
+_CLASSES = (
+    Column("images", "Images", "count", None, wide=True),
+    Column("before", "Zero-shot", better=None),
+    Column("after", "Adapted", better=None),
+    Column("change", "Change", "points"),
+)
+_CONFUSIONS = (
+    Column("taken_for", "Taken for", "text"),
+    Column("after", "Adapted", "count", None),
+    Column("before", "Zero-shot", "count", None),
+)
 
 
-def answer_details(name: str, scores: Scores, task: ImageTask) -> dict[str, Any]:
-    """Per class, confusions and calibration of one part."""
+def answer_details(name: str, scores: Scores, task: ImageTask, tested: str) -> Details:
+    """Per class, confusions and calibration of one part.
+
+    Args:
+        name: of the adapted model.
+        scores: of the part.
+        task: its images and class names.
+        tested: a sentence on what was tested.
+    """
     names, c = task.class_names, len(task.class_names)
-    after = confusion(scores.student, scores.labels, c)
-    before = confusion(scores.teacher, scores.labels, c)
-    totals = after.sum(axis=1).tolist()
+    after = confusion(scores.student, scores.labels, c).tolist()  # [C right][C predicted]
+    before = confusion(scores.teacher, scores.labels, c).tolist()
+    totals = [sum(row) for row in after]
+    change = {i: (after[i][i] - before[i][i]) / totals[i] for i in range(c) if totals[i]}
     classes = [
-        ClassResult(names[i], totals[i], int(before[i, i]), int(after[i, i]))
-        for i in range(c)
-        if totals[i]
+        (names[i], totals[i], before[i][i] / totals[i], after[i][i] / totals[i], change[i])
+        for i in sorted(change, key=change.__getitem__)
     ]
-    pairs = [(int(after[i, j]), i, j) for i in range(c) for j in range(c) if i != j and after[i, j]]
-    pairs.sort(key=lambda found: (-found[0], found[1], found[2]))
-    return {
-        "classes": classes,
-        "confusions": [
-            Confusion(names[i], names[j], count, int(before[i, j]), totals[i])
-            for count, i, j in pairs[:MOST_CONFUSIONS]
-        ],
-        "picture": ConfusionPicture(after.tolist(), names),
-        "calibrations": [
+    wrong = [(i, j) for i in range(c) for j in range(c) if i != j and after[i][j]]
+    wrong.sort(key=lambda pair: (-after[pair[0]][pair[1]], pair))
+    confusions = [
+        (names[i], names[j], f"{after[i][j]} of {totals[i]}", before[i][j])
+        for i, j in wrong[:MOST_CONFUSIONS]
+    ]
+    return Details(
+        tested=tested,
+        classes=Table.of(_CLASSES, classes, corner="Class") if classes else None,
+        confusions=Table.of(_CONFUSIONS, confusions, corner="Class") if confusions else None,
+        picture=ConfusionPicture(after, names),
+        calibrations=[
             Calibration(label, reliability(logits.softmax(dim=1), scores.labels))
             for label, logits in ((FROZEN, scores.teacher), (name, scores.student))
         ],
-    }
+    )
 
 
 def worst_mistakes(name: str, scores: Scores, task: ImageTask) -> list[ExampleImage]:
@@ -58,9 +77,9 @@ def worst_mistakes(name: str, scores: Scores, task: ImageTask) -> list[ExampleIm
     right = probabilities.gather(1, scores.labels[:, None]).squeeze(1)
     margin = probabilities.amax(dim=1) - right  # 0 where it is right
     frozen_right = scores.teacher.argmax(dim=1) == scores.labels
-    found: list[ExampleImage] = []
+    mistakes: list[ExampleImage] = []
     for row in margin.argsort(descending=True, stable=True).tolist():
-        if margin[row] <= 0 or len(found) == MOST_MISTAKES:
+        if margin[row] <= 0 or len(mistakes) == MOST_MISTAKES:
             break
         example = task.test[int(scores.indices[row])]
         try:
@@ -68,7 +87,7 @@ def worst_mistakes(name: str, scores: Scores, task: ImageTask) -> list[ExampleIm
         except UnreadableImage:  # it could be read a moment ago; the page can do without
             continue
         file = Path(example.path.rpartition("::")[2]).name
-        found.append(
+        mistakes.append(
             ExampleImage(
                 image=image,
                 label=task.class_names[example.label],
@@ -79,4 +98,4 @@ def worst_mistakes(name: str, scores: Scores, task: ImageTask) -> list[ExampleIm
                 note=f"{file} · zero-shot had it right" if frozen_right[row] else file,
             )
         )
-    return found
+    return mistakes

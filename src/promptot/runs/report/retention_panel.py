@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
-from promptot.evaluation.retention import AnchorWords, Cosine, Retention, Share, paired_change
+from promptot.evaluation.retention import Cosine, Retention, paired_change
 from promptot.evaluation.scoring import Scores
-from promptot.reports import Column, Fact, Measure, ResultTable, Row
-from promptot.reports.tables import format_difference, format_interval, format_value
+from promptot.reports.page_values import KeyFigure
+from promptot.reports.tables import (
+    Column,
+    Measure,
+    Row,
+    Table,
+    format_difference,
+    format_interval,
+    format_value,
+)
 
 FROZEN = "Zero-shot"
 
@@ -29,29 +36,26 @@ def retention_doubt(retention: Retention) -> str:
     )
 
 
-def retention_facts(retention: Retention) -> list[Fact]:
+def key_figures(retention: Retention) -> list[KeyFigure]:
     """How far features moved, and what that did to words that are no classes."""
-    facts = []
+    figures = []
     anchors = retention.anchors
+    if anchors is not None and anchors.agreement is not None:
+        figures.append(KeyFigure(
+            "Same answer among anchor words", format_value(anchors.agreement.value, "share"),
+            f"Of {anchors.agreement.total} images, asked to choose among {anchors.words} "
+            "everyday words: how often both models choose the same.",
+        ))  # fmt: skip
     if anchors is not None:
-        if anchors.agreement is not None:
-            facts.append(Fact(
-                "Same answer among anchor words", format_value(anchors.agreement.value, "share"),
-                f"Of {anchors.agreement.total} images, asked to choose among {anchors.words} "
-                "everyday words: how often both models choose the same.",
-            ))  # fmt: skip
-        facts.append(Fact(
-            "Anchor words still told apart", format_value(anchors.kept.value, "share"),
+        figures.append(KeyFigure(
+            "Anchor words still told apart", format_value(anchors.told_apart.value, "share"),
             f"Of {anchors.words} words: how many are still nearest to their own frozen feature.",
         ))  # fmt: skip
-    for label, cosine in (
-        ("Image features", retention.image),
-        ("Class names", retention.text),
-        ("Anchor words", anchors.text if anchors else None),
-    ):
-        if cosine is not None:
-            facts.append(_drift(label, cosine))
-    return facts
+    note = "Cosine to the frozen features, mean; 1 is unmoved. Lowest:"
+    return figures + [
+        KeyFigure(label, f"{cosine.mean:.3f}", f"{note} {cosine.lowest:.3f}.")
+        for label, cosine in _cosines(retention)
+    ]
 
 
 def retention_lines(retention: Retention) -> dict[str, str]:
@@ -62,16 +66,8 @@ def retention_lines(retention: Retention) -> dict[str, str]:
         share = format_value(anchors.agreement.value, "share")
         lines[f"same answer among {anchors.words} anchor words"] = share
     if anchors is not None:
-        lines["anchor words still told apart"] = format_value(anchors.kept.value, "share")
-    cosines = [
-        f"{label} {cosine.mean:.3f}"
-        for label, cosine in (
-            ("images", retention.image),
-            ("class names", retention.text),
-            ("anchor words", anchors.text if anchors else None),
-        )
-        if cosine is not None
-    ]
+        lines["anchor words still told apart"] = format_value(anchors.told_apart.value, "share")
+    cosines = [f"{label.lower()} {cosine.mean:.3f}" for label, cosine in _cosines(retention)]
     if cosines:
         lines["cosine to frozen features"] = ", ".join(cosines)
     others = retention.others
@@ -86,22 +82,24 @@ def retention_lines(retention: Retention) -> dict[str, str]:
     return lines
 
 
-def retention_table(
-    name: str, retention: Retention, scores: Mapping[str, Scores]
-) -> ResultTable | None:
+def _cosines(retention: Retention) -> list[tuple[str, Cosine]]:
+    """Those that were measured."""
+    words = retention.anchors.text if retention.anchors else None
+    labels = ("Image features", "Class names", "Anchor words")
+    cosines = (retention.image, retention.text, words)
+    return [(label, c) for label, c in zip(labels, cosines, strict=True) if c is not None]
+
+
+def retention_table(name: str, retention: Retention, scores: Mapping[str, Scores]) -> Table | None:
     """Accuracy before and after where the model was not trained, as far as labels exist."""
     columns, before, after = [], {}, {}
-    novel = scores.get("novel") or scores.get("other classes")
     for key, label, tested, note in (
-        ("novel", "Held-out classes", novel, "Classes of the same folder that it saw no image of."),
-        (
-            "others",
-            "Other drawings",
-            retention.others,
-            "Drawings of other things, which the bundled model was made for; their names to choose "
-            "from.",
-        ),
-    ):
+        ("novel", "Held-out classes", scores.get("novel") or scores.get("other classes"),
+         "Classes of the same folder that it saw no image of."),
+        ("others", "Other drawings", retention.others,
+         "Drawings of other things, which the bundled model was made for; their names to choose "
+         "from."),
+    ):  # fmt: skip
         if tested is not None:
             columns.append(Column(key, label, note=f"{len(tested.labels)} images. {note}"))
             before[key] = Measure(tested.teacher_accuracy, tested.teacher_interval)
@@ -110,11 +108,13 @@ def retention_table(
     if anchors is not None and anchors.frozen_accuracy and anchors.adapted_accuracy:
         note = f"The test images, with {anchors.words} everyday words competing with their names."
         columns.append(Column("anchors", "Among anchor words", note=note))
-        before["anchors"] = _measure(anchors.frozen_accuracy)
-        after["anchors"] = _measure(anchors.adapted_accuracy)
+        for measures, share in (
+            (before, anchors.frozen_accuracy), (after, anchors.adapted_accuracy)
+        ):  # fmt: skip
+            measures["anchors"] = Measure(share.value, share.interval)
     if not columns:
         return None
-    return ResultTable(
+    return Table(
         [Row(FROZEN, before), Row(name, after)],
         columns,
         caption=f"{retention_doubt(retention)} Accuracy of both models where nothing was learnt, "
@@ -122,37 +122,27 @@ def retention_table(
     )
 
 
-def facts_lead(retention: Retention, recipe: Mapping[str, Any], *, alone: bool = False) -> str:
+def key_figures_lead(
+    retention: Retention, recipe: Mapping[str, object], *, alone: bool = False
+) -> str:
     """What the words stand for, and what they can't tell.
 
     Args:
         alone: whether no table stands above it that says how good the frozen model is.
     """
-    doubt = retention_doubt(retention) if alone else ""
-    return f"{doubt} {_facts_lead(retention, recipe)}".strip()
-
-
-def _facts_lead(retention: Retention, recipe: Mapping[str, Any]) -> str:
-    anchors: AnchorWords | None = retention.anchors
+    texts = [retention_doubt(retention)] if alone else []
+    anchors = retention.anchors
     if anchors is None:
-        return (
+        texts.append(
             "What was learned serves its own classes, or its text depends on the image, so there "
             "are no other words to compare."
         )
-    text = (
-        f"{anchors.words} everyday words that are no classes of this task stand for all that the "
-        "model was not tuned on. This needs no labels, so it tells how much changed, not whether "
-        "for the better."
-    )
-    if recipe.get("vocabulary.comparison", "none") != "none":
-        text += " The recipe held on to words like these, so they flatter it."
-    return text
-
-
-def _drift(label: str, cosine: Cosine) -> Fact:
-    note = f"Cosine to the frozen features, mean; 1 is unmoved. Lowest: {cosine.lowest:.3f}."
-    return Fact(label, f"{cosine.mean:.3f}", note)
-
-
-def _measure(share: Share) -> Measure:
-    return Measure(share.value, share.interval)
+    else:
+        texts.append(
+            f"{anchors.words} everyday words that are no classes of this task stand for all that "
+            "the model was not tuned on. This needs no labels, so it tells how much changed, not "
+            "whether for the better."
+        )
+        if recipe.get("vocabulary.comparison", "none") != "none":
+            texts.append("The recipe held on to words like these, so they flatter it.")
+    return " ".join(filter(None, texts))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,14 +19,14 @@ from promptot.evaluation.metrics import harmonic_mean
 from promptot.evaluation.retention import Retention, paired_change
 from promptot.evaluation.scoring import Scores
 from promptot.recipes.schema import ObjectiveConfig, read_objective
-from promptot.reports import Column, Details, Measure, ReportData, ResultTable, Row
+from promptot.reports import Column, Measure, ReportData, Row, Table
 from promptot.reports.tables import format_difference, format_value
 from promptot.runs.report.answers import answer_details, worst_mistakes
 from promptot.runs.report.panels import draw_plan, history
 from promptot.runs.report.retention_panel import (
     FROZEN,
-    facts_lead,
-    retention_facts,
+    key_figures,
+    key_figures_lead,
     retention_table,
 )
 from promptot.training.training_log import Log
@@ -60,37 +60,34 @@ def report_data(run: Tested) -> ReportData:
     recipe = run.manifest["recipe"]
     name = str(recipe.get("name", "adapted"))
     name = "adapted" if name == FROZEN else name
-    main = _main(run.scores)
     retention = retention_table(name, run.retention, run.scores)
-    return ReportData(
+    data = ReportData(
         title=f"{name} on {run.manifest['task']['name']}",
         headline=headline(run.scores),
         subtitle=_subtitle(run.manifest),
         results=_results(name, run.scores),
         retention=retention,
-        details=Details(
-            tested="" if main is None else _images_of(main, run.scores[main], run.tasks[main]),
-            facts=retention_facts(run.retention),
-            facts_lead=facts_lead(run.retention, run.manifest["recipe"], alone=retention is None),
-            **({} if main is None else answer_details(name, run.scores[main], run.tasks[main])),
-        ),
+        key_figures=key_figures(run.retention),
+        key_figures_lead=key_figures_lead(run.retention, recipe, alone=retention is None),
         histories=[history(name, run.log, recipe)] if run.log.steps else [],
-        examples=[] if main is None else worst_mistakes(name, run.scores[main], run.tasks[main]),
         examples_title="Its worst mistakes",
         examples_lead="Images that the adapted model gets wrong, the surest of its errors first, "
         "with the three likeliest names of each model.",
-        plans=[]
-        if main is None
-        else draw_plan(
-            run.model.for_classes(run.tasks[main].class_names, synonyms=run.tasks[main].synonyms),
-            objective_of(recipe),
-            run.scores[main],
-            "test images",
-        ),
         recipes={name: {k: v for k, v in recipe.items() if "." in k}},
         environment=_environment(run.manifest),
         caveats=_caveats(run),
         notes=run.notes,
+    )
+    main = _main(run.scores)
+    if main is None:
+        return data
+    scores, task = run.scores[main], run.tasks[main]
+    model = run.model.for_classes(task.class_names, synonyms=task.synonyms)
+    return replace(
+        data,
+        details=answer_details(name, scores, task, _images_of(main, scores, task)),
+        examples=worst_mistakes(name, scores, task),
+        plans=draw_plan(model, objective_of(recipe), scores, "test images"),
     )
 
 
@@ -98,15 +95,15 @@ def headline(scores: Mapping[str, Scores]) -> str:
     """One sentence with the result, and whether it is more than chance."""
     if not scores:
         return "Nothing was tested: no image was left for it."
-    found: list[str] = []
+    parts: list[str] = []
     for part, result in scores.items():
         change, (low, high) = paired_change(result)
         clear = "" if low > 0 or high < 0 else ", which may be chance"
-        label = _label(part).lower() if found else _label(part)
+        label = _label(part).lower() if parts else _label(part)
         accuracy = format_value(result.student_accuracy, "share")
         gain = format_difference(change, "share")
-        found.append(f"{label}: {accuracy} right, {gain} points against zero-shot{clear}")
-    return f"{'; '.join(found)}."
+        parts.append(f"{label}: {accuracy} right, {gain} points against zero-shot{clear}")
+    return f"{'; '.join(parts)}."
 
 
 def objective_of(recipe: Mapping[str, Any]) -> ObjectiveConfig:
@@ -118,10 +115,8 @@ def objective_of(recipe: Mapping[str, Any]) -> ObjectiveConfig:
 
 def _main(scores: Mapping[str, Scores]) -> str | None:
     """The part that details are about: the classes that were trained on."""
-    for part in ("base", "test", "trained classes", "all classes", *scores):
-        if part in scores:
-            return part
-    return None
+    order = ("base", "test", "trained classes", "all classes", *scores)
+    return next((part for part in order if part in scores), None)
 
 
 def _label(part: str) -> str:
@@ -158,7 +153,7 @@ def _subtitle(manifest: Mapping[str, Any]) -> str:
     )
 
 
-def _results(name: str, scores: Mapping[str, Scores]) -> ResultTable | None:
+def _results(name: str, scores: Mapping[str, Scores]) -> Table | None:
     if not scores:
         return None
     columns = [Column(part, _label(part)) for part in scores]
@@ -173,7 +168,7 @@ def _results(name: str, scores: Mapping[str, Scores]) -> ResultTable | None:
             mean = harmonic_mean(row["base"].value, row["novel"].value)
             row["harmonic_mean"] = Measure(mean)
     counts = ", ".join(f"{_label(part)}: {len(s.labels)} images" for part, s in scores.items())
-    return ResultTable(
+    return Table(
         [Row(row, values) for row, values in rows.items()],
         columns,
         caption=f"{counts}. Intervals: 95 %, Wilson, over these images.",
@@ -222,35 +217,31 @@ def _sentence(template: str | Sequence[str]) -> str:
 
 
 def _caveats(run: Tested) -> list[str]:
-    found = []
+    caveats = []
     note = real_clip(run.manifest["backbone"]["name"], has_own_images(_paths(run)))
     if note is not None:
-        found.append(note)
+        caveats.append(note)
     main = _main(run.scores)
     if main is not None:
         images = len(run.scores[main].labels)
         per_class = Counter(run.scores[main].labels.tolist())
         if images < 100 or min(per_class.values()) < 5:
-            found.append(
+            caveats.append(
                 f"{images} test images, {min(per_class.values())} of the rarest class: a "
                 "difference smaller than the intervals is not a result."
             )
-    if (
-        run.retention.others is None
-        and "novel" not in run.scores
-        and ("other classes" not in run.scores)
-    ):
-        found.append(
+    if run.retention.others is None and not {"novel", "other classes"} & run.scores.keys():
+        caveats.append(
             "No class was held out, so no accuracy on anything but these classes is known. "
             "`promptot fit --classes base` learns half of the classes and tests on the other half."
         )
     largest = run.log.largest_off_diagonal_mass
     if largest is not None and largest < 5e-4:
-        found.append(
+        caveats.append(
             "The transport plan was the identity in every step: here the preservation term did "
             "what a point-wise penalty does."
         )
-    return found
+    return caveats
 
 
 class _Part(BaseModel):
@@ -303,8 +294,8 @@ def check_manifest(manifest: Any, path: Path) -> Mapping[str, Any]:
         PromptotError: something is missing, or of another kind than `fit` writes.
     """
     try:
-        found = _Manifest.model_validate(manifest)
-        if found.seed is None and found.merged is None:
+        checked = _Manifest.model_validate(manifest)
+        if checked.seed is None and checked.merged is None:
             raise ValueError("it has no seed")
         objective_of(manifest["recipe"])
         _origin(manifest)
@@ -317,5 +308,5 @@ def check_manifest(manifest: Any, path: Path) -> Mapping[str, Any]:
             + (f" ({where} is not as `fit` writes it)." if where else "."),
             fix="Train the run again.",
         ) from None
-    checked: Mapping[str, Any] = manifest
-    return checked
+    described: Mapping[str, Any] = manifest
+    return described
