@@ -16,8 +16,8 @@ from pathlib import Path
 import pytest
 
 from promptot.errors import CannotWrite, PromptotError
+from promptot.files import writing as files
 from promptot.files.writing import check_replaceable, output_folder, write_bytes, write_text
-from promptot.files.writing import writing as files
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="POSIX files")
 

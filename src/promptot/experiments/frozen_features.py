@@ -14,9 +14,10 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from promptot.backbones.backbone import Backbone
-from promptot.data.images.fingerprint import Looks
+from promptot.data.images.fingerprint import ImageIdentities
+from promptot.data.images.held import Held
 from promptot.data.loader import Batch
-from promptot.data.task import Example, Held
+from promptot.data.task import Example
 from promptot.files.locks import LockFile
 from promptot.files.reading import open_regular, parse_json
 from promptot.files.weights_file import DAMAGED
@@ -46,7 +47,7 @@ class FrozenFeatures:
         self.identity = identity
         self.workers = workers
         self._keys: dict[tuple[str, Held | None], str] = {}  # source -> key
-        self._looks = Looks()
+        self._identities = ImageIdentities()
         self._rows: dict[str, Tensor | None] = {}  # key -> features [D], None: unreadable
         self._files: set[Path] = set()  # that were read
 
@@ -67,7 +68,7 @@ class FrozenFeatures:
 
     def _key(self, example: Example) -> str:
         if example.source not in self._keys:
-            self._keys[example.source] = example.fingerprint(self._looks).here
+            self._keys[example.source] = example.fingerprint(self._identities).here
         return self._keys[example.source]
 
     def _missing(self, examples: Sequence[Example]) -> list[Example]:

@@ -8,6 +8,7 @@ reason in a few words, for the caller to put into its own sentence.
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import json
@@ -25,6 +26,8 @@ from yaml.constructor import SafeConstructor
 from yaml.events import AliasEvent, CollectionStartEvent, NodeEvent, ScalarEvent
 from yaml.nodes import MappingNode, Node, ScalarNode
 from yaml.resolver import Resolver
+
+from promptot.errors import PromptotError
 
 MIB = 2**20
 LARGEST_TEXT = 512 * MIB
@@ -69,6 +72,23 @@ class Unreadable(ValueError):  # noqa: N818 - what it is, not how it ends
         super().__init__(reason)
         self.reason = reason
         self.missing = missing
+
+
+@contextlib.contextmanager
+def reading_errors(problem: str, fix: str) -> Iterator[None]:
+    """Say of what turns out to be unreadable that it is a user's file, and what to do about it.
+
+    Args:
+        problem: what can't be done; the reason follows it behind a colon.
+        fix: what to do.
+
+    Raises:
+        PromptotError: instead of `Unreadable`.
+    """
+    try:
+        yield
+    except Unreadable as error:
+        raise PromptotError(f"{problem}: {error}.", fix=fix) from error
 
 
 def open_regular(path: PathLike) -> BinaryIO:

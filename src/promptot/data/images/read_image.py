@@ -7,6 +7,7 @@ import hashlib
 import io
 import os
 import threading
+from collections.abc import Iterator
 from functools import lru_cache
 from importlib import import_module
 from pathlib import Path
@@ -79,7 +80,7 @@ def load_image(image: ImageLike, name: str | None = None) -> Image.Image:
             devices are refused unopened.
     """
     called = name or name_of(image)
-    try:
+    with as_unreadable(called):
         if isinstance(image, str | os.PathLike):
             with open_bytes(os.fspath(image)) as file:
                 return _decode(file, called)
@@ -87,18 +88,13 @@ def load_image(image: ImageLike, name: str | None = None) -> Image.Image:
             if not image:
                 raise UnreadableImage(called, "the file is empty")
             return _decode(io.BytesIO(image), called)
-        if isinstance(image, Image.Image):
-            return _from_pillow(image, called)
         if image is None:
             raise UnreadableImage(called, "there is no image")
-        return _from_pillow(from_array(image), called)
-    except UnreadableImage as error:
-        raise error if name is None else UnreadableImage(name, error.reason) from error
-    except Exception as error:
-        # Decoders raise anything at all on damaged bytes; every kind means the same to the caller.
-        held = not isinstance(image, str | os.PathLike | bytes)
-        reason = str(error) if held and isinstance(error, ValueError) else explain(error)
-        raise UnreadableImage(called, reason) from error
+        try:
+            pixels = image if isinstance(image, Image.Image) else from_array(image)
+            return _from_pillow(pixels, called)
+        except ValueError as error:  # its text says why
+            raise UnreadableImage(called, str(error)) from error
 
 
 def image_hash(image: ImageLike, name: str | None = None) -> str:
@@ -113,15 +109,9 @@ def image_hash(image: ImageLike, name: str | None = None) -> str:
     if isinstance(image, bytes | bytearray | memoryview):
         digest.update(image)
     elif isinstance(image, str | os.PathLike):
-        called = name or name_of(image)
-        try:
-            with open_bytes(os.fspath(image)) as file:
-                while block := file.read(1 << 20):
-                    digest.update(block)
-        except UnreadableImage as error:
-            raise error if name is None else UnreadableImage(name, error.reason) from error
-        except Exception as error:  # as in `load_image`
-            raise UnreadableImage(called, explain(error)) from error
+        with as_unreadable(name or name_of(image)), open_bytes(os.fspath(image)) as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
     else:
         pixels = load_image(image, name)
         digest.update(f"{pixels.width} x {pixels.height} RGB ".encode())
@@ -132,6 +122,26 @@ def image_hash(image: ImageLike, name: str | None = None) -> str:
 def name_of(image: ImageLike) -> str:
     """A path as text; what is in no file is called "image"."""
     return os.fspath(image) if isinstance(image, str | os.PathLike) else "image"
+
+
+@contextlib.contextmanager
+def as_unreadable(name: str) -> Iterator[None]:
+    """Whatever goes wrong with an image, in one kind of error.
+
+    Decoders and other people's data sets raise anything at all, which means the same to the caller.
+
+    Args:
+        name: what the image is called.
+
+    Raises:
+        UnreadableImage: under this name.
+    """
+    try:
+        yield
+    except UnreadableImage as error:
+        raise error if error.path == name else UnreadableImage(name, error.reason) from error
+    except Exception as error:
+        raise UnreadableImage(name, explain(error)) from error
 
 
 def _decode(file: BinaryIO, name: str) -> Image.Image:
