@@ -18,7 +18,7 @@ import reprlib
 import stat
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import yaml
 from yaml.composer import Composer
@@ -91,14 +91,14 @@ def reading_errors(problem: str, fix: str) -> Iterator[None]:
         raise PromptotError(f"{problem}: {error}.", fix=fix) from error
 
 
-def open_regular(path: PathLike) -> BinaryIO:
+def open_regular(path: PathLike) -> io.BufferedReader:
     """Open a regular file for reading bytes. It never waits: pipes and devices are not opened.
 
     Raises:
         Unreadable: there is no such file, it is none, or the system refuses.
     """
     try:
-        _check_regular(Path(path).stat().st_mode)
+        check_regular(Path(path).stat().st_mode)
         flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
         file = os.fdopen(os.open(path, flags | getattr(os, "O_CLOEXEC", 0)), "rb")
     except OSError as error:
@@ -109,7 +109,7 @@ def open_regular(path: PathLike) -> BinaryIO:
     except ValueError as error:  # a null byte, or half a character, in the name
         raise Unreadable("no file can have this name", missing=True) from error
     try:
-        _check_regular(os.fstat(file.fileno()).st_mode)  # another one may have taken its place
+        check_regular(os.fstat(file.fileno()).st_mode)  # another one may have taken its place
     except Unreadable:
         file.close()
         raise
@@ -343,11 +343,7 @@ def read_csv(text: str, delimiter: str = ",") -> Iterator[list[str]]:
     Raises:
         Unreadable: a row is damaged, or a cell far too long; with the line.
     """
-    before = csv.field_size_limit(LONGEST_CELL)
-    try:
-        reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
-    finally:
-        csv.field_size_limit(before)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     while True:
         before = csv.field_size_limit(LONGEST_CELL)  # of the process, not of a reader
         try:
@@ -379,7 +375,12 @@ def brief(value: object, most: int = 80) -> str:
     return text if len(text) <= most else f"{text[: most - 3]}..."
 
 
-def _check_regular(mode: int) -> None:
+def check_regular(mode: int) -> None:
+    """Refuse folders, pipes and devices, by the mode of a `stat`.
+
+    Raises:
+        Unreadable: it is one.
+    """
     if stat.S_ISDIR(mode):
         raise Unreadable("it is a folder, not a file")
     if not stat.S_ISREG(mode):
@@ -399,16 +400,18 @@ def _too_deep() -> str:
     return f"it is nested deeper than {DEEPEST} levels"
 
 
+def _short(number: str) -> str:
+    if len(number) > LONGEST_NUMBER:
+        raise Unreadable(f"it holds a number of {len(number)} characters")
+    return number
+
+
 def _whole_number(text: str) -> int:
-    if len(text) > LONGEST_NUMBER:
-        raise Unreadable(f"it holds a number of {len(text)} characters")
-    return int(text)
+    return int(_short(text))
 
 
 def _number(text: str) -> float:
-    if len(text) > LONGEST_NUMBER:
-        raise Unreadable(f"it holds a number of {len(text)} characters")
-    return float(text)
+    return float(_short(text))
 
 
 def _finite_number(text: str) -> float:

@@ -1,8 +1,8 @@
 """What an image is known by, wherever it lies, so that results of it can be found again.
 
-No file is read for a fingerprint, so that hundreds of thousands cost seconds: a file, or the archive
-or table that holds the image, is known by its size and times. Only an image in memory is known by
-its content, by the hash that is published of every image that was trained on.
+No file is read for a fingerprint, so that hundreds of thousands cost seconds: a file, or the
+archive or table that holds the image, is known by its size and times. Only an image in memory is
+known by its content, by the hash that is published of every image that was trained on.
 """
 
 from __future__ import annotations

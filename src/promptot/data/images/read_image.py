@@ -7,7 +7,7 @@ import hashlib
 import io
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from functools import lru_cache
 from importlib import import_module
 from pathlib import Path
@@ -110,8 +110,7 @@ def image_hash(image: ImageLike, name: str | None = None) -> str:
         digest.update(image)
     elif isinstance(image, str | os.PathLike):
         with as_unreadable(name or name_of(image)), open_bytes(os.fspath(image)) as file:
-            while block := file.read(1 << 20):
-                digest.update(block)
+            digest = hashlib.file_digest(file, "sha256")
     else:
         pixels = load_image(image, name)
         digest.update(f"{pixels.width} x {pixels.height} RGB ".encode())
@@ -151,7 +150,7 @@ def _decode(file: BinaryIO, name: str) -> Image.Image:
         image: Image.Image = Image.open(file, formats=_formats())
     except UnidentifiedImageError:
         file.seek(0)
-        raise UnreadableImage(name, _what_instead(file.read(512))) from None
+        raise UnreadableImage(name, what_instead(file.read(512), _formats())) from None
     _check_size(image, name)
     large = image.width * image.height > _LARGE_PIXELS
     with _large if large else contextlib.nullcontext():
@@ -197,14 +196,19 @@ def _formats() -> list[str]:
     return [name for name in _FORMATS if name in Image.OPEN]
 
 
-def _what_instead(head: bytes) -> str:
-    """What a file that is no image seems to be, from its first bytes."""
+def what_instead(head: bytes, formats: Collection[str]) -> str:
+    """What a file that is no image seems to be.
+
+    Args:
+        head: its first bytes.
+        formats: those that are read here, as Pillow calls them.
+    """
     if head.startswith(b"version https://git-lfs"):
         return "it is a Git LFS pointer, not the image itself (run 'git lfs pull')"
     if head[4:8] == b"ftyp" and head[8:12] in {b"heic", b"heix", b"mif1", b"msf1", b"hevc"}:
-        return _without_plugin("HEIC")
+        return _without_plugin("HEIC", "HEIF" in formats)
     if head[4:8] == b"ftyp" and head[8:12] in {b"avif", b"avis"}:
-        return _without_plugin("AVIF")
+        return _without_plugin("AVIF", "AVIF" in formats)
     if head.lstrip()[:1] == b"<":
         return "it holds HTML, SVG or XML text, not a pixel image"
     controls = any(byte < 9 or 13 < byte < 32 for byte in head)
@@ -213,8 +217,7 @@ def _what_instead(head: bytes) -> str:
     return "it is not an image of a known format"
 
 
-def _without_plugin(kind: str) -> str:
-    known = {"HEIC": "HEIF"}.get(kind, kind) in _formats()
+def _without_plugin(kind: str, known: bool) -> str:
     cure = "it can't be decoded" if known else "pip install 'promptot[data]', or convert it to JPEG"
     return f"it is a {kind} photo; {cure}"
 

@@ -76,11 +76,11 @@ def load_tree(root: Place, name: str, template: str = DEFAULT_TEMPLATE) -> Image
         name: what to call the task.
     """
     junk: dict[str, str] = {}
-    _entries(root, junk)
+    entries_in(root, junk)
     root = _unwrap(root)
     splits = _split_folders(root)
     folders = {
-        split: _class_folders(top, junk) for split, top in (splits or {"train": root}).items()
+        split: class_folders(top, junk) for split, top in (splits or {"train": root}).items()
     }
     if not any(folders.values()):
         raise _no_classes(root)
@@ -220,19 +220,19 @@ def _inner_names(folder: Tree) -> tuple[list[str], bool]:
 
 def _folders_with_images(top: Place) -> Iterator[Place]:
     """Those in a folder; each is looked into when it is asked for."""
-    return (folder for folder in _class_folders(top) if next(_images(folder), None) is not None)
+    return (folder for folder in class_folders(top) if next(_images(folder), None) is not None)
 
 
 def _own_images(folder: Place) -> list[Place]:
-    return [e for e in _entries(folder) if is_image_name(e.name) and not e.is_dir()]
+    return [e for e in entries_in(folder) if is_image_name(e.name) and not e.is_dir()]
 
 
 def _names(folders: Sequence[Tree]) -> str:
     return listed([folder.name for folder in folders], 5, quoted=False, counted=False)
 
 
-def _class_folders(top: Place, junk: dict[str, str] | None = None) -> list[Place]:
-    return [entry for entry in _entries(top, junk) if entry.is_dir()]
+def class_folders(top: Place, junk: dict[str, str] | None = None) -> list[Place]:
+    return [entry for entry in entries_in(top, junk) if entry.is_dir()]
 
 
 def _class_names(folders: Mapping[str, Sequence[Tree]]) -> tuple[str, ...]:
@@ -271,11 +271,11 @@ def _images(
     Args:
         folder: where to begin; it is entered in any case.
         entered: identities of folders that are not to be entered; those that are, are added.
-        junk: see `_entries`.
+        junk: see `entries_in`.
     """
     entered = set() if entered is None else entered
     entered.add(_identity(folder))
-    waiting = [iter(_entries(folder, junk))]  # of folders in each other, the innermost last
+    waiting = [iter(entries_in(folder, junk))]  # of folders in each other, the innermost last
     while waiting:
         entry = next(waiting[-1], None)
         if entry is None:
@@ -284,7 +284,7 @@ def _images(
             own = _identity(entry)
             if own not in entered:
                 entered.add(own)
-                waiting.append(iter(_entries(entry, junk)))
+                waiting.append(iter(entries_in(entry, junk)))
         elif is_image_name(entry.name):
             yield entry
 
@@ -299,7 +299,7 @@ def _identity(folder: Tree) -> Any:
     return folder.resolve()
 
 
-def _entries(folder: Place, junk: dict[str, str] | None = None) -> list[Place]:
+def entries_in(folder: Place, junk: dict[str, str] | None = None) -> list[Place]:
     """What lies in a folder, sorted, without what is hidden and without junk folders.
 
     Args:
@@ -335,7 +335,7 @@ def _no_classes_in_splits(root: Tree, splits: Sequence[Tree]) -> PromptotError:
 
 def _fix(*folders: Tree) -> str:
     """What to do about images without classes; a table beside them may say them."""
-    entries = [entry for folder in folders for entry in _entries(folder)]
+    entries = [entry for folder in folders for entry in entries_in(folder)]
     files = [entry.name for entry in entries if not entry.is_dir()]
     tables = [name for name in files if name.lower().endswith((".csv", ".tsv", ".jsonl"))]
     if not tables:

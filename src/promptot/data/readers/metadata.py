@@ -6,8 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from promptot.data.readers.columns import label_column
-from promptot.data.readers.folder import all_images, load_folder
-from promptot.data.readers.junk import is_junk
+from promptot.data.readers.folder import all_images, class_folders, entries_in, load_folder
 from promptot.data.readers.labelled_images import with_notes
 from promptot.data.readers.layout_notes import METADATA
 from promptot.data.readers.split_words import split_of
@@ -53,7 +52,7 @@ def load_with_metadata(
 
 def metadata_in(folder: Path) -> Path | None:
     """The table of metadata in a folder, in any case; None if there is none."""
-    files = {file.name.lower(): file for file in _entries(folder)}
+    files = {file.name.lower(): file for file in entries_in(folder)}
     tables = (files[name] for name in METADATA if name in files)
     return next((table for table in tables if table.is_file()), None)
 
@@ -107,23 +106,11 @@ def _has_labels(table: Path, columns: Mapping[str, str] | None) -> bool:
 
 def _unwrap(path: Path) -> Path:
     """The folder inside `path`, if that is all there is and a table lies in it or in its splits."""
-    inner = _folders(path)
+    inner = class_folders(path)
     if metadata_in(path) is not None or len(inner) != 1 or _split_folders(path):
         return path
     return inner[0] if any(map(metadata_in, (inner[0], *_split_folders(inner[0])))) else path
 
 
 def _split_folders(path: Path) -> list[Path]:
-    return [folder for folder in _folders(path) if split_of(folder.name) is not None]
-
-
-def _folders(path: Path) -> list[Path]:
-    entries = _entries(path)
-    return [e for e in entries if e.is_dir() and not e.name.startswith(".") and not is_junk(e.name)]
-
-
-def _entries(path: Path) -> list[Path]:
-    try:
-        return sorted(path.iterdir())
-    except OSError:  # who lists the folder next says why
-        return []
+    return [folder for folder in class_folders(path) if split_of(folder.name) is not None]

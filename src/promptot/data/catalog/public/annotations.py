@@ -1,8 +1,8 @@
 """Each data set's own annotations, read where there is no split file.
 
 Every reader takes the data set and the folder that holds all of them, and gives the lists; rows
-hold paths below the data set's image folder. Where the original data set has no validation or no test
-split, the sizes are those of the published splits, but not the images (see `divide`).
+hold paths below the data set's image folder. Where the original data set has no validation or no
+test split, the sizes are those of the published splits, but not the images (see `divide`).
 """
 
 from __future__ import annotations

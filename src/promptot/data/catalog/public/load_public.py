@@ -139,12 +139,8 @@ def _to_task(facts: PublicSet, lists: Lists, place: Path) -> ImageTask:
         )
 
     class_names = tuple(clean_name(names[label]) for label in range(len(names)))
-    return ImageTask(
-        facts.name,
-        class_names,
-        *(examples_in(place, rows) for rows in lists),
-        template=facts.template,
-    )
+    task = ImageTask(facts.name, class_names, template=facts.template)
+    return task.with_splits({s: examples_in(place, own) for s, own in lists._asdict().items()})
 
 
 def examples_in(place: Path, rows: Iterable[Row]) -> tuple[Example, ...]:

@@ -6,8 +6,9 @@ import contextlib
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -147,9 +148,9 @@ def check_sums(path: str | Path, root: str | Path, progress: Progress | None = N
     for done, (kind, digest, name) in enumerate(wanted, start=1):
         try:
             with open_regular(Path(root) / name) as file:
-                own = hashlib.file_digest(file, kind).hexdigest()
-            if own != digest:
-                wrong.append(f"'{name}' has the {kind} {own}, not {digest}.")
+                own = hashlib.file_digest(file, partial(hashlib.new, kind, usedforsecurity=False))
+            if own.hexdigest() != digest:
+                wrong.append(f"'{name}' has the {kind} {own.hexdigest()}, not {digest}.")
         except (Unreadable, OSError) as error:
             wrong.append(f"'{name}' can't be read: {getattr(error, 'strerror', None) or error}.")
         if progress is not None:
@@ -188,8 +189,3 @@ def _absent_images(found: PublicTask) -> list[str]:
         if name not in present.setdefault(folder, set()):
             absent.append(example.path)
     return absent
-
-
-def missing_text(checks: Sequence[SetCheck]) -> str:
-    """One sentence on the data sets that can't be used."""
-    return ", ".join(f"{check.facts.name} ({check.state})" for check in checks)
