@@ -10,7 +10,7 @@ from PIL import Image
 
 from promptot.data.class_names import DEFAULT_TEMPLATE, check_template
 from promptot.data.images.fingerprint import Fingerprint, ImageIdentities
-from promptot.data.images.held import Held
+from promptot.data.images.held import Held as Held
 from promptot.data.images.read_image import load_image
 from promptot.errors import PromptotError
 

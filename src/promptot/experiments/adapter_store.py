@@ -9,8 +9,7 @@ from typing import Any, NamedTuple
 
 from promptot.adaptation.student import PromptedModel
 from promptot.backbones.backbone import Backbone
-from promptot.data.images.fingerprint import ImageIdentities
-from promptot.data.task import ImageTask
+from promptot.data.task import Example, ImageTask
 from promptot.errors import PromptotError
 from promptot.experiments.cells import VERSION, Cell
 from promptot.recipes import describe
@@ -40,7 +39,7 @@ class KeptAdapters:
     def __init__(self, folder: Path, backbone: Backbone) -> None:
         self.folder = folder
         self.backbone = backbone
-        self._identities = ImageIdentities()  # of training images, which all methods share
+        self._hashes: dict[str, str] = {}  # of training images, which all methods share
 
     def load(self, cell: Cell, train: ImageTask) -> Trained | None:
         """The model of a cell, if it was trained before; a damaged file counts as none."""
@@ -77,6 +76,11 @@ class KeptAdapters:
     def _keeps(self, cell: Cell) -> bool:
         return cell.method.learns and cell.trial.classes == "all" and cell.trial.place is not None
 
+    def _hash(self, example: Example) -> str:
+        if example.path not in self._hashes:
+            self._hashes[example.path] = example.hash()
+        return self._hashes[example.path]
+
     def _place(self, cell: Cell, train: ImageTask) -> Path:
         words = cell.method.words()
         tested = {name for part in cell.trial.parts.values() for name in part.class_names}
@@ -86,9 +90,7 @@ class KeptAdapters:
             "template": cell.method.template(train),
             "seed": cell.seed,
             "class names": train.class_names,
-            "images": [
-                (e.hash(self._identities), e.label) for e in (*train.train, *train.validation)
-            ],
+            "images": [(self._hash(e), e.label) for e in (*train.train, *train.validation)],
             "words": words,
             "left out of the words": sorted(tested) if words else [],
             "backbone": self.backbone.identity().digest,

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from promptot.backbones.backbone import Backbone
-from promptot.data.images.fingerprint import ImageIdentities
+from promptot.data.images.fingerprint import Looks
 from promptot.data.task import Example
 from promptot.experiments.methods import Method
 from promptot.experiments.trials import Split, Trial
@@ -80,7 +80,7 @@ class Prints:
     """Hashes of lists of images, each list looked at once; for one pass over the trials."""
 
     def __init__(self) -> None:
-        self._identities = ImageIdentities()
+        self._looks = Looks()
         self._known: dict[tuple[int, bool], tuple[Sequence[Example], str]] = {}
 
     def of(self, examples: Sequence[Example], *, published: bool = False) -> str:
@@ -95,7 +95,7 @@ class Prints:
         if key not in self._known:
             digest = hashlib.sha256()
             for example in examples:
-                print_ = example.fingerprint(self._identities)
+                print_ = example.fingerprint(self._looks)
                 known = print_.published if published else print_.anywhere
                 digest.update(f"{known} {example.label}\n".encode())
             self._known[key] = examples, digest.hexdigest()  # kept alive, as its id is the key

@@ -14,10 +14,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from promptot.backbones.backbone import Backbone
-from promptot.data.images.fingerprint import ImageIdentities
-from promptot.data.images.held import Held
+from promptot.data.images.fingerprint import Looks
 from promptot.data.loader import Batch
-from promptot.data.task import Example
+from promptot.data.task import Example, Held
 from promptot.files.locks import LockFile
 from promptot.files.reading import open_regular, parse_json
 from promptot.files.weights_file import DAMAGED
@@ -47,7 +46,7 @@ class FrozenFeatures:
         self.identity = identity
         self.workers = workers
         self._keys: dict[tuple[str, Held | None], str] = {}  # source -> key
-        self._identities = ImageIdentities()
+        self._looks = Looks()
         self._rows: dict[str, Tensor | None] = {}  # key -> features [D], None: unreadable
         self._files: set[Path] = set()  # that were read
 
@@ -68,7 +67,7 @@ class FrozenFeatures:
 
     def _key(self, example: Example) -> str:
         if example.source not in self._keys:
-            self._keys[example.source] = example.fingerprint(self._identities).here
+            self._keys[example.source] = example.fingerprint(self._looks).here
         return self._keys[example.source]
 
     def _missing(self, examples: Sequence[Example]) -> list[Example]:

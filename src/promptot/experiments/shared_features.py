@@ -14,10 +14,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from promptot.backbones.backbone import Backbone
-from promptot.data.images.held import Held
 from promptot.data.images.read_image import UnreadableImage
 from promptot.data.loader import Batch
-from promptot.data.task import Example, ImageTask
+from promptot.data.task import Example, Held, ImageTask
 from promptot.experiments.frozen_features import FrozenFeatures
 from promptot.files.reading import open_regular, parse_json
 from promptot.files.weights_file import DAMAGED

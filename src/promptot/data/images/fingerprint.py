@@ -105,6 +105,9 @@ class ImageIdentities:
         return Fingerprint(shown, version, f"{resolved}{os.sep}{name}")
 
 
+Looks = ImageIdentities  # its name until all who use it are renamed
+
+
 def _version(file: str) -> FileVersion:
     try:
         return FileVersion.of(os.stat(file))  # noqa: PTH116

@@ -15,7 +15,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from promptot.data.readers.given_paths import place_of
+from promptot.data.readers.relative_paths import place_of
 from promptot.files.reading import Unreadable, read_yaml, reading_errors
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -39,7 +40,7 @@ def load_with_metadata(
     if not present:
         return None
     if len(present) < len(splits):
-        if not any(_has_labels(table, columns) for table in present):
+        if not any(_label_column(table, columns) for table in present):
             return _by_folders(path, present)
         without = [folder.name for folder, own in zip(splits, tables, strict=True) if own is None]
         raise PromptotError(
@@ -64,13 +65,11 @@ def _load(
     name: str,
     columns: Mapping[str, str] | None,
 ) -> ImageTask:
-    if not any(_has_labels(table, columns) for table in tables):
-        try:
+    column, *others = (_label_column(table, columns) for table in tables)
+    if not any((column, *others)):
+        with contextlib.suppress(PromptotError):  # the table's own says which columns it lacks
             return _by_folders(path, tables)
-        except PromptotError:
-            pass  # the table's own error says which columns it lacks
     task = load_table(tables, name, columns, splits)
-    column = label_column(header_of(tables[0]), columns)
     return with_notes(
         task,
         f"Labels are taken from the column '{column}' of '{tables[0].name}', not from folders.",
@@ -100,8 +99,8 @@ def _by_folders(path: Path, tables: list[Path]) -> ImageTask:
     )
 
 
-def _has_labels(table: Path, columns: Mapping[str, str] | None) -> bool:
-    return label_column(header_of(table), columns) is not None
+def _label_column(table: Path, columns: Mapping[str, str] | None) -> str | None:
+    return label_column(header_of(table), columns)
 
 
 def _unwrap(path: Path) -> Path:

@@ -14,7 +14,6 @@ from promptot.data.arrow_columns import ColumnFile
 from promptot.data.images.held import Held
 from promptot.data.memory_bounds import check_rows
 from promptot.data.readers.columns import COLUMNS, choose_columns, label_notes
-from promptot.data.readers.given_paths import place_of
 from promptot.data.readers.labelled_images import (
     LabelledImage,
     assemble,
@@ -23,6 +22,7 @@ from promptot.data.readers.labelled_images import (
     list_images,
     with_notes,
 )
+from promptot.data.readers.relative_paths import place_of
 from promptot.data.readers.split_words import common_splits, split_in_name, split_of
 from promptot.data.task import ImageTask
 from promptot.errors import PromptotError
@@ -71,7 +71,7 @@ def load_table(
         splits = [split_in_name(path.stem) if len(paths) > 1 else "" for path in paths]
         where = "the names of the files" if any(splits) else ""
     images: list[LabelledImage] = []
-    notes: dict[str, None] = {}
+    notes: list[str] = []
     label_names: Sequence[str] | None = None
     told = bool(where)  # whether anything says what the splits are
     for path, split in zip(paths, splits, strict=True):
@@ -87,12 +87,12 @@ def load_table(
             images += _from_rows(rows, chosen, path.parent, split)
         if "split" in chosen:
             told, where = True, ""
-        notes |= dict.fromkeys(label_notes(header, chosen, columns))
+        notes += label_notes(header, chosen, columns)
     if not told:
         images, where, why_not = _splits_in_paths(images, paths[0].parent)
-        notes |= dict.fromkeys(why_not)
+        notes += why_not
     task = by_number(assemble(name, images, label_names, splits_from=where))
-    return with_notes(task, *notes)
+    return with_notes(task, *dict.fromkeys(notes))
 
 
 def load_frame(frame: Any, name: str, columns: Mapping[str, str] | None = None) -> ImageTask:

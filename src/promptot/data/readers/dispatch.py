@@ -12,7 +12,6 @@ from typing import Any
 from promptot.data.catalog.drawings import load_bundled
 from promptot.data.class_names import check_task_names
 from promptot.data.readers.archive import ARCHIVES
-from promptot.data.readers.by_split import join_splits
 from promptot.data.readers.description import read_description
 from promptot.data.readers.folder import load_folder, name_of_place
 from promptot.data.readers.hf_datasets import (
@@ -22,6 +21,7 @@ from promptot.data.readers.hf_datasets import (
     load_saved,
 )
 from promptot.data.readers.in_memory import is_data_set, load_data_set, load_pairs
+from promptot.data.readers.join_splits import join_splits
 from promptot.data.readers.junk import visible_files
 from promptot.data.readers.metadata import load_with_metadata
 from promptot.data.readers.renaming import check_names, load_names, rename
