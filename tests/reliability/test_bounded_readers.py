@@ -42,12 +42,12 @@ from promptot.files.reading import (
     brief,
     open_regular,
     parse_json,
-    parse_yaml,
     read_bytes,
     read_csv,
     read_text,
 )
 from promptot.files.writing import write_json
+from promptot.files.yaml_text import parse_yaml
 from promptot.recipes import load_recipe
 from promptot.runs.adapter import CARD, TENSORS, load_adapter, save_adapter
 from promptot.runs.commands import _read_manifest

@@ -11,7 +11,8 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from promptot.errors import PromptotError, nearest
-from promptot.files.reading import Unreadable, brief, parse_yaml, read_text
+from promptot.files.reading import Unreadable, brief, read_text
+from promptot.files.yaml_text import parse_yaml
 from promptot.recipes.schema import PUBLISHED_STRENGTH, ObjectiveConfig, Recipe
 
 _SHIPPED = files("promptot.recipes")

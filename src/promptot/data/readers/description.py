@@ -16,7 +16,8 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from promptot.data.readers.relative_paths import place_of
-from promptot.files.reading import Unreadable, read_yaml, reading_errors
+from promptot.files.reading import Unreadable, reading_errors
+from promptot.files.yaml_text import read_yaml
 
 
 class Description(BaseModel):

@@ -232,6 +232,7 @@ def _names(folders: Sequence[Tree]) -> str:
 
 
 def class_folders(top: Place, junk: dict[str, str] | None = None) -> list[Place]:
+    """The folders in a folder, which may be classes; see `entries_in`."""
     return [entry for entry in entries_in(top, junk) if entry.is_dir()]
 
 

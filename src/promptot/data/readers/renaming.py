@@ -17,10 +17,10 @@ from promptot.files.reading import (
     read_csv,
     read_json,
     read_text,
-    read_yaml,
     reading_errors,
     text_lines,
 )
+from promptot.files.yaml_text import read_yaml
 
 Names = Mapping[str, tuple[str, ...]]
 """By the cleaned, case-folded name of a class: what prompts call it, then its synonyms."""

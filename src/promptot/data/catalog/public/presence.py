@@ -107,15 +107,14 @@ def differences(found: PublicTask) -> tuple[str, ...]:
     per_class = Counter(example.label for example in task.test)
     base = sum(count for label, count in per_class.items() if label < (classes + 1) // 2)
     counts = {"base": base, "novel": len(task.test) - base, "all": len(task.test)}
-    of_classes = f"{classes} classes; published: {facts.classes}."
-    return (
-        *([of_classes] if classes != facts.classes else []),
-        *(
-            f"{counts[part]} test images of {part} classes; published: {published}."
-            for part, published in facts.test_images.items()
-            if counts[part] != published
-        ),
-    )
+    differing = [
+        f"{counts[part]} test images of {part} classes; published: {published}."
+        for part, published in facts.test_images.items()
+        if counts[part] != published
+    ]
+    if classes != facts.classes:
+        differing.insert(0, f"{classes} classes; published: {facts.classes}.")
+    return tuple(differing)
 
 
 def check_sums(path: str | Path, root: str | Path, progress: Progress | None = None) -> list[str]:
@@ -184,8 +183,9 @@ def _absent_images(found: PublicTask) -> list[str]:
     for example in found.task.examples:
         folder, _, name = example.path.rpartition("/")
         if folder not in present:
+            present[folder] = set()
             with contextlib.suppress(OSError):
-                present[folder] = set(os.listdir(folder))  # noqa: PTH208 - names, not paths
-        if name not in present.setdefault(folder, set()):
+                present[folder] |= set(os.listdir(folder))  # noqa: PTH208 - names, not paths
+        if name not in present[folder]:
             absent.append(example.path)
     return absent

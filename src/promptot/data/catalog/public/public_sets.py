@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from promptot.errors import PromptotError, nearest
-from promptot.files.reading import parse_yaml
+from promptot.files.yaml_text import parse_yaml
 
 Layout = Literal[
     "class-folders", "pets", "cars", "flowers", "aircraft", "sun", "ucf",
