@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ from promptot.data.readers.labelled_images import (
     assemble,
     by_number,
     in_memory,
-    list_images,
+    list_columns,
     with_notes,
 )
 from promptot.data.readers.split_words import split_of
@@ -81,18 +80,13 @@ def load_hugging_face(
                 fix="Load it without streaming=True, or take its first images into a Dataset.",
             )
         chosen = choose_columns(part.column_names, name, columns)
+        chosen.pop("split", None)
         feature = part.features[chosen["label"]]
         label_names = getattr(feature, "names", label_names)
         plain = part.with_format(None)
-        images += list_images(
-            plain[chosen["label"]][:],
-            in_memory(
-                _Column(_undecoded(plain, chosen["image"]), chosen["image"]),
-                f"{name}/{split}" if split else name,
-            ),
-            splits=repeat(split),
-            domains=plain[chosen["domain"]][:] if "domain" in chosen else repeat(""),
-        )
+        own = _Column(_undecoded(plain, chosen["image"]), chosen["image"])
+        place = in_memory(own, f"{name}/{split}" if split else name)
+        images += list_columns(chosen, lambda column, p=plain: p[column][:], place, str(split))
     return _assemble(name, images, label_names)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from itertools import compress, repeat
@@ -66,6 +66,28 @@ def list_images(
         path, held = (own, None) if isinstance(own, str) else own
         images.append(LabelledImage(path, label, str(split or ""), str(domain or ""), held))
     return images
+
+
+def list_columns(
+    chosen: Mapping[str, str],
+    values: Callable[[str], Iterable[Any]],
+    place: Callable[[int], str | tuple[str, Held]],
+    split: str = "",
+) -> list[LabelledImage]:
+    """The images of a table.
+
+    Args:
+        chosen: the columns, see `choose_columns`.
+        values: gives what is in a column.
+        place: see `list_images`.
+        split: of all images, where no column is chosen for it.
+    """
+    return list_images(
+        values(chosen["label"]),
+        place,
+        splits=values(chosen["split"]) if "split" in chosen else repeat(split),
+        domains=values(chosen["domain"]) if "domain" in chosen else repeat(""),
+    )
 
 
 def in_memory(images: Images, name: str) -> Callable[[int], tuple[str, Held]]:

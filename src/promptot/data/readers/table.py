@@ -6,7 +6,6 @@ import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ from promptot.data.readers.labelled_images import (
     assemble,
     by_number,
     in_memory,
-    list_images,
+    list_columns,
     with_notes,
 )
 from promptot.data.readers.relative_paths import place_of
@@ -103,20 +102,15 @@ def load_frame(frame: Any, name: str, columns: Mapping[str, str] | None = None) 
     """
     header = [str(column) for column in frame.columns]
     chosen = choose_columns(header, "the table", columns)
-    cells = {kind: list(frame[column]) for kind, column in chosen.items()}
-    own, held = cells["image"], in_memory(cells["image"], name)
+    own = list(frame[chosen["image"]])
+    held = in_memory(own, name)
 
     def place(row: int) -> str | tuple[str, Held]:
         if isinstance(own[row], str | Path):
             return place_of(Path(), str(own[row]))
         return held(row)
 
-    images = list_images(
-        cells["label"],
-        place,
-        splits=cells.get("split", repeat("")),
-        domains=cells.get("domain", repeat("")),
-    )
+    images = list_columns(chosen, lambda column: list(frame[column]), place)
     notes, where = label_notes(header, chosen, columns), ""
     if "split" not in chosen:
         images, where, why_not = _splits_in_paths(images, Path())
@@ -209,12 +203,7 @@ def images_in_columns(
             return f"{prefix}{row}"
         return path if folder is None else place_of(folder, path)
 
-    return list_images(
-        file.values(chosen["label"]),
-        place,
-        splits=file.values(chosen["split"]) if "split" in chosen else repeat(split),
-        domains=file.values(chosen["domain"]) if "domain" in chosen else repeat(""),
-    )
+    return list_columns(chosen, file.values, place, split)
 
 
 def _from_rows(
