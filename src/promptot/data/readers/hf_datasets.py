@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -86,7 +87,7 @@ def load_hugging_face(
         plain = part.with_format(None)
         own = _Column(_undecoded(plain, chosen["image"]), chosen["image"])
         place = in_memory(own, f"{name}/{split}" if split else name)
-        images += list_columns(chosen, lambda column, p=plain: p[column][:], place, str(split))
+        images += list_columns(chosen, partial(_values, plain), place, str(split))
     return _assemble(name, images, label_names)
 
 
@@ -102,6 +103,10 @@ class _Column:
         if isinstance(image, dict):
             return image["path"] if image.get("bytes") is None else image["bytes"]
         return image
+
+
+def _values(dataset: Any, column: str) -> Any:
+    return dataset[column][:]
 
 
 def _undecoded(dataset: Any, column: str) -> Any:
