@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import shlex
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 
 class PromptotError(Exception):
@@ -51,6 +51,33 @@ class UnaskedBackbone(PromptotError):  # noqa: N818 - what it is, not how it end
 
 class PromptotWarning(UserWarning):
     """Something that goes on, but that the user should know of and may have to put right."""
+
+
+def listed(
+    texts: Collection[str],
+    most: int,
+    *,
+    width: int | None = None,
+    quoted: bool = True,
+    counted: bool = True,
+) -> str:
+    """The first of some texts, for a sentence, and that there are more.
+
+    Args:
+        most: how many are shown.
+        width: characters of each that are shown; None shows all.
+        quoted: whether each stands in quotes.
+        counted: whether it says how many more there are.
+
+    Example:
+        >>> listed(["cat", "dog", "fox"], 2), listed(["cat", "dog", "fox"], 2, counted=False)
+        ("'cat', 'dog' and 1 more", "'cat', 'dog', …")
+    """
+    cut = [text[:width] for text in list(texts)[:most]]
+    shown = ", ".join(f"'{text}'" if quoted else text for text in cut)
+    if len(texts) <= most:
+        return shown
+    return f"{shown} and {len(texts) - most} more" if counted else f"{shown}, …"
 
 
 def nearest(word: str, choices: Iterable[str]) -> str:

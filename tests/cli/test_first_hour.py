@@ -48,7 +48,7 @@ def test_data_says_nothing_of_it_for_drawings_or_another_model(
     assert FIRST_CHOICE.name not in result.out + result.err
     from dataclasses import replace
 
-    from promptot.data.readers import any_source as load
+    from promptot.data.readers import dispatch as load
 
     whole = load.load_bundled("food")
     few = replace(whole.select(range(3)), validation=())

@@ -21,7 +21,7 @@ from PIL import Image
 
 from promptot.backbones import Backbone
 from promptot.data import Example, ImageTask, load_task
-from promptot.data.images.fingerprint import Looks
+from promptot.data.images.fingerprint import ImageIdentities
 from promptot.experiments import shared_features as kept
 from promptot.experiments.cells import fingerprint
 from promptot.experiments.shared_features import KeptImages
@@ -409,8 +409,8 @@ def test_a_link_to_another_folder_is_another_place_and_to_the_same_one_is_not(
     folder(tmp_path / "a", pictures(1))
     (tmp_path / "b").symlink_to(tmp_path / "a")
     paths = [str(tmp_path / part / "photos" / "cat" / "0.bmp") for part in "ab"]
-    looks = Looks()
-    assert looks.file(paths[0]).here == looks.file(paths[1]).here
+    identities = ImageIdentities()
+    assert identities.fingerprint(paths[0]).here == identities.fingerprint(paths[1]).here
 
 
 def test_many_images_cost_one_look_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -427,8 +427,8 @@ def test_many_images_cost_one_look_each(tmp_path: Path, monkeypatch: pytest.Monk
     )
     monkeypatch.setattr("builtins.open", None)
     monkeypatch.setattr(Path, "open", None)
-    looks = Looks()
+    identities = ImageIdentities()
     for _ in range(50):
-        looks.file(f"{tmp_path}/photos.zip::cat/0.bmp")
-        looks.file(f"{tmp_path}/photos/cat/0.bmp")
+        identities.fingerprint(f"{tmp_path}/photos.zip::cat/0.bmp")
+        identities.fingerprint(f"{tmp_path}/photos/cat/0.bmp")
     assert len(looked) == 1 + 1 + 1 + 50

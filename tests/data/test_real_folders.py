@@ -24,7 +24,8 @@ from promptot.errors import PromptotError
 from promptot.experiments import PROTOCOLS, run_benchmark
 from promptot.experiments.cells import fingerprint
 from promptot.experiments.trials import Source
-from promptot.files.reading import Unreadable, decode, likely_encoding, parse_yaml
+from promptot.files.reading import Unreadable, decode, likely_encoding
+from promptot.files.yaml_text import parse_yaml
 from promptot.inspection.survey_task import survey
 
 WriteImage = Callable[..., Path]

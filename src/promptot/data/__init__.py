@@ -41,30 +41,21 @@ __all__ = [
     "split_examples",
 ]
 
-_LAZY = {
-    "Batch": "loader",
-    "Example": "task",
-    "ImageDataset": "loader",
-    "ImageLoader": "loader",
-    "ImageTask": "task",
-    "Skipped": "task",
-    "UnreadableImage": "images.read_image",
-    "choose_shots": "unreadable",
-    "find_images": "readers.folder",
-    "find_unreadable": "unreadable",
-    "list_groups": "catalog.drawings",
-    "list_styles": "catalog.drawings",
-    "load_bundled": "catalog.drawings",
-    "load_bundled_others": "catalog.drawings",
-    "load_folder": "readers.folder",
-    "load_image": "images.read_image",
-    "load_task": "readers",
-    "split_examples": "dividing",
+_MODULES = {
+    "catalog.drawings": ("list_groups", "list_styles", "load_bundled", "load_bundled_others"),
+    "dividing": ("split_examples",),
+    "images.read_image": ("UnreadableImage", "load_image"),
+    "loader": ("Batch", "ImageDataset", "ImageLoader"),
+    "readers": ("load_task",),
+    "readers.folder": ("find_images", "load_folder"),
+    "task": ("Example", "ImageTask", "Skipped"),
+    "unreadable": ("choose_shots", "find_unreadable"),
 }
 
 
 def __getattr__(name: str) -> Any:
     """Import what is asked for only then: to read an image takes no PyTorch."""
-    if name in _LAZY:
-        return getattr(import_module(f"promptot.data.{_LAZY[name]}"), name)
+    for module, names in _MODULES.items():
+        if name in names:
+            return getattr(import_module(f"promptot.data.{module}"), name)
     raise AttributeError(f"module 'promptot.data' has no attribute '{name}'")

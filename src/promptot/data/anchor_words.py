@@ -7,7 +7,7 @@ from pathlib import Path
 
 from promptot.data.class_names import check_class_names, clean_name
 from promptot.errors import PromptotError
-from promptot.files.reading import MIB, Unreadable, read_text, text_lines
+from promptot.files.reading import MIB, read_text, reading_errors, text_lines
 
 EVERYDAY_WORDS = Path(__file__).parents[1] / "assets" / "vocabulary.txt"
 """About a thousand nouns for things that can be seen, one a line."""
@@ -31,13 +31,9 @@ def load_vocabulary(path: str | Path | None = None, exclude: Iterable[str] = ())
         (True, False)
     """
     path = EVERYDAY_WORDS if path is None else Path(path)
-    try:
+    fix = "Give a UTF-8 text file with one word a line."
+    with reading_errors(f"The anchor words can't be read from '{path}'", fix):
         text = read_text(path, LARGEST_FILE)
-    except Unreadable as error:
-        raise PromptotError(
-            f"The anchor words can't be read from '{path}': {error}.",
-            fix="Give a UTF-8 text file with one word a line.",
-        ) from error
     words = [clean_name(line) for line in text_lines(text) if line.strip()]
     try:
         check_class_names(words)

@@ -69,11 +69,17 @@ def in_order(class_names: Collection[str]) -> list[str]:
     return sorted(class_names)
 
 
-def check_class_names(class_names: Iterable[str], *, same: bool = False) -> None:
+def check_class_names(
+    class_names: Iterable[str],
+    *,
+    same: bool = False,
+    fix: str = "Merge the two classes or rename one.",
+) -> None:
     """Check that there are class names, none empty and no two alike (see `same_name`).
 
     Args:
         same: whether two may be alike all the same.
+        fix: what to do about two that are alike and may not be.
 
     Raises:
         PromptotError: there are none, one is empty, is not valid text, or comes twice.
@@ -95,7 +101,7 @@ def check_class_names(class_names: Iterable[str], *, same: bool = False) -> None
             raise PromptotError(
                 f"The class name '{name:.60}' comes twice{other} (case, underscores and forms of "
                 "one character are ignored).",
-                fix="Merge the two classes or rename one.",
+                fix=fix,
             )
         seen[key] = name
     if not seen:
@@ -111,17 +117,13 @@ def check_task_names(class_names: Iterable[str], *, keep: bool = False) -> None:
     Raises:
         PromptotError: as there, with the option that keeps both.
     """
-    try:
-        check_class_names(class_names, same=keep)
-    except PromptotError as error:
-        if "comes twice" not in error.problem:
-            raise
-        raise PromptotError(
-            error.problem,
-            fix="Merge the two classes or rename one; or, if they are called alike on purpose, as "
-            "two pairs in ImageNet are, keep both with --keep-same-names (keep_same_names=True, or "
-            "`keep_same_names: true` in a description).",
-        ) from error
+    check_class_names(
+        class_names,
+        same=keep,
+        fix="Merge the two classes or rename one; or, if they are called alike on purpose, as two "
+        "pairs in ImageNet are, keep both with --keep-same-names (keep_same_names=True, or "
+        "`keep_same_names: true` in a description).",
+    )
 
 
 def check_template(template: str) -> None:

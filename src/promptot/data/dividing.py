@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import random
-from dataclasses import replace
 
-from promptot.data.task import Example, ImageTask, by_label
+from promptot.data.task import SPLITS, Example, ImageTask, by_label
 from promptot.errors import PromptotError
 
 
@@ -36,16 +35,14 @@ def split_examples(
     if task.validation or task.test:
         return task
     generator = random.Random(seed)
-    train: list[Example] = []
-    validation: list[Example] = []
-    test: list[Example] = []
+    splits: dict[str, list[Example]] = {split: [] for split in SPLITS}
     for _, group in sorted(by_label(task.train).items()):
         shuffled = generator.sample(group, len(group))
         trained, tested = _counts(len(group), fractions)
-        train += shuffled[:trained]
-        test += shuffled[trained : trained + tested]
-        validation += shuffled[trained + tested :]
-    return replace(task, train=tuple(train), validation=tuple(validation), test=tuple(test))
+        splits["train"] += shuffled[:trained]
+        splits["test"] += shuffled[trained : trained + tested]
+        splits["validation"] += shuffled[trained + tested :]
+    return task.with_splits(splits)
 
 
 def _counts(total: int, fractions: tuple[float, float, float]) -> tuple[int, int]:

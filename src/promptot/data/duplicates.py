@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 from scipy.fft import dctn
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 SHAPE = 0.97
 """The least cosine between the low frequencies of two copies."""
@@ -77,17 +79,10 @@ def group(pairs: Iterable[tuple[int, int]]) -> list[list[int]]:
         >>> group([(0, 3), (5, 6), (3, 4)])
         [[0, 3, 4], [5, 6]]
     """
-    root: dict[int, int] = {}
-
-    def find(place: int) -> int:
-        while root.setdefault(place, place) != place:
-            root[place] = root[root[place]]
-            place = root[place]
-        return place
-
-    for one, other in pairs:
-        root[find(other)] = find(one)
+    places, ends = np.unique(np.array(list(pairs), dtype=int).reshape(-1, 2), return_inverse=True)
+    one, other = ends.reshape(-1, 2).T
+    graph = coo_array((np.ones(len(one)), (one, other)), shape=(len(places), len(places)))
     groups: dict[int, list[int]] = {}
-    for place in sorted(root):
-        groups.setdefault(find(place), []).append(place)
+    for place, label in zip(places.tolist(), connected_components(graph)[1].tolist(), strict=True):
+        groups.setdefault(label, []).append(place)
     return list(groups.values())

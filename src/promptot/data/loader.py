@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -30,13 +31,10 @@ class Batch(NamedTuple):
 
     def to(self, device: torch.device | str) -> Batch:
         """The same batch on a device."""
+        images, labels, indices = (part.to(device, non_blocking=True) for part in self[:3])
         teacher = self.teacher
-        return Batch(
-            self.images.to(device, non_blocking=True),
-            self.labels.to(device, non_blocking=True),
-            self.indices.to(device, non_blocking=True),
-            None if teacher is None else teacher.to(device, non_blocking=True),
-        )
+        moved = None if teacher is None else teacher.to(device, non_blocking=True)
+        return Batch(images, labels, indices, moved)
 
 
 class ImageDataset(Dataset[_Loaded]):
@@ -207,23 +205,22 @@ def lost_workers_explained() -> Iterator[None]:
         ) from error
 
 
+@dataclass
 class _EpochBatches:
     """Batches of keys (view, index), in the order of an epoch."""
 
-    def __init__(
-        self, count: int, batch_size: int, seed: int, shuffle: bool, drop_last: bool
-    ) -> None:
-        self.epoch = self.view = 0
-        self._count = count
-        self._batch_size = batch_size
-        self._seed = seed
-        self._shuffle = shuffle
-        self._drop_last = drop_last
+    count: int
+    batch_size: int
+    seed: int
+    shuffle: bool
+    drop_last: bool
+    epoch: int = 0
+    view: int = 0
 
     def __len__(self) -> int:
-        if self._drop_last and self._count >= self._batch_size:
-            return self._count // self._batch_size
-        return -(-self._count // self._batch_size)
+        if self.drop_last and self.count >= self.batch_size:
+            return self.count // self.batch_size
+        return -(-self.count // self.batch_size)
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         for indices in self.order(self.epoch):
@@ -231,12 +228,12 @@ class _EpochBatches:
 
     def order(self, epoch: int) -> Iterator[list[int]]:
         """The indices of each batch of an epoch."""
-        order = list(range(self._count))
-        if self._shuffle:
-            generator = torch.Generator().manual_seed(_mix(self._seed, epoch))
-            order = torch.randperm(self._count, generator=generator).tolist()
-        for start in range(0, len(self) * self._batch_size, self._batch_size):
-            yield order[start : start + self._batch_size]
+        order = list(range(self.count))
+        if self.shuffle:
+            generator = torch.Generator().manual_seed(_mix(self.seed, epoch))
+            order = torch.randperm(self.count, generator=generator).tolist()
+        for start in range(0, len(self) * self.batch_size, self.batch_size):
+            yield order[start : start + self.batch_size]
 
 
 def _collate(

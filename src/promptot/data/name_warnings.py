@@ -5,6 +5,9 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
+
+from promptot.errors import listed
 
 _CODE = re.compile(r"(class|label|category|id|type|item|group|folder)?[ .-]*[a-z]{0,2}\d+", re.I)
 _NUMBERED = re.compile(r"\d+[ ._-]+(?=\D)")
@@ -12,6 +15,45 @@ _CAMEL = re.compile(r"[a-z][A-Z]")
 _EMPTY_WORDS = {"new folder", "untitled", "misc", "miscellaneous", "other", "others", "unknown"}
 _EMPTY_WORDS |= {"rest", "none", "background", "unsorted", "various", "negative", "positive"}
 _LONG = 60
+
+
+class _Kind(NamedTuple):
+    """A kind of doubtful name: whether a name is of it, what to say of one or many, and a cure."""
+
+    fits: Callable[[str], object]
+    one: str
+    many: str
+    cure: str
+
+
+def _is_code(name: str) -> bool:
+    return _CODE.fullmatch(name) is not None
+
+
+def _is_latin(name: str) -> bool:
+    return all(unicodedata.name(c, "").startswith("LATIN") for c in name if c.isalpha())
+
+
+# fmt: off
+_KINDS = (
+    _Kind(_is_code, "looks like a code, not a word", "look like codes, not words",
+          "Give real names with --names."),
+    _Kind(lambda name: _NUMBERED.match(name) and not _is_code(name),
+          "starts with a number", "start with a number",
+          "It is read as part of the name; give names without with --names."),
+    _Kind(_CAMEL.search, "runs words together", "run words together",
+          "Put blanks or underscores between words."),
+    _Kind(lambda name: len(name) < 3 and not _is_code(name), "is very short", "are very short",
+          "Write it out with --names."),
+    _Kind(lambda name: name.casefold() in _EMPTY_WORDS,
+          "says nothing about what is in the picture", "say nothing about what is in the picture",
+          "Describe what the pictures show, with --names."),
+    _Kind(lambda name: len(name) > _LONG, "is very long", "are very long",
+          "A few words describe a class best."),
+    _Kind(lambda name: not _is_latin(name), "is not in Latin letters", "are not in Latin letters",
+          "Most CLIPs know English only; translate with --names."),
+)
+# fmt: on
 
 
 def name_warnings(
@@ -36,53 +78,15 @@ def name_warnings(
         []
     """
     same = [] if tokens is None else same_tokens(class_names, tokens, synonyms, template)
-    found = [
+    return [
         *(same_tokens_sentence(first, second) for first, second in same),
-        _say(
-            [name for name in class_names if _CODE.fullmatch(name)],
-            "looks like a code, not a word",
-            "look like codes, not words",
-            "Give real names with --names.",
-        ),
-        _say(
-            [n for n in class_names if _NUMBERED.match(n) and not _CODE.fullmatch(n)],
-            "starts with a number",
-            "start with a number",
-            "It is read as part of the name; give names without with --names.",
-        ),
-        _say(
-            [name for name in class_names if _CAMEL.search(name)],
-            "runs words together",
-            "run words together",
-            "Put blanks or underscores between words.",
-        ),
-        _say(
-            [n for n in class_names if len(n) < 3 and not _CODE.fullmatch(n)],
-            "is very short",
-            "are very short",
-            "Write it out with --names.",
-        ),
-        _say(
-            [name for name in class_names if name.casefold() in _EMPTY_WORDS],
-            "says nothing about what is in the picture",
-            "say nothing about what is in the picture",
-            "Describe what the pictures show, with --names.",
-        ),
-        _say(
-            [name for name in class_names if len(name) > _LONG],
-            "is very long",
-            "are very long",
-            "A few words describe a class best.",
-        ),
-        _say(
-            [name for name in class_names if not _is_latin(name)],
-            "is not in Latin letters",
-            "are not in Latin letters",
-            "Most CLIPs know English only; translate with --names.",
+        *(
+            _sentence(doubtful, kind)
+            for kind in _KINDS
+            if (doubtful := [name for name in class_names if kind.fits(name)])
         ),
         *_alike(class_names, same),
     ]
-    return [sentence for sentence in found if sentence]
 
 
 def same_tokens(
@@ -120,18 +124,10 @@ def same_tokens_sentence(first: str, second: str) -> str:
     )
 
 
-def _say(names: list[str], one: str, many: str, cure: str) -> str:
-    if not names:
-        return ""
+def _sentence(names: list[str], kind: _Kind) -> str:
     if len(names) == 1:
-        return f"1 name {one}: '{names[0]}'. {cure}"
-    shown = ", ".join(f"'{name}'" for name in names[:3]) + (", …" if len(names) > 3 else "")
-    return f"{len(names)} names {many}: {shown}. {cure}"
-
-
-def _is_latin(name: str) -> bool:
-    letters = [c for c in name if c.isalpha()]
-    return all(unicodedata.name(c, "").startswith("LATIN") for c in letters)
+        return f"1 name {kind.one}: '{names[0]}'. {kind.cure}"
+    return f"{len(names)} names {kind.many}: {listed(names, 3, counted=False)}. {kind.cure}"
 
 
 def _alike(class_names: Sequence[str], known: Sequence[tuple[str, str]]) -> list[str]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from promptot.data.catalog.public.listing import Row, read_json
-from promptot.data.catalog.public.load_public import read_rows
+from promptot.data.catalog.public.load_public import examples_in, read_rows
 from promptot.data.class_names import clean_name
 from promptot.data.task import Example, ImageTask
 from promptot.data.unreadable import find_unreadable
@@ -93,14 +93,13 @@ def read_shot_list(path: Path) -> ShotList:
     if not isinstance(content, dict) or "train" not in content:
         raise PromptotError(f"'{path}' is not a shot list.", fix="It needs the key 'train'.")
 
-    def number(key: str) -> int | None:
-        value = content.get(key)
-        return value if isinstance(value, int) else None
-
+    shots, seed = (
+        value if isinstance(value := content.get(key), int) else None for key in ("shots", "seed")
+    )
     return ShotList(
         str(content.get("task", "")),
-        number("shots"),
-        number("seed"),
+        shots,
+        seed,
         tuple(read_rows(content["train"], path)),
         tuple(read_rows(content.get("val", []), path)),
     )
@@ -133,10 +132,11 @@ def replay(listed: ShotList, task: ImageTask, place: Path) -> ImageTask:
             fix="A list holds all classes, before they are divided into base and novel.",
         )
 
-    def examples(rows: tuple[Row, ...]) -> tuple[Example, ...]:
-        return tuple(Example(f"{place}/{row.path}", row.label) for row in rows)
-
-    drawn = replace(task, train=examples(listed.train), validation=examples(listed.validation))
+    drawn = replace(
+        task,
+        train=examples_in(place, listed.train),
+        validation=examples_in(place, listed.validation),
+    )
     unreadable = find_unreadable((*drawn.train, *drawn.validation))
     if unreadable:
         raise PromptotError(

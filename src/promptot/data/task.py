@@ -3,55 +3,18 @@
 from __future__ import annotations
 
 import random
-import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
 
 from PIL import Image
 
 from promptot.data.class_names import DEFAULT_TEMPLATE, check_template
-from promptot.data.images.fingerprint import Fingerprint, Looks
-from promptot.data.images.read_image import (
-    ImageLike,
-    UnreadableImage,
-    explain,
-    image_hash,
-    load_image,
-)
+from promptot.data.images.fingerprint import Fingerprint, ImageIdentities
+from promptot.data.images.held import Held as Held
+from promptot.data.images.read_image import load_image
 from promptot.errors import PromptotError
 
-
-class Images(Protocol):
-    """Images that lie in no file and are fetched by position: a list, an array, a data set."""
-
-    def __getitem__(self, index: int, /) -> Any: ...
-
-
-_ONE_AT_A_TIME = threading.Lock()
-"""Foreign data sets need not be made for several threads."""
-
-
-@dataclass(frozen=True, eq=False)
-class Held:
-    """One of `images`. It can be sent to another process if these can; all share one copy there."""
-
-    images: Images
-    index: int
-
-    def fetch(self, name: str) -> ImageLike:
-        """The image as it is held.
-
-        Raises:
-            UnreadableImage: whatever goes wrong, under this name.
-        """
-        try:
-            with _ONE_AT_A_TIME:
-                return self.images[self.index]
-        except UnreadableImage as error:
-            raise UnreadableImage(name, error.reason) from error
-        except Exception as error:  # foreign code may raise anything
-            raise UnreadableImage(name, explain(error)) from error
+SPLITS = ("train", "validation", "test")
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,37 +40,32 @@ class Example:
         Raises:
             UnreadableImage: with the reason.
         """
-        if self.held is None:
-            return load_image(self.path)
-        return load_image(self.held.fetch(self.path), self.path)
+        image = self.path if self.held is None else self.held.fetch(self.path)
+        return load_image(image, self.path)
 
     @property
     def source(self) -> tuple[str, Held | None]:
         """What tells it from the other images of a process: two in memory may share a name."""
         return self.path, self.held
 
-    def fingerprint(self, looks: Looks | None = None) -> Fingerprint:
+    def fingerprint(self, identities: ImageIdentities | None = None) -> Fingerprint:
         """What results of the image are kept under, wherever it lies; no file is read.
 
         Args:
-            looks: shared among many images, it saves time.
+            identities: what is known by now; shared among many images, it saves time.
         """
-        if self.held is None:
-            return (looks or Looks()).file(self.path)
-        try:
-            return Fingerprint(content=self.hash())
-        except UnreadableImage as error:
-            return Fingerprint(content=f"unreadable: {error.reason}")
+        return (identities or ImageIdentities()).fingerprint(self.path, self.held)
 
-    def hash(self) -> str:
+    def hash(self, identities: ImageIdentities | None = None) -> str:
         """SHA-256 of the image's content, wherever it lies, see `image_hash`; reads the file.
+
+        Args:
+            identities: as above.
 
         Raises:
             UnreadableImage: with the reason.
         """
-        if self.held is None:
-            return image_hash(self.path)
-        return image_hash(self.held.fetch(self.path), self.path)
+        return (identities or ImageIdentities()).hash(self.path, self.held)
 
 
 @dataclass(frozen=True)
@@ -167,30 +125,20 @@ class ImageTask:
 
     def base(self) -> ImageTask:
         """The first ceil(C / 2) classes, in ascending order of their labels."""
-        return self.select(range(self._base_count))
+        return self.select(range((len(self.class_names) + 1) // 2))
 
     def novel(self) -> ImageTask:
         """The classes that `base` leaves out, relabelled from 0."""
-        return self.select(range(self._base_count, len(self.class_names)))
+        return self.select(range((len(self.class_names) + 1) // 2, len(self.class_names)))
 
     def select(self, labels: Sequence[int]) -> ImageTask:
         """The task with only these classes, relabelled from 0 in the given order."""
-        relabelled = {old: new for new, old in enumerate(labels)}
-
-        def keep(examples: tuple[Example, ...]) -> tuple[Example, ...]:
-            return tuple(
-                replace(example, label=relabelled[example.label])
-                for example in examples
-                if example.label in relabelled
-            )
-
-        return replace(
-            self,
-            class_names=tuple(self.class_names[label] for label in labels),
-            train=keep(self.train),
-            validation=keep(self.validation),
-            test=keep(self.test),
-        )
+        new = {old: label for label, old in enumerate(labels)}
+        chosen = {
+            split: [replace(e, label=new[e.label]) for e in examples if e.label in new]
+            for split, examples in self.splits.items()
+        }
+        return self.with_splits(chosen, [self.class_names[label] for label in labels])
 
     def few_shot(self, shots: int | None, seed: int) -> ImageTask:
         """Draw `shots` training images per class, and min(shots, 4) for validation.
@@ -217,6 +165,23 @@ class ImageTask:
         return (*self.train, *self.validation, *self.test)
 
     @property
+    def splits(self) -> dict[str, tuple[Example, ...]]:
+        """The images of each of `SPLITS`."""
+        return {"train": self.train, "validation": self.validation, "test": self.test}
+
+    def with_splits(
+        self, splits: Mapping[str, Iterable[Example]], class_names: Sequence[str] | None = None
+    ) -> ImageTask:
+        """The task with other images; a split that is not given has none.
+
+        Args:
+            class_names: that their labels index, if others than before.
+        """
+        names = self.class_names if class_names is None else tuple(class_names)
+        train, validation, test = (tuple(splits.get(split, ())) for split in SPLITS)
+        return replace(self, class_names=names, train=train, validation=validation, test=test)
+
+    @property
     def own_template(self) -> str | None:
         """The template, if the task has one of its own."""
         return None if self.template == DEFAULT_TEMPLATE else self.template
@@ -228,17 +193,9 @@ class ImageTask:
 
     def in_domain(self, domain: str) -> ImageTask:
         """The task with the images of one domain only, and all class names."""
-
-        def keep(examples: tuple[Example, ...]) -> tuple[Example, ...]:
-            return tuple(example for example in examples if example.domain == domain)
-
-        return replace(
-            self, train=keep(self.train), validation=keep(self.validation), test=keep(self.test)
+        return self.with_splits(
+            {split: [e for e in own if e.domain == domain] for split, own in self.splits.items()}
         )
-
-    @property
-    def _base_count(self) -> int:
-        return (len(self.class_names) + 1) // 2
 
 
 def by_label(examples: Sequence[Example]) -> dict[int, list[Example]]:

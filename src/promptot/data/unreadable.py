@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import random
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 from promptot.data.images.read_image import UnreadableImage
 from promptot.data.task import Example, ImageTask, Skipped, by_label
-from promptot.errors import PromptotError
+from promptot.errors import PromptotError, listed
 
 
 def find_unreadable(
@@ -22,14 +22,14 @@ def find_unreadable(
         examples: the images to try, in full: a damaged end is found too.
         progress: called once per image, for a progress bar.
     """
-    found = []
+    unreadable = []
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
         for skipped in pool.map(_try_to_read, examples):
             if skipped is not None:
-                found.append(skipped)
+                unreadable.append(skipped)
             if progress is not None:
                 progress()
-    return found
+    return unreadable
 
 
 def choose_shots(
@@ -54,9 +54,8 @@ def choose_shots(
     missing = [name for label, name in enumerate(task.class_names) if label not in have]
     if missing:
         raise _no_training_images(missing, skipped)
-    return replace(
-        drawn, train=train, validation=validation, skipped=_unique((*task.skipped, *skipped))
-    )
+    every = {item.path: item for item in (*task.skipped, *skipped)}
+    return replace(drawn, train=train, validation=validation, skipped=tuple(every.values()))
 
 
 def _mend(
@@ -67,18 +66,16 @@ def _mend(
     taken = {example.path for example in drawn}
     groups = by_label([example for example in pool if example.path not in taken])
     also_unreadable: list[Skipped] = []
-    spares: dict[int, Iterator[Example]] = {}
+    spares = {
+        label: iter(random.Random(f"{seed}:{label}").sample(rest, len(rest)))
+        for label, rest in groups.items()
+    }
     mended = []
     for example in drawn:
         if example.path not in bad:
             mended.append(example)
             continue
-        if example.label not in spares:
-            rest = groups.get(example.label, [])
-            spares[example.label] = iter(
-                random.Random(f"{seed}:{example.label}").sample(rest, len(rest))
-            )
-        for spare in spares[example.label]:
+        for spare in spares.get(example.label, ()):
             skipped = _try_to_read(spare)
             if skipped is None:
                 mended.append(spare)
@@ -95,18 +92,10 @@ def _try_to_read(example: Example) -> Skipped | None:
     return None
 
 
-def _unique(skipped: Iterable[Skipped]) -> tuple[Skipped, ...]:
-    return tuple({item.path: item for item in skipped}.values())
-
-
 def _no_training_images(missing: list[str], skipped: Sequence[Skipped]) -> PromptotError:
-    listed = ", ".join(f"'{name}'" for name in missing[:5])
-    if len(missing) > 5:
-        listed += f" and {len(missing) - 5} more"
     example = f" For example '{skipped[0].path}': {skipped[0].reason}." if skipped else ""
-    classes = "The class" if len(missing) == 1 else "The classes"
-    verb = "has" if len(missing) == 1 else "have"
+    classes, verb = ("The class", "has") if len(missing) == 1 else ("The classes", "have")
     return PromptotError(
-        f"{classes} {listed} {verb} no readable training image.{example}",
+        f"{classes} {listed(missing, 5)} {verb} no readable training image.{example}",
         fix="Add images, repair them, or remove the class.",
     )

@@ -8,6 +8,7 @@ reason in a few words, for the caller to put into its own sentence.
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import json
@@ -17,20 +18,13 @@ import reprlib
 import stat
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
-import yaml
-from yaml.composer import Composer
-from yaml.constructor import SafeConstructor
-from yaml.events import AliasEvent, CollectionStartEvent, NodeEvent, ScalarEvent
-from yaml.nodes import MappingNode, Node, ScalarNode
-from yaml.resolver import Resolver
+from promptot.errors import PromptotError
 
 MIB = 2**20
 LARGEST_TEXT = 512 * MIB
 """Bytes of a text or JSON file, unless its kind has a bound of its own."""
-LARGEST_YAML = 8 * MIB
-"""Bytes of a YAML file: it takes twenty times the time that JSON takes."""
 DEEPEST = 100
 """Levels of lists and mappings in each other."""
 LONGEST_NUMBER = 400
@@ -40,9 +34,6 @@ LONGEST_CELL = 16 * MIB
 
 PathLike = str | os.PathLike[str]
 
-_TAGS = frozenset(f"tag:yaml.org,2002:{kind}" for kind in
-                  ("str", "int", "float", "bool", "null", "map", "seq"))  # fmt: skip
-_NULL = "tag:yaml.org,2002:null"
 _MARKS = (
     (b"\xff\xfe\0\0", "utf-32"),
     (b"\0\0\xfe\xff", "utf-32"),
@@ -53,7 +44,6 @@ _SAMPLE = 2**16
 _BEYOND_ASCII = re.compile(rb"[\x80-\xff]+")
 _LONE_SURROGATE = re.compile("[\ud800-\udc7f\udd00-\udfff]")
 """Half a character; the halves left out here stand for the bytes of file names that are no text."""
-_SURROGATE = re.compile("[\ud800-\udfff]")
 _ESCAPED_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 
@@ -71,14 +61,31 @@ class Unreadable(ValueError):  # noqa: N818 - what it is, not how it ends
         self.missing = missing
 
 
-def open_regular(path: PathLike) -> BinaryIO:
+@contextlib.contextmanager
+def reading_errors(problem: str, fix: str) -> Iterator[None]:
+    """Say of what turns out to be unreadable that it is a user's file, and what to do about it.
+
+    Args:
+        problem: what can't be done; the reason follows it behind a colon.
+        fix: what to do.
+
+    Raises:
+        PromptotError: instead of `Unreadable`.
+    """
+    try:
+        yield
+    except Unreadable as error:
+        raise PromptotError(f"{problem}: {error}.", fix=fix) from error
+
+
+def open_regular(path: PathLike) -> io.BufferedReader:
     """Open a regular file for reading bytes. It never waits: pipes and devices are not opened.
 
     Raises:
         Unreadable: there is no such file, it is none, or the system refuses.
     """
     try:
-        _check_regular(Path(path).stat().st_mode)
+        check_regular(Path(path).stat().st_mode)
         flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
         file = os.fdopen(os.open(path, flags | getattr(os, "O_CLOEXEC", 0)), "rb")
     except OSError as error:
@@ -89,7 +96,7 @@ def open_regular(path: PathLike) -> BinaryIO:
     except ValueError as error:  # a null byte, or half a character, in the name
         raise Unreadable("no file can have this name", missing=True) from error
     try:
-        _check_regular(os.fstat(file.fileno()).st_mode)  # another one may have taken its place
+        check_regular(os.fstat(file.fileno()).st_mode)  # another one may have taken its place
     except Unreadable:
         file.close()
         raise
@@ -236,10 +243,10 @@ def parse_json(text: str | bytes, *, allow_nan: bool = False) -> Any:
             f"it is no JSON (line {error.lineno}, column {error.colno}: {error.msg})"
         ) from None
     except RecursionError:
-        raise Unreadable(_too_deep()) from None
+        raise Unreadable(too_deep()) from None
     check_depth(value)
     if _ESCAPED_SURROGATE.search(text):
-        _check_characters(value)
+        check_characters(value)
     return value
 
 
@@ -260,61 +267,7 @@ def check_depth(value: Any, deepest: int = DEEPEST) -> None:
         ]
         if not level:
             return
-    raise Unreadable(_too_deep())
-
-
-def read_yaml(path: PathLike, largest: int = LARGEST_YAML, *, as_text: bool = False) -> Any:
-    """The value in a YAML file, see `parse_yaml`.
-
-    Raises:
-        Unreadable: as `read_text` and `parse_yaml`.
-    """
-    return parse_yaml(read_text(path, largest), as_text=as_text)
-
-
-def parse_yaml(text: str, *, exponents: bool = False, as_text: bool = False) -> Any:
-    """A YAML value of plain kinds: mappings, lists, text, numbers, true, false and null.
-
-    Dates are text. Anchors and aliases, with which a few lines can stand for gigabytes, are
-    refused, as are other tags, keys that come twice, and what is nested too deeply.
-
-    Args:
-        exponents: take 1e-4 for a number, which YAML 1.1 takes for text.
-        as_text: take every key and every value but null for the text that it is written as: `no`
-            and `007` are names, and not false and 7.
-
-    Raises:
-        Unreadable: it is something else.
-
-    Example:
-        >>> parse_yaml("{a: 2024-02-30, b: [1, 1e-4]}", exponents=True)
-        {'a': '2024-02-30', 'b': [1, 0.0001]}
-        >>> parse_yaml("{no: 007}"), parse_yaml("{no: 007}", as_text=True)
-        ({False: 7}, {'no': '007'})
-        >>> parse_yaml("a: &x [1]")
-        Traceback (most recent call last):
-        promptot.files.reading.Unreadable: line 1: anchors and aliases (&x, *x) are not read
-    """
-    if _SURROGATE.search(text):
-        raise Unreadable("it is not valid text")
-    loader = (_AsText if as_text else _WithExponents if exponents else _Loader)(text)
-    try:
-        value = loader.get_single_data()
-    except Unreadable:
-        raise
-    except RecursionError:
-        raise Unreadable(_too_deep()) from None
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        where = "" if mark is None else f"line {mark.line + 1}: "
-        raise Unreadable(f"{where}it is no YAML ({error.problem or error.context})") from None
-    except (yaml.YAMLError, ValueError, LookupError, TypeError, ArithmeticError) as error:
-        reason = " ".join(str(error).split())
-        raise Unreadable(f"it is no YAML ({reason:.120})") from None
-    finally:
-        loader.dispose()
-    _check_characters(value)
-    return value
+    raise Unreadable(too_deep())
 
 
 def read_csv(text: str, delimiter: str = ",") -> Iterator[list[str]]:
@@ -323,11 +276,7 @@ def read_csv(text: str, delimiter: str = ",") -> Iterator[list[str]]:
     Raises:
         Unreadable: a row is damaged, or a cell far too long; with the line.
     """
-    before = csv.field_size_limit(LONGEST_CELL)
-    try:
-        reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
-    finally:
-        csv.field_size_limit(before)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     while True:
         before = csv.field_size_limit(LONGEST_CELL)  # of the process, not of a reader
         try:
@@ -359,7 +308,12 @@ def brief(value: object, most: int = 80) -> str:
     return text if len(text) <= most else f"{text[: most - 3]}..."
 
 
-def _check_regular(mode: int) -> None:
+def check_regular(mode: int) -> None:
+    """Refuse folders, pipes and devices, by the mode of a `stat`.
+
+    Raises:
+        Unreadable: it is one.
+    """
     if stat.S_ISDIR(mode):
         raise Unreadable("it is a folder, not a file")
     if not stat.S_ISREG(mode):
@@ -375,20 +329,23 @@ def _larger_than(largest: int) -> str:
     return f"it is larger than {size}, far too large"
 
 
-def _too_deep() -> str:
+def too_deep() -> str:
+    """Why something is `Unreadable` that is nested deeper than `DEEPEST`."""
     return f"it is nested deeper than {DEEPEST} levels"
 
 
+def _short(number: str) -> str:
+    if len(number) > LONGEST_NUMBER:
+        raise Unreadable(f"it holds a number of {len(number)} characters")
+    return number
+
+
 def _whole_number(text: str) -> int:
-    if len(text) > LONGEST_NUMBER:
-        raise Unreadable(f"it holds a number of {len(text)} characters")
-    return int(text)
+    return int(_short(text))
 
 
 def _number(text: str) -> float:
-    if len(text) > LONGEST_NUMBER:
-        raise Unreadable(f"it holds a number of {len(text)} characters")
-    return float(text)
+    return float(_short(text))
 
 
 def _finite_number(text: str) -> float:
@@ -413,110 +370,15 @@ def _each_key_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def _check_characters(value: Any) -> None:
+def check_characters(value: Any) -> None:
     """Refuse half characters, which can be written nowhere; `value` has been checked for depth."""
     if isinstance(value, str):
         if _LONE_SURROGATE.search(value):
             raise Unreadable("it holds half a character (a lone surrogate)")
     elif isinstance(value, dict):
         for key, inner in value.items():
-            _check_characters(key)
-            _check_characters(inner)
+            check_characters(key)
+            check_characters(inner)
     elif isinstance(value, list):
         for inner in value:
-            _check_characters(inner)
-
-
-class _Events:
-    """What composes a value of YAML's events; libyaml finds these ten times as fast as Python."""
-
-    def __init__(self, text: str) -> None:
-        kind = yaml.CSafeLoader if yaml.__with_libyaml__ else yaml.SafeLoader
-        parser: Any = kind(text)
-        self.check_event = parser.check_event
-        self.peek_event = parser.peek_event
-        self.get_event = parser.get_event
-        self.dispose = parser.dispose
-
-
-class _Loader(_Events, Composer, SafeConstructor, Resolver):
-    """Safe YAML of plain kinds, without what makes a short text large."""
-
-    yaml_implicit_resolvers = {  # noqa: RUF012 - as PyYAML has it
-        first: [(tag, pattern) for tag, pattern in resolvers if tag in _TAGS]
-        for first, resolvers in Resolver.yaml_implicit_resolvers.items()
-    }
-
-    def __init__(self, text: str) -> None:
-        _Events.__init__(self, text)
-        Composer.__init__(self)
-        SafeConstructor.__init__(self)
-        Resolver.__init__(self)
-        self._depth = 0
-
-    def compose_node(self, parent: Node | None, index: Any) -> Node | None:
-        event = self.peek_event()
-        where = f"line {event.start_mark.line + 1}: " if event.start_mark else ""
-        if isinstance(event, AliasEvent) or getattr(event, "anchor", None) is not None:
-            raise Unreadable(f"{where}anchors and aliases (&x, *x) are not read")
-        if isinstance(event, ScalarEvent | CollectionStartEvent) and isinstance(event, NodeEvent):
-            tag = event.tag
-            if tag is not None and tag != "!" and tag not in _TAGS:
-                raise Unreadable(f"{where}the tag {brief(tag)} is not read")
-        self._depth += 1
-        if self._depth > DEEPEST:
-            raise Unreadable(f"{where}{_too_deep()}")
-        try:
-            return super().compose_node(parent, index)
-        finally:
-            self._depth -= 1
-
-    def construct_mapping(self, node: Node, deep: bool = False) -> dict[Any, Any]:
-        if not isinstance(node, MappingNode):
-            raise Unreadable(f"{_line(node)}keys and values are expected")
-        found: dict[Any, Any] = {}
-        for key_node, value_node in node.value:
-            if not isinstance(key_node, ScalarNode):
-                raise Unreadable(f"{_line(key_node)}a key must be text or a number")
-            key = self.construct_key(key_node)
-            if key in found:
-                raise Unreadable(f"{_line(key_node)}the key {brief(key)} comes twice")
-            found[key] = self.construct_object(value_node, deep=deep)
-        return found
-
-    def construct_key(self, node: ScalarNode) -> Any:
-        return self.construct_object(node, deep=True)
-
-    def construct_scalar(self, node: Node) -> Any:
-        value = node.value
-        number = node.tag in ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
-        if number and len(str(value)) > LONGEST_NUMBER:
-            raise Unreadable(f"{_line(node)}it holds a number of {len(value)} characters")
-        return super().construct_scalar(node)  # type: ignore[arg-type]
-
-
-class _AsText(_Loader):
-    """The same, in which every scalar is text, but for values that are null."""
-
-    def construct_key(self, node: ScalarNode) -> Any:
-        return self.construct_scalar(node)
-
-    def construct_object(self, node: Node, deep: bool = False) -> Any:
-        if isinstance(node, ScalarNode) and node.tag != _NULL:
-            return self.construct_scalar(node)
-        return super().construct_object(node, deep=deep)
-
-
-class _WithExponents(_Loader):
-    """The same, in which `1e-4` is a number, as everywhere else."""
-
-
-_WithExponents.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"),
-    list("-+.0123456789"),
-)
-
-
-def _line(node: Node) -> str:
-    return "" if node.start_mark is None else f"line {node.start_mark.line + 1}: "
+            check_characters(inner)

@@ -24,7 +24,9 @@ _WINDOWS_FULL = {39: errno.ENOSPC, 112: errno.ENOSPC}
 
 
 @contextlib.contextmanager
-def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
+def atomic_write(
+    path: str | os.PathLike[str], pipe_seconds: float = PIPE_SECONDS
+) -> Iterator[Path]:
     """Give a temporary path to write to; what is there comes to `path` on success.
 
     - A file is written beside its place and moved there in one step: a crash, an exception or a
@@ -32,6 +34,10 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
       another hard link of it keeps the old content.
     - Where a link leads, the file is written; the link stays.
     - A device or a pipe, such as /dev/null or /dev/stdout, is written straight into.
+
+    Args:
+        path: of the file.
+        pipe_seconds: how long to wait for somebody to read a pipe.
 
     Raises:
         PromptotError: a folder, a disk or a socket is there, or the file can't be written: the disk
@@ -47,7 +53,7 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
                 os.close(handle)
                 temporary = Path(name)
                 yield temporary
-                _pour(temporary, target)
+                _pour(temporary, target, pipe_seconds)
                 return
             place.parent.mkdir(parents=True, exist_ok=True)
             mode = 0o666 & ~_umask()
@@ -167,10 +173,7 @@ def explain(
             f"No space left on the disk while writing '{target}'.",
             fix="Free some space or choose another folder; what was there before is intact.",
         )
-    return CannotWrite(
-        f"Can't write '{target}': {error.strerror or error}.",
-        fix=fix,
-    )
+    return CannotWrite(f"Can't write '{target}': {error.strerror or error}.", fix=fix)
 
 
 def _umask() -> int:
@@ -213,10 +216,10 @@ def _is_handle(target: Path) -> bool:
     return False
 
 
-def _pour(source: Path, target: Path) -> None:
+def _pour(source: Path, target: Path, pipe_seconds: float) -> None:
     """Write a file's content straight into a device or a pipe."""
     flags = os.O_WRONLY | os.O_APPEND | getattr(os, "O_NOCTTY", 0)
-    end = time.monotonic() + PIPE_SECONDS
+    end = time.monotonic() + pipe_seconds
     while True:
         try:
             handle = os.open(target, flags | getattr(os, "O_NONBLOCK", 0))

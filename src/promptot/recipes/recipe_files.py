@@ -11,7 +11,8 @@ from typing import Any
 from pydantic import ValidationError
 
 from promptot.errors import PromptotError, nearest
-from promptot.files.reading import Unreadable, brief, parse_yaml, read_text
+from promptot.files.reading import Unreadable, brief, read_text
+from promptot.files.yaml_text import parse_yaml
 from promptot.recipes.schema import DEFAULT_CHOICES, PUBLISHED_STRENGTH, Recipe, kinds_of
 
 _SHIPPED = files("promptot.recipes")

@@ -8,7 +8,6 @@ model are computed the plain way (`plain_forward`), their pictures read by open_
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -319,7 +318,7 @@ def _bundled_side(name: str) -> Side:
     from tokenizers import Tokenizer
 
     folder = ASSETS / name
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    config = read_json(folder / "config.json")
     state = _plain_weights(folder / "model.safetensors")
     prefix = "image_tower.stem."
     trunk = create_model(config["architecture"]["image"]["trunk"], num_classes=0, global_pool="")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from promptot.backbones.preprocess import Preprocess
 from promptot.backbones.tokenizer import FileTokenizer
 from promptot.backbones.towers.stems import TrunkStem
 from promptot.errors import PromptotError, nearest
+from promptot.files.reading import read_json
 
 ASSETS = Path(str(files("promptot") / "assets"))
 
@@ -43,7 +43,7 @@ def load_bundled(name: str) -> Backbone:
 
 def load_folder(folder: Path, name: str) -> Backbone:
     """Load a model folder: config.json, model.safetensors and tokenizer.json."""
-    config: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    config: dict[str, Any] = read_json(folder / "config.json")
     architecture = TypeAdapter(Architecture).validate_python(config["architecture"])
     preprocess = TypeAdapter(Preprocess).validate_python(config["preprocess"])
     weights = load_file(folder / "model.safetensors")

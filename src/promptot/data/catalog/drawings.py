@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
+from typing import NamedTuple
 
-from promptot.data.task import Example, ImageTask
+from promptot.data.task import SPLITS, Example, ImageTask
 from promptot.errors import PromptotError, nearest
+from promptot.files.reading import read_csv, read_text, reading_errors
 
 DRAWINGS = Path(__file__).parents[2] / "assets" / "drawings"
 """Where the drawings lie: `images.zip` and `index.csv`."""
@@ -17,14 +18,13 @@ DRAWINGS = Path(__file__).parents[2] / "assets" / "drawings"
 UNSEEN = "unseen"
 """The group of concepts that were kept out of the bundled model's pretraining."""
 
-_SPLITS = ("train", "validation", "test")
-_COLUMNS = {"style", "group", "subgroup", "name", "split", "member"}
+_INSTALL = "Install promptot again."
 
 
-@dataclass(frozen=True)
-class _Drawing:
+class _Drawing(NamedTuple):
     style: str
     group: str
+    subgroup: str
     name: str
     split: str
     member: str
@@ -72,7 +72,9 @@ def load_bundled(
     Raises:
         PromptotError: the group or a style is unknown, or nothing is left.
     """
-    return _load(group, lambda drawing: drawing.group == group, ("train", "test"), styles, drawings)
+    _check_known(group, styles or (), drawings)
+    own = [d for d in _index(drawings) if d.group == group]
+    return _task(group, own, ("train", "test"), styles, drawings)
 
 
 def load_bundled_others(
@@ -84,14 +86,9 @@ def load_bundled_others(
     left out, because the bundled model never knew them. Arguments and errors are those of
     `load_bundled`.
     """
-    return _load(
-        group,
-        lambda drawing: drawing.group not in {group, UNSEEN},
-        ("test",),
-        styles,
-        drawings,
-        "all but ",
-    )
+    _check_known(group, styles or (), drawings)
+    others = [d for d in _index(drawings) if d.group not in {group, UNSEEN}]
+    return _task(f"all but {group}", others, ("test",), styles, drawings)
 
 
 def load_bundled_sample(
@@ -105,20 +102,12 @@ def load_bundled_sample(
         drawings: the folder of `images.zip` and `index.csv`.
     """
     left_out = {name.casefold() for name in exclude}
-    found = [
-        d
-        for d in _index(drawings)
-        if d.split == "test" and d.group != UNSEEN and d.name.casefold() not in left_out
-    ]
-    names = sorted({drawing.name for drawing in found})
-    labels = {name: label for label, name in enumerate(names)}
-    step = max(1, -(-len(found) // images))
-    archive = drawings / "images.zip"
-    return ImageTask(
-        name="other drawings",
-        class_names=tuple(names),
-        test=tuple(Example(f"{archive}::{d.member}", labels[d.name]) for d in found[::step]),
-    )
+    tested = [d for d in _index(drawings) if d.split == "test" and d.group != UNSEEN]
+    others = [drawing for drawing in tested if drawing.name.casefold() not in left_out]
+    step = max(1, -(-len(others) // images))
+    names = tuple(sorted({drawing.name for drawing in others}))
+    test = _examples(others[::step], names, drawings)
+    return ImageTask(name="other drawings", class_names=names, test=test)
 
 
 def load_bundled_domains(
@@ -150,102 +139,86 @@ def load_bundled_domains(
             f"The style '{both[0]}' is both a source and a target.", fix="Leave it out of one."
         )
     known = load_bundled(group, drawings=drawings)
-    _check_styles((*sources, *targets), drawings)
-    by_style = {
-        style: [d for d in _index(drawings) if (d.group, d.style) == (group, style)]
-        for style in (*sources, *targets)
-    }
-    drawn = {drawing.name for style in sources for drawing in by_style[style]}
+    _check_known(group, (*sources, *targets), drawings)
+    own = [d for style in sources for d in _index(drawings) if (d.group, d.style) == (group, style)]
+    drawn = {drawing.name for drawing in own}
     names = tuple(name for name in known.class_names if name in drawn)
     if not names:
         raise PromptotError(
             f"No concept of '{group}' is drawn in the styles {', '.join(sources)}.",
             fix="Take more styles.",
         )
-    kept = known.select([known.class_names.index(name) for name in names])
-
-    def examples(*styles: str) -> tuple[Example, ...]:
-        return tuple(
-            Example(f"{drawings / 'images.zip'}::{drawing.member}", names.index(drawing.name))
-            for style in styles
-            for drawing in by_style[style]
-            if drawing.name in names
-        )
-
-    source = replace(kept, train=examples(*sources), test=())
+    source = known.select([known.class_names.index(name) for name in names])
     tasks = {}
     for style in targets:
-        test = examples(style)
+        in_style = [d for d in _index(drawings) if (d.group, d.style) == (group, style)]
+        test = _examples(in_style, names, drawings)
         present = sorted({example.label for example in test})
         if present:
-            task = replace(kept, name=style, train=(), validation=(), test=test)
-            tasks[style] = task.select(present)
-    return source, tasks
+            tasks[style] = replace(source.with_splits({"test": test}), name=style).select(present)
+    return replace(source, train=_examples(own, names, drawings), test=()), tasks
 
 
-def _check_styles(styles: Sequence[str], folder: Path) -> None:
+def _check_known(group: str, styles: Iterable[str], folder: Path) -> None:
+    if group not in list_groups(folder):
+        fix = nearest(group, list_groups(folder))
+        raise PromptotError(f"No group of drawings '{group}'.", fix=fix)
+    known = list_styles(drawings=folder)
     for style in styles:
-        if style not in list_styles(drawings=folder):
-            raise PromptotError(
-                f"No style '{style}'.", fix=nearest(style, list_styles(drawings=folder))
-            )
+        if style not in known:
+            raise PromptotError(f"No style '{style}'.", fix=nearest(style, known))
 
 
-def _load(
-    group: str,
-    wanted: Callable[[_Drawing], bool],
+def _examples(
+    drawings: Iterable[_Drawing], names: Sequence[str], folder: Path
+) -> tuple[Example, ...]:
+    """The drawings of these classes."""
+    labels = {name: label for label, name in enumerate(names)}
+    archive = folder / "images.zip"
+    return tuple(
+        Example(f"{archive}::{drawing.member}", labels[drawing.name])
+        for drawing in drawings
+        if drawing.name in labels
+    )
+
+
+def _task(
+    name: str,
+    drawings: Sequence[_Drawing],
     required: Sequence[str],
     styles: Sequence[str] | None,
     folder: Path,
-    prefix: str = "",
 ) -> ImageTask:
-    if group not in list_groups(folder):
-        raise PromptotError(
-            f"No group of drawings '{group}'.", fix=nearest(group, list_groups(folder))
-        )
-    _check_styles(styles or (), folder)
-    drawings = [d for d in _index(folder) if wanted(d) and (styles is None or d.style in styles)]
-    names = set.intersection(*({d.name for d in drawings if d.split == s} for s in required))
+    """Drawings as a task, over the concepts that every one of the required splits has."""
+    own = [d for d in drawings if styles is None or d.style in styles]
+    names = set.intersection(*({d.name for d in own if d.split == split} for split in required))
     if not names:
         raise PromptotError(
-            f"No concept of '{prefix}{group}' is drawn in every needed split in these styles.",
+            f"No concept of '{name}' is drawn in every needed split in these styles.",
             fix="Take more styles.",
         )
-    labels = {name: label for label, name in enumerate(sorted(names))}
-    archive = folder / "images.zip"
-    splits: dict[str, list[Example]] = {split: [] for split in _SPLITS}
-    for drawing in drawings:
-        if drawing.name in labels:
-            example = Example(f"{archive}::{drawing.member}", labels[drawing.name])
-            splits[drawing.split].append(example)
-    return ImageTask(
-        name=prefix + group,
-        class_names=tuple(labels),
-        train=tuple(splits["train"]),
-        validation=tuple(splits["validation"]),
-        test=tuple(splits["test"]),
+    task = ImageTask(name=name, class_names=tuple(sorted(names)))
+    return task.with_splits(
+        {
+            split: _examples([d for d in own if d.split == split], task.class_names, folder)
+            for split in SPLITS
+        }
     )
 
 
 @lru_cache(maxsize=4)
 def _index(folder: Path) -> tuple[_Drawing, ...]:
     """The drawings used by the tasks, sorted by style and member."""
-    try:
-        with (folder / "index.csv").open(encoding="utf-8", newline="") as file:
-            reader = csv.DictReader(file)
-            if not _COLUMNS.issubset(reader.fieldnames or ()):
-                raise PromptotError(
-                    f"'{folder / 'index.csv'}' lacks columns; it needs {sorted(_COLUMNS)}.",
-                    fix="Install promptot again.",
-                )
-            drawings = [
-                _Drawing(r["style"], r["group"], r["name"], r["split"], r["member"])
-                for r in reader
-                if r["split"] in _SPLITS
-            ]
-    except OSError as error:
-        raise PromptotError(
-            f"The bundled drawings can't be read from '{folder}': {error.strerror}.",
-            fix="Install promptot again.",
-        ) from None
-    return tuple(sorted(drawings, key=lambda d: (d.style, d.member)))
+    path, columns = folder / "index.csv", _Drawing._fields
+    with reading_errors(f"The bundled drawings can't be read from '{folder}'", _INSTALL):
+        rows = read_csv(read_text(path))
+        header = next(rows, [])
+        if not set(columns) <= set(header):
+            raise PromptotError(
+                f"'{path}' lacks columns; it needs {sorted(columns)}.", fix=_INSTALL
+            )
+        places = [header.index(column) for column in columns]
+        drawings = [_Drawing(*(row[place] for place in places)) for row in rows]
+    return tuple(
+        sorted((d for d in drawings if d.split in SPLITS), key=lambda d: (d.style, d.member))
+    )

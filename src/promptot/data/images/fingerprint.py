@@ -1,8 +1,8 @@
 """What an image is known by, wherever it lies, so that results of it can be found again.
 
-No file is read for it, so that hundreds of thousands cost seconds: a file, or the archive or table
-that holds the image, is known by its size and times. Only an image in memory is known by its
-content.
+No file is read for a fingerprint, so that hundreds of thousands cost seconds: a file, or the
+archive or table that holds the image, is known by its size and times. Only an image in memory is
+known by its content, by the hash that is published of every image that was trained on.
 """
 
 from __future__ import annotations
@@ -11,7 +11,9 @@ import hashlib
 import os
 from dataclasses import dataclass
 
-from promptot.data.images.image_bytes import split_place
+from promptot.data.images.held import Held
+from promptot.data.images.image_bytes import UnreadableImage, split_place
+from promptot.data.images.read_image import image_hash
 from promptot.files.file_version import FileVersion
 
 MISSING = FileVersion(-1, 0, 0)  # whoever reads it will say what is wrong
@@ -41,31 +43,53 @@ class Fingerprint:
     @property
     def anywhere(self) -> str:
         """32 hex digits that stay when a folder or an archive moves, or a copy keeps its times."""
-        kept = () if self.version is None else (self.version.size, self.version.modified)
-        return _digest(self.name, self.content, *kept)
+        return _digest(self.name, self.content, *(self.version or ())[:2])
 
     @property
     def published(self) -> str:
         """32 hex digits of name and size: of files that others fetch anew, times say nothing."""
-        return _digest(self.name, self.content, *(() if self.version is None else self.version[:1]))
+        return _digest(self.name, self.content, *(self.version or ())[:1])
 
 
-class Looks:
-    """What was found out about folders and archives, so that each is looked at once.
+class ImageIdentities:
+    """Fingerprints and hashes of images; folders, archives and contents are looked at once.
 
-    It is for one pass over many images: nobody would notice a file that changes meanwhile.
+    It is for one pass over many images: nobody would notice a file that changes meanwhile. An image
+    is told by its path and, in memory, by what holds it: two there may share a name.
     """
 
     def __init__(self) -> None:
         self._folders: dict[str, str] = {}
         self._holders: dict[str, FileVersion] = {}
+        self._hashes: dict[tuple[str, Held | None], str] = {}
 
-    def file(self, path: str) -> Fingerprint:
-        """The fingerprint of an image in a file, an archive or a table.
+    def fingerprint(self, path: str, held: Held | None = None) -> Fingerprint:
+        """The fingerprint of an image.
 
         Args:
             path: see `promptot.data.images.image_bytes`.
+            held: the image, if it lies in no file.
         """
+        if held is None:
+            return self._of_file(path)
+        try:
+            return Fingerprint(content=self.hash(path, held))
+        except UnreadableImage as error:
+            return Fingerprint(content=f"unreadable: {error.reason}")
+
+    def hash(self, path: str, held: Held | None = None) -> str:
+        """SHA-256 of an image's content, see `image_hash`.
+
+        Raises:
+            UnreadableImage: with the reason.
+        """
+        known = self._hashes.get((path, held))
+        if known is None:
+            known = image_hash(path if held is None else held.fetch(path), path)
+            self._hashes[path, held] = known
+        return known
+
+    def _of_file(self, path: str) -> Fingerprint:
         holder, member = split_place(path)
         if member is None:
             version = _version(holder)
@@ -79,6 +103,9 @@ class Looks:
         resolved = self._folders[folder]
         shown = member or f"{os.path.basename(folder or resolved)}/{name}"  # noqa: PTH119
         return Fingerprint(shown, version, f"{resolved}{os.sep}{name}")
+
+
+Looks = ImageIdentities  # its name until all who use it are renamed
 
 
 def _version(file: str) -> FileVersion:

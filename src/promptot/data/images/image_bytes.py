@@ -18,12 +18,12 @@ import threading
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 from zipfile import ZipFile, ZipInfo
 
 from promptot.errors import PromptotError
 from promptot.files.file_version import times_of
-from promptot.files.reading import Unreadable, open_regular
+from promptot.files.reading import Unreadable, check_regular, open_regular
 
 MAX_BYTES = 1 << 30
 LARGE_BYTES = 1 << 25
@@ -46,6 +46,14 @@ class UnreadableImage(PromptotError):  # noqa: N818 - what it is, not how it end
         return type(self), (self.path, self.reason)  # so that worker processes can pass it on
 
 
+class HolderVersion(NamedTuple):
+    """An archive or a table, and what tells it from the one that had its place before."""
+
+    path: str
+    times: int
+    size: int
+
+
 def split_place(name: str) -> tuple[str, str | None]:
     """The file that holds an image, and where in it; None if the file is the image.
 
@@ -57,7 +65,7 @@ def split_place(name: str) -> tuple[str, str | None]:
     return (found[1], found[3]) if found else (name, None)
 
 
-def open_bytes(name: str) -> BinaryIO:
+def open_bytes(name: str) -> io.BufferedReader | io.BytesIO:
     """Open the bytes at a place for reading. It never waits: pipes and devices are refused.
 
     Of the members of archives that are larger than `LARGE_BYTES` one is in memory at a time: until
@@ -68,25 +76,24 @@ def open_bytes(name: str) -> BinaryIO:
             member.
         OSError: the file can't be read; damaged archives raise errors of their own.
     """
-    holder, member = split_place(name)
-    state = _regular_file(holder, shown=name)
-    if member is None:
-        try:
+    try:
+        holder, member = split_place(name)
+        state = Path(holder).stat()
+        if stat.S_ISDIR(state.st_mode):
+            raise Unreadable("it is a folder")
+        check_regular(state.st_mode)
+        if state.st_size == 0:
+            raise Unreadable("the file is empty")
+        if member is None:
             return open_regular(holder)
-        except Unreadable as error:
-            raise UnreadableImage(name, error.reason) from error
-    version = (holder, times_of(state), state.st_size)
-    kind = Path(holder).suffix.lower()
-    if kind == ".zip":
-        file = _read_zip(name, version, member)
-    elif kind == ".tar":
-        file = _read_tar(name, version, member)
-    else:
-        file = _read_cell(name, version, member)
-    if file.getbuffer().nbytes == 0:
-        file.close()
-        raise UnreadableImage(name, "the file is empty")
-    return file
+        read = _READERS.get(Path(holder).suffix.lower(), _read_cell)
+        file = read(HolderVersion(holder, times_of(state), state.st_size), member)
+        if file.getbuffer().nbytes == 0:
+            file.close()
+            raise Unreadable("the file is empty")
+        return file
+    except Unreadable as error:
+        raise UnreadableImage(name, error.reason) from error
 
 
 class _Large(io.BytesIO):
@@ -112,18 +119,18 @@ def _in_turn(size: int, read: Callable[[], bytes]) -> io.BytesIO:
         raise
 
 
-def _read_zip(name: str, version: tuple[str, int, int], member: str) -> io.BytesIO:
+def _read_zip(version: HolderVersion, member: str) -> io.BytesIO:
     # A handle shared with a forked process would share its position in the file: one per process.
     archive = _open_zip(*version, os.getpid())
     try:
         info = _member(archive, member)
     except KeyError:
-        raise UnreadableImage(name, "the zip file has no such member") from None
-    _check_size(name, info.file_size)
+        raise Unreadable("the zip file has no such member") from None
+    _check_size(info.file_size)
     packed = max(1, info.compress_size)
     if info.file_size > LARGE_BYTES and info.file_size > MAX_RATIO * packed:
         times = info.file_size // packed
-        raise UnreadableImage(name, f"it is {times} times as large as packed, which no picture is")
+        raise Unreadable(f"it is {times} times as large as packed, which no picture is")
     return _in_turn(info.file_size, lambda: archive.read(info))
 
 
@@ -189,19 +196,19 @@ def _directory_size(file: BinaryIO) -> int:
     return int(size)
 
 
-def _read_tar(name: str, version: tuple[str, int, int], member: str) -> io.BytesIO:
+def _read_tar(version: HolderVersion, member: str) -> io.BytesIO:
     try:
         offset, size = tar_members(*version)[member]
     except KeyError:
-        raise UnreadableImage(name, "the tar file has no such member") from None
-    _check_size(name, size)
+        raise Unreadable("the tar file has no such member") from None
+    _check_size(size)
 
     def read() -> bytes:
-        with open_regular(version[0]) as file:
+        with open_regular(version.path) as file:
             file.seek(offset)
             content = file.read(size)
         if len(content) < size:
-            raise UnreadableImage(name, "the tar file is cut off")
+            raise Unreadable("the tar file is cut off")
         return content
 
     return _in_turn(size, read)
@@ -225,38 +232,25 @@ def list_tar(path: Path) -> list[str]:
     return list(tar_members(str(path), times_of(state), state.st_size))
 
 
-def _read_cell(name: str, version: tuple[str, int, int], member: str) -> io.BytesIO:
+def _read_cell(version: HolderVersion, member: str) -> io.BytesIO:
     from promptot.data.arrow_columns import read_cell
 
     column, _, row = member.rpartition("::")
     if not row.isdecimal() or len(row) > 18:
-        raise UnreadableImage(name, "a table's cell is written FILE::COLUMN::ROW")
+        raise Unreadable("a table's cell is written FILE::COLUMN::ROW")
     try:
         content = read_cell(*version, column, int(row))
     except (KeyError, IndexError):
-        raise UnreadableImage(name, "the table has no such cell") from None
-    except Unreadable as error:
-        raise UnreadableImage(name, error.reason) from error
+        raise Unreadable("the table has no such cell") from None
     if not isinstance(content, bytes):
-        raise UnreadableImage(name, "the cell holds no image")
-    _check_size(name, len(content))
+        raise Unreadable("the cell holds no image")
+    _check_size(len(content))
     return io.BytesIO(content)
 
 
-def _check_size(name: str, size: int) -> None:
+_READERS = {".zip": _read_zip, ".tar": _read_tar}
+
+
+def _check_size(size: int) -> None:
     if size > MAX_BYTES:
-        raise UnreadableImage(name, "it is larger than 1 GiB")
-
-
-def _regular_file(path: str, shown: str) -> os.stat_result:
-    state = Path(path).stat()
-    problem = None
-    if stat.S_ISDIR(state.st_mode):
-        problem = "it is a folder"
-    elif not stat.S_ISREG(state.st_mode):
-        problem = "it is a pipe or a device, not a file"
-    elif state.st_size == 0:
-        problem = "the file is empty"
-    if problem:
-        raise UnreadableImage(shown, problem)
-    return state
+        raise Unreadable("it is larger than 1 GiB")

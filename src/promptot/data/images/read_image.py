@@ -7,6 +7,7 @@ import hashlib
 import io
 import os
 import threading
+from collections.abc import Collection, Iterator
 from functools import lru_cache
 from importlib import import_module
 from pathlib import Path
@@ -80,7 +81,7 @@ def load_image(image: ImageLike, name: str | None = None) -> Image.Image:
             devices are refused unopened.
     """
     called = name or name_of(image)
-    try:
+    with as_unreadable(called):
         if isinstance(image, str | os.PathLike):
             with open_bytes(os.fspath(image)) as file:
                 return _decode(file, called)
@@ -88,18 +89,13 @@ def load_image(image: ImageLike, name: str | None = None) -> Image.Image:
             if not image:
                 raise UnreadableImage(called, "the file is empty")
             return _decode(io.BytesIO(image), called)
-        if isinstance(image, Image.Image):
-            return _from_pillow(image, called)
         if image is None:
             raise UnreadableImage(called, "there is no image")
-        return _from_pillow(from_array(image), called)
-    except UnreadableImage as error:
-        raise error if name is None else UnreadableImage(name, error.reason) from error
-    except Exception as error:
-        # Decoders raise anything at all on damaged bytes; every kind means the same to the caller.
-        held = not isinstance(image, str | os.PathLike | bytes)
-        reason = str(error) if held and isinstance(error, ValueError) else explain(error)
-        raise UnreadableImage(called, reason) from error
+        try:
+            pixels = image if isinstance(image, Image.Image) else from_array(image)
+            return _from_pillow(pixels, called)
+        except ValueError as error:  # its text says why
+            raise UnreadableImage(called, str(error)) from error
 
 
 def image_hash(image: ImageLike, name: str | None = None) -> str:
@@ -114,15 +110,8 @@ def image_hash(image: ImageLike, name: str | None = None) -> str:
     if isinstance(image, bytes | bytearray | memoryview):
         digest.update(image)
     elif isinstance(image, str | os.PathLike):
-        called = name or name_of(image)
-        try:
-            with open_bytes(os.fspath(image)) as file:
-                while block := file.read(1 << 20):
-                    digest.update(block)
-        except UnreadableImage as error:
-            raise error if name is None else UnreadableImage(name, error.reason) from error
-        except Exception as error:  # as in `load_image`
-            raise UnreadableImage(called, explain(error)) from error
+        with as_unreadable(name or name_of(image)), open_bytes(os.fspath(image)) as file:
+            digest = hashlib.file_digest(file, "sha256")
     else:
         pixels = load_image(image, name)
         digest.update(f"{pixels.width} x {pixels.height} RGB ".encode())
@@ -135,6 +124,26 @@ def name_of(image: ImageLike) -> str:
     return os.fspath(image) if isinstance(image, str | os.PathLike) else "image"
 
 
+@contextlib.contextmanager
+def as_unreadable(name: str) -> Iterator[None]:
+    """Whatever goes wrong with an image, in one kind of error.
+
+    Decoders and other people's data sets raise anything at all, which means the same to the caller.
+
+    Args:
+        name: what the image is called.
+
+    Raises:
+        UnreadableImage: under this name.
+    """
+    try:
+        yield
+    except UnreadableImage as error:
+        raise error if error.path == name else UnreadableImage(name, error.reason) from error
+    except Exception as error:
+        raise UnreadableImage(name, explain(error)) from error
+
+
 def _decode(file: BinaryIO, name: str) -> Image.Image:
     if excess := excess_of(file):
         raise UnreadableImage(name, excess)
@@ -142,7 +151,7 @@ def _decode(file: BinaryIO, name: str) -> Image.Image:
         image: Image.Image = Image.open(file, formats=_formats())
     except UnidentifiedImageError:
         file.seek(0)
-        raise UnreadableImage(name, _what_instead(file.read(512))) from None
+        raise UnreadableImage(name, what_instead(file.read(512), _formats())) from None
     _check_size(image, name)
     large = image.width * image.height > _LARGE_PIXELS
     with _large if large else contextlib.nullcontext():
@@ -190,14 +199,19 @@ def _formats() -> list[str]:
     return [name for name in _FORMATS if name in Image.OPEN]
 
 
-def _what_instead(head: bytes) -> str:
-    """What a file that is no image seems to be, from its first bytes."""
+def what_instead(head: bytes, formats: Collection[str]) -> str:
+    """What a file that is no image seems to be.
+
+    Args:
+        head: its first bytes.
+        formats: those that are read here, as Pillow calls them.
+    """
     if head.startswith(b"version https://git-lfs"):
         return "it is a Git LFS pointer, not the image itself (run 'git lfs pull')"
     if head[4:8] == b"ftyp" and head[8:12] in {b"heic", b"heix", b"mif1", b"msf1", b"hevc"}:
-        return _without_plugin("HEIC")
+        return _without_plugin("HEIC", "HEIF" in formats)
     if head[4:8] == b"ftyp" and head[8:12] in {b"avif", b"avis"}:
-        return _without_plugin("AVIF")
+        return _without_plugin("AVIF", "AVIF" in formats)
     if head.lstrip()[:1] == b"<":
         return "it holds HTML, SVG or XML text, not a pixel image"
     controls = any(byte < 9 or 13 < byte < 32 for byte in head)
@@ -206,8 +220,7 @@ def _what_instead(head: bytes) -> str:
     return "it is not an image of a known format"
 
 
-def _without_plugin(kind: str) -> str:
-    known = {"HEIC": "HEIF"}.get(kind, kind) in _formats()
+def _without_plugin(kind: str, known: bool) -> str:
     cure = "it can't be decoded" if known else "pip install 'promptot[data]', or convert it to JPEG"
     return f"it is a {kind} photo; {cure}"
 

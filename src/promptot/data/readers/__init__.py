@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from promptot.data.readers.any_source import BUNDLED, load_task
+from promptot.data.readers.dispatch import BUNDLED, load_task
 
 __all__ = ["BUNDLED", "load_task"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
 from promptot.data.images.image_bytes import list_tar, list_zip
@@ -71,7 +71,12 @@ def open_tree(path: Path) -> ArchiveFolder:
     Raises:
         PromptotError: the file is damaged.
     """
-    return grow(path, list_members(path))
+    root, members = ArchiveFolder(str(path)), list_members(path)
+    if path.suffix.lower() == ".zip" and not any("/" in member for member in members):
+        members = [member.replace("\\", "/") for member in members]  # as some pack on Windows
+    for member in members:
+        root.add(member)
+    return root
 
 
 def list_members(path: Path) -> list[str]:
@@ -81,21 +86,8 @@ def list_members(path: Path) -> list[str]:
         PromptotError: the file is damaged.
     """
     try:
-        if path.suffix.lower() == ".tar":
-            return list_tar(path)
-        return list_zip(path)
+        return list_tar(path) if path.suffix.lower() == ".tar" else list_zip(path)
     except Exception as error:  # a damaged archive raises almost anything
         raise PromptotError(
             f"The archive '{path}' can't be read: {error}.", fix="Copy or pack it again."
         ) from error
-
-
-def grow(path: Path, members: Iterable[str]) -> ArchiveFolder:
-    """A tree of these members of an archive."""
-    root = ArchiveFolder(str(path))
-    members = list(members)
-    if path.suffix.lower() == ".zip" and not any("/" in member for member in members):
-        members = [member.replace("\\", "/") for member in members]  # as some pack on Windows
-    for member in members:
-        root.add(member)
-    return root

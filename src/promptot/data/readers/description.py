@@ -15,9 +15,9 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from promptot.data.readers.given_paths import place_of
-from promptot.errors import PromptotError
-from promptot.files.reading import Unreadable, read_yaml
+from promptot.data.readers.relative_paths import place_of
+from promptot.files.reading import Unreadable, reading_errors
+from promptot.files.yaml_text import read_yaml
 
 
 class Description(BaseModel):
@@ -38,25 +38,25 @@ class Description(BaseModel):
 
 
 def read_description(path: Path) -> Description:
-    """Read a description.
+    """Read a description; places in it are from where the description lies.
 
     Raises:
         PromptotError: it can't be read, or says something else than `Description` has.
     """
-    try:
-        return Description.model_validate(read_yaml(path, as_text=True))
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(f"{part!s:.40}" for part in first["loc"]) or "the file"
-        problem = f"{where}: {first['msg']}"
-    except Unreadable as error:
-        problem = str(error)
-    raise PromptotError(
-        f"The description '{path}' can't be used: {problem}.",
-        fix=f"Its keys are {', '.join(Description.model_fields)}; 'data' says where images are.",
-    )
+    keys = ", ".join(Description.model_fields)
+    fix = f"Its keys are {keys}; 'data' says where images are."
+    with reading_errors(f"The description '{path}' can't be used", fix):
+        try:
+            described = Description.model_validate(read_yaml(path, as_text=True))
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(f"{part!s:.40}" for part in first["loc"]) or "the file"
+            raise Unreadable(f"{where}: {first['msg']}") from None
+    data, names = described.data, described.names
 
+    def beside(place: str) -> str:
+        return place if place.startswith("bundled:") else place_of(path.parent, place)
 
-def beside(path: Path, place: str) -> str:
-    """A place as a description means it: relative to itself, unless it is bundled."""
-    return place if place.startswith("bundled:") else place_of(path.parent, place)
+    places = {s: beside(d) for s, d in data.items()} if isinstance(data, dict) else beside(data)
+    names = beside(names) if isinstance(names, str) else names
+    return described.model_copy(update={"data": places, "names": names})

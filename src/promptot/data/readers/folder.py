@@ -15,7 +15,7 @@ from promptot.data.readers.junk import is_junk, left_out
 from promptot.data.readers.layout_notes import METADATA, layout_notes
 from promptot.data.readers.split_words import split_among_words, split_of, taken_for
 from promptot.data.task import Example, ImageTask, Skipped
-from promptot.errors import PromptotError
+from promptot.errors import PromptotError, listed
 
 _LAYOUT = "Put the images of each class into a folder named after the class."
 
@@ -60,7 +60,13 @@ def load_folder(path: str | os.PathLike[str], template: str = DEFAULT_TEMPLATE) 
     if not root.is_dir():
         problem = "is a file, not a folder" if root.exists() else "does not exist"
         raise PromptotError(f"The folder '{root}' {problem}.", fix="Check the path.")
-    return load_tree(root, clean_name(root.resolve().name) or str(root), template)
+    return load_tree(root, name_of_place(root), template)
+
+
+def name_of_place(path: Path) -> str:
+    """What a task is called that lies there."""
+    stem = path.resolve().name if path.is_dir() else path.stem
+    return clean_name(stem) or str(path)
 
 
 def load_tree(root: Place, name: str, template: str = DEFAULT_TEMPLATE) -> ImageTask:
@@ -70,45 +76,44 @@ def load_tree(root: Place, name: str, template: str = DEFAULT_TEMPLATE) -> Image
         name: what to call the task.
     """
     junk: dict[str, str] = {}
-    _entries(root, junk)
+    entries_in(root, junk)
     root = _unwrap(root)
     splits = _split_folders(root)
     folders = {
-        split: _class_folders(top, junk) for split, top in (splits or {"train": root}).items()
+        split: class_folders(top, junk) for split, top in (splits or {"train": root}).items()
     }
     if not any(folders.values()):
         raise _no_classes(root)
     class_names = _class_names(folders)
     labels = {name.casefold(): label for label, name in enumerate(class_names)}
-    examples: dict[str, tuple[Example, ...]] = {}
+    tops = (root, *splits.values())
     # What lies in one class is not found again through a link from another.
-    entered = {_identity(folder) for tops in folders.values() for folder in tops}
-    entered |= {_identity(top) for top in (root, *splits.values())}
-    for split, tops in folders.items():
-        examples[split] = tuple(
+    entered = {_identity(folder) for own in (tops, *folders.values()) for folder in own}
+    examples = {
+        split: [
             Example(str(image), labels[clean_name(folder.name).casefold()])
-            for folder in tops
+            for folder in own
             for image in _images(folder, entered, junk)
-        )
+        ]
+        for split, own in folders.items()
+    }
     _check_filled(root, class_names, examples)
+    written = {folder.name: split for split, folder in splits.items()}
     return ImageTask(
         name=name,
         class_names=class_names,
-        train=examples.get("train", ()),
-        validation=examples.get("validation", ()),
-        test=examples.get("test", ()),
         template=template,
         skipped=tuple(
             Skipped(str(image), "it lies in no class folder")
-            for top in (root, *splits.values())
+            for top in tops
             for image in _own_images(top)
         ),
         notes=(
-            *_of_splits(splits),
+            *([taken_for(written, "the folders")] if written else []),
             *layout_notes(folders, _inner_names),
             *left_out(junk.values()),
         ),
-    )
+    ).with_splits(examples)
 
 
 def all_images(folder: Path) -> list[str]:
@@ -125,35 +130,31 @@ def find_images(places: Sequence[str | os.PathLike[str]]) -> list[str]:
     Raises:
         PromptotError: a folder holds no image, or no file matches a pattern.
     """
-    found: list[str] = []
-    for path in places:
-        place = os.fspath(path)
-        try:
-            is_folder, exists = Path(place).is_dir(), Path(place).exists()
-        except (OSError, ValueError):  # no file can have this name
-            is_folder = exists = False
-        if is_folder:
-            inside = all_images(Path(place))
+    images: list[str] = []
+    for place in (os.fspath(path) for path in places):
+        folder = Path(place)
+        if os.path.isdir(folder):  # noqa: PTH112 - also of a name that no file can have
+            inside = all_images(folder)
             if not inside:
                 raise PromptotError(f"There is no image in '{place}'.", fix="Check the path.")
-            found += inside
-        elif has_magic(place) and not exists and "\0" not in place:
+            images += inside
+        elif has_magic(place) and not os.path.exists(folder) and "\0" not in place:  # noqa: PTH110
             matching = sorted(glob(place, recursive=True))  # noqa: PTH207 - may be absolute
             if not matching:
                 raise PromptotError(f"No file matches '{place}'.", fix="Check the pattern.")
-            found += matching
+            images += matching
         else:
-            found.append(place)
-    return found
+            images.append(place)
+    return images
 
 
 def _unwrap(root: Place) -> Place:
     """The folder inside `root` if that is all there is, and what it holds are folders of images."""
     while True:
-        folders = [folder for folder in _class_folders(root) if _holds_images(folder)]
+        folders = list(_folders_with_images(root))
         if len(folders) != 1 or _own_images(root) or split_of(folders[0].name) is not None:
             return root
-        inner = [folder for folder in _class_folders(folders[0]) if _holds_images(folder)]
+        inner = list(_folders_with_images(folders[0]))
         named = any(split_of(folder.name) is not None for folder in inner)
         if _own_images(folders[0]) or (len(inner) < 2 and not named):
             return root
@@ -166,17 +167,17 @@ def _split_folders(root: Place) -> dict[str, Place]:
     A class may well be called "train". A split folder holds folders of images, a class folder
     images; what could be either is refused rather than guessed.
     """
-    with_images = [folder for folder in _class_folders(root) if _holds_images(folder)]
+    with_images = list(_folders_with_images(root))
     named = [folder for folder in with_images if split_of(folder.name) is not None]
-    found = [folder for folder in named if _holds_class_folders(folder)]
-    others = [folder for folder in with_images if folder not in found]
+    above_classes = [folder for folder in named if any(_folders_with_images(folder))]
+    others = [folder for folder in with_images if folder not in above_classes]
     if named and len(named) == len(with_images) and others:
         raise _no_classes_in_splits(root, others)
     if others:
         by_words = _by_words(with_images)
         if by_words:
             return by_words
-        without_own = [folder for folder in found if not _own_images(folder)]
+        without_own = [folder for folder in above_classes if not _own_images(folder)]
         if without_own:
             raise PromptotError(
                 f"'{root}' holds split folders ({_names(without_own)}) and other folders with "
@@ -186,7 +187,7 @@ def _split_folders(root: Place) -> dict[str, Place]:
             )
         return {}
     splits: dict[str, Place] = {}
-    for folder in found:
+    for folder in above_classes:
         split = split_of(folder.name) or ""
         if split in splits:
             raise PromptotError(
@@ -207,41 +208,32 @@ def _by_words(folders: Sequence[Place]) -> dict[str, Place]:
     splits = {split_among_words(folder.name): folder for folder in folders}
     if None in splits or len(splits) < max(2, len(folders)):
         return {}
-    if any(_own_images(folder) or not _holds_class_folders(folder) for folder in folders):
+    if any(_own_images(folder) or not any(_folders_with_images(folder)) for folder in folders):
         return {}
     return {split: folder for split, folder in splits.items() if split is not None}
 
 
-def _of_splits(splits: Mapping[str, Tree]) -> list[str]:
-    written = {folder.name: split for split, folder in splits.items()}
-    return [taken_for(written, "the folders")] if written else []
-
-
-def _holds_class_folders(folder: Tree) -> bool:
-    return any(_holds_images(inner) for inner in _class_folders(folder))
-
-
 def _inner_names(folder: Tree) -> tuple[list[str], bool]:
     """The names of the folders with images in a folder, and whether it has images of its own."""
-    inner = [inside.name for inside in _class_folders(folder) if _holds_images(inside)]
-    return inner, bool(_own_images(folder))
+    return [inside.name for inside in _folders_with_images(folder)], bool(_own_images(folder))
 
 
-def _holds_images(folder: Tree) -> bool:
-    return next(_images(folder), None) is not None
+def _folders_with_images(top: Place) -> Iterator[Place]:
+    """Those in a folder; each is looked into when it is asked for."""
+    return (folder for folder in class_folders(top) if next(_images(folder), None) is not None)
 
 
 def _own_images(folder: Place) -> list[Place]:
-    return [e for e in _entries(folder) if is_image_name(e.name) and not e.is_dir()]
+    return [e for e in entries_in(folder) if is_image_name(e.name) and not e.is_dir()]
 
 
 def _names(folders: Sequence[Tree]) -> str:
-    shown = ", ".join(folder.name for folder in folders[:5])
-    return f"{shown}, …" if len(folders) > 5 else shown
+    return listed([folder.name for folder in folders], 5, quoted=False, counted=False)
 
 
-def _class_folders(top: Place, junk: dict[str, str] | None = None) -> list[Place]:
-    return [entry for entry in _entries(top, junk) if entry.is_dir()]
+def class_folders(top: Place, junk: dict[str, str] | None = None) -> list[Place]:
+    """The folders in a folder, which may be classes; see `entries_in`."""
+    return [entry for entry in entries_in(top, junk) if entry.is_dir()]
 
 
 def _class_names(folders: Mapping[str, Sequence[Tree]]) -> tuple[str, ...]:
@@ -259,17 +251,15 @@ def _class_names(folders: Mapping[str, Sequence[Tree]]) -> tuple[str, ...]:
 
 
 def _check_filled(
-    root: Tree, class_names: tuple[str, ...], examples: dict[str, tuple[Example, ...]]
+    root: Tree, class_names: tuple[str, ...], examples: Mapping[str, Sequence[Example]]
 ) -> None:
     filled = {example.label for split in examples.values() for example in split}
     empty = [name for label, name in enumerate(class_names) if label not in filled]
     if len(empty) == len(class_names):
         raise _no_classes(root)
     if empty:
-        listed = ", ".join(f"'{name}'" for name in empty[:5])
-        more = f" and {len(empty) - 5} more" if len(empty) > 5 else ""
         raise PromptotError(
-            f"No image in the class folders {listed}{more} of '{root}'.",
+            f"No image in the class folders {listed(empty, 5)} of '{root}'.",
             fix="Add images or remove the folders.",
         )
 
@@ -282,11 +272,11 @@ def _images(
     Args:
         folder: where to begin; it is entered in any case.
         entered: identities of folders that are not to be entered; those that are, are added.
-        junk: see `_entries`.
+        junk: see `entries_in`.
     """
     entered = set() if entered is None else entered
     entered.add(_identity(folder))
-    waiting = [iter(_entries(folder, junk))]  # of folders in each other, the innermost last
+    waiting = [iter(entries_in(folder, junk))]  # of folders in each other, the innermost last
     while waiting:
         entry = next(waiting[-1], None)
         if entry is None:
@@ -295,7 +285,7 @@ def _images(
             own = _identity(entry)
             if own not in entered:
                 entered.add(own)
-                waiting.append(iter(_entries(entry, junk)))
+                waiting.append(iter(entries_in(entry, junk)))
         elif is_image_name(entry.name):
             yield entry
 
@@ -310,7 +300,7 @@ def _identity(folder: Tree) -> Any:
     return folder.resolve()
 
 
-def _entries(folder: Place, junk: dict[str, str] | None = None) -> list[Place]:
+def entries_in(folder: Place, junk: dict[str, str] | None = None) -> list[Place]:
     """What lies in a folder, sorted, without what is hidden and without junk folders.
 
     Args:
@@ -332,11 +322,8 @@ def _entries(folder: Place, junk: dict[str, str] | None = None) -> list[Place]:
 
 def _no_classes(root: Tree) -> PromptotError:
     loose = len(_own_images(root))
-    if loose:
-        return PromptotError(
-            f"'{root}' holds {loose} images but no class folders with images.", fix=_fix(root)
-        )
-    return PromptotError(f"'{root}' holds no class folders with images.", fix=_fix(root))
+    has = f"{loose} images but no class" if loose else "no class"
+    return PromptotError(f"'{root}' holds {has} folders with images.", fix=_fix(root))
 
 
 def _no_classes_in_splits(root: Tree, splits: Sequence[Tree]) -> PromptotError:
@@ -349,7 +336,7 @@ def _no_classes_in_splits(root: Tree, splits: Sequence[Tree]) -> PromptotError:
 
 def _fix(*folders: Tree) -> str:
     """What to do about images without classes; a table beside them may say them."""
-    entries = [entry for folder in folders for entry in _entries(folder)]
+    entries = [entry for folder in folders for entry in entries_in(folder)]
     files = [entry.name for entry in entries if not entry.is_dir()]
     tables = [name for name in files if name.lower().endswith((".csv", ".tsv", ".jsonl"))]
     if not tables:

@@ -4,18 +4,29 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from promptot.data.arrow_columns import ColumnFile, class_names_of, damaged
-from promptot.data.readers.labelled_images import Found, assemble, by_number, with_notes
+from promptot.data.arrow_columns import ColumnFile, class_names_of
+from promptot.data.readers.columns import choose_columns
+from promptot.data.readers.labelled_images import (
+    LabelledImage,
+    assemble,
+    by_number,
+    in_memory,
+    list_columns,
+    with_notes,
+)
 from promptot.data.readers.split_words import split_of
-from promptot.data.readers.table import choose_columns
-from promptot.data.task import Held, ImageTask
+from promptot.data.readers.table import images_in_columns
+from promptot.data.task import ImageTask
 from promptot.errors import PromptotError
-from promptot.files.reading import Unreadable, brief, read_json
+from promptot.files.reading import Unreadable, brief, read_json, reading_errors
 
+_CAST = "Cast it to datasets.Image() and save again."
 STATE, INFO, SPLIT_LIST = "state.json", "dataset_info.json", "dataset_dict.json"
 
 
@@ -30,37 +41,22 @@ def load_saved(folder: Path, name: str, columns: Mapping[str, str] | None = None
     Raises:
         PromptotError: a file is missing or damaged, or there are no images or labels.
     """
-    splits = {"": folder}
-    if (folder / SPLIT_LIST).is_file():
-        path = folder / SPLIT_LIST
-        listed = _listed(_read_json(path), "splits", path)
-        splits = {_inside(split, path): folder / _inside(split, path) for split in listed}
-    found: list[Found] = []
+    splits, path = {"": folder}, folder / SPLIT_LIST
+    if path.is_file():
+        splits = {split: folder / split for split in _names_in(path, "splits")}
+    images: list[LabelledImage] = []
     label_names = None
     for split, place in splits.items():
-        state = place / STATE
-        for entry in _listed(_read_json(state), "_data_files", state):
-            filename = entry.get("filename") if isinstance(entry, dict) else entry
-            file = ColumnFile(place / _inside(filename, state))
+        for filename in _names_in(place / STATE, "_data_files"):
+            file = ColumnFile(place / filename)
             chosen = choose_columns(file.columns, str(file.path), columns)
+            chosen.pop("split", None)
             label_names = file.class_names.get(chosen["label"], label_names)
-            labels = file.values(chosen["label"])
-            domains = file.values(chosen["domain"]) if "domain" in chosen else [""] * file.rows
-            paths = file.image_paths(chosen["image"])
-            if paths is None:
-                raise PromptotError(
-                    f"The column '{chosen['image']}' of '{place}' holds no images.",
-                    fix="Cast it to datasets.Image() and save again.",
-                )
-            prefix = f"{file.path}::{chosen['image']}::"
-            found += [
-                Found(f"{prefix}{row}" if own is None else own, label, split, str(domain or ""))
-                for row, (own, label, domain) in enumerate(zip(paths, labels, domains, strict=True))
-            ]
+            images += images_in_columns(file, chosen, split, None, _CAST)
         if label_names is None and (place / INFO).is_file():
-            named = class_names_of(_read_json(place / INFO).get("features"))
+            named = class_names_of(_read_key(place / INFO, "features"))
             label_names = next(iter(named.values()), None)
-    return _assemble(name, found, label_names)
+    return _assemble(name, images, label_names)
 
 
 def is_hugging_face(source: Any) -> bool:
@@ -76,7 +72,7 @@ def load_hugging_face(
     Raises:
         PromptotError: it streams, or has no images or labels.
     """
-    found: list[Found] = []
+    images: list[LabelledImage] = []
     label_names = None
     for split, part in source.items() if isinstance(source, Mapping) else [("", source)]:
         if not hasattr(part, "__len__"):
@@ -85,18 +81,14 @@ def load_hugging_face(
                 fix="Load it without streaming=True, or take its first images into a Dataset.",
             )
         chosen = choose_columns(part.column_names, name, columns)
+        chosen.pop("split", None)
         feature = part.features[chosen["label"]]
         label_names = getattr(feature, "names", label_names)
         plain = part.with_format(None)
-        labels = plain[chosen["label"]][:]
-        domains = plain[chosen["domain"]][:] if "domain" in chosen else [""] * len(part)
-        images = _Column(_undecoded(plain, chosen["image"]), chosen["image"])
-        prefix = f"{name}/{split}" if split else name
-        found += [
-            Found(f"{prefix}[{row}]", label, str(split), str(domain or ""), Held(images, row))
-            for row, (label, domain) in enumerate(zip(labels, domains, strict=True))
-        ]
-    return _assemble(name, found, label_names)
+        own = _Column(_undecoded(plain, chosen["image"]), chosen["image"])
+        place = in_memory(own, f"{name}/{split}" if split else name)
+        images += list_columns(chosen, partial(_values, plain), place, str(split))
+    return _assemble(name, images, label_names)
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,6 +105,10 @@ class _Column:
         return image
 
 
+def _values(dataset: Any, column: str) -> Any:
+    return dataset[column][:]
+
+
 def _undecoded(dataset: Any, column: str) -> Any:
     feature = dataset.features[column]
     if type(feature).__name__ != "Image":
@@ -121,9 +117,12 @@ def _undecoded(dataset: Any, column: str) -> Any:
     return dataset.select_columns([column]).cast_column(column, raw)
 
 
-def _assemble(name: str, found: list[Found], label_names: Sequence[str] | None) -> ImageTask:
-    usual = _with_usual_splits(found)
-    counts = Counter(item.split for item in found) - Counter(item.split for item in usual)
+def _assemble(
+    name: str, images: list[LabelledImage], label_names: Sequence[str] | None
+) -> ImageTask:
+    """The task, without the splits that are called otherwise ("extra"), if some are usual."""
+    usual = [i for i in images if not i.split or split_of(i.split) is not None] or images
+    counts = Counter(i.split for i in images) - Counter(i.split for i in usual)
     notes = [
         f"The split '{split:.60}' is none to train, validate or test on: its {count} images were "
         "left out."
@@ -132,32 +131,29 @@ def _assemble(name: str, found: list[Found], label_names: Sequence[str] | None) 
     return with_notes(by_number(assemble(name, usual, label_names)), *notes)
 
 
-def _with_usual_splits(found: list[Found]) -> list[Found]:
-    """Without the splits that are called otherwise ("unsupervised", "extra"), if some are usual."""
-    usual = [item for item in found if not item.split or split_of(item.split) is not None]
-    return usual or found
+def _names_in(path: Path, key: str) -> list[str]:
+    """The names of files or folders beside a JSON file that it lists, and of none elsewhere."""
+    listed = _read_key(path, key)
+    with _damage_explained(path):
+        if not isinstance(listed, list):
+            raise Unreadable(f"'{key}' is {brief(listed)}, not a list")
+        names: list[str] = []
+        for entry in listed:
+            name = entry.get("filename") if isinstance(entry, dict) else entry
+            if not isinstance(name, str) or name in ("", ".", "..") or set("/\\\0") & set(name):
+                raise Unreadable(f"it names {brief(name)}, which is no file beside it")
+            names.append(name)
+    return names
 
 
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
+def _read_key(path: Path, key: str) -> Any:
+    """What a JSON file says under a key; None if nothing."""
+    with _damage_explained(path):
         read = read_json(path)
         if not isinstance(read, dict):
             raise Unreadable("it holds no JSON object")
-        return read
-    except Unreadable as error:
-        raise damaged(path, error) from error
+    return read.get(key)
 
 
-def _listed(read: Mapping[str, Any], key: str, path: Path) -> list[Any]:
-    values = read.get(key)
-    if not isinstance(values, list):
-        raise damaged(path, Unreadable(f"'{key}' is {brief(values)}, not a list"))
-    return values
-
-
-def _inside(name: Any, path: Path) -> str:
-    """The name of a file or a folder beside `path`, and not of one elsewhere."""
-    plain = isinstance(name, str) and name not in ("", ".", "..")
-    if not plain or set("/\\\0") & set(name):
-        raise damaged(path, Unreadable(f"it names {brief(name)}, which is no file beside it"))
-    return str(name)
+def _damage_explained(path: Path) -> AbstractContextManager[None]:
+    return reading_errors(f"'{path}' can't be read", "Write or copy it again.")

@@ -7,8 +7,16 @@ from dataclasses import dataclass
 from os import PathLike
 from typing import Any
 
-from promptot.data.readers.labelled_images import Found, assemble, by_number
-from promptot.data.task import Held, ImageTask
+from promptot.data.images.held import Held
+from promptot.data.readers.columns import choose_columns
+from promptot.data.readers.labelled_images import (
+    LabelledImage,
+    assemble,
+    by_number,
+    in_memory,
+    list_images,
+)
+from promptot.data.task import ImageTask
 from promptot.errors import PromptotError
 
 _LABEL_ATTRIBUTES = ("targets", "labels", "_labels", "y")
@@ -28,7 +36,7 @@ def load_pairs(images: Any, labels: Any, name: str = "images") -> ImageTask:
     return assemble(name, pair(images, labels, name))
 
 
-def pair(images: Any, labels: Any, name: str = "images") -> list[Found]:
+def pair(images: Any, labels: Any, name: str = "images") -> list[LabelledImage]:
     """Images in memory with a label each, as `load_pairs` takes them.
 
     Raises:
@@ -40,12 +48,13 @@ def pair(images: Any, labels: Any, name: str = "images") -> list[Found]:
             f"There are {len(images)} images and {len(labels)} labels.",
             fix="Give one label per image.",
         )
-    return [
-        Found(str(images[row]), label)
-        if isinstance(images[row], str | PathLike)
-        else Found(f"{name}[{row}]", label, held=Held(images, row))
-        for row, label in enumerate(labels)
-    ]
+    held = in_memory(images, name)
+
+    def place(row: int) -> str | tuple[str, Held]:
+        image = images[row]
+        return str(image) if isinstance(image, str | PathLike) else held(row)
+
+    return list_images(labels, place)
 
 
 def as_sequence(images: Any) -> Any:
@@ -55,36 +64,31 @@ def as_sequence(images: Any) -> Any:
         PromptotError: it is one image, text, or nothing with a length.
     """
     if hasattr(images, "columns"):  # a data frame
-        from promptot.data.readers.table import choose_columns
-
         header = [str(column) for column in images.columns]
-        column = (
-            header[0]
-            if len(header) == 1
-            else choose_columns(header, "the table", needed=("image",))["image"]
-        )
-        return list(images[column])
+        if len(header) != 1:
+            header = [choose_columns(header, "the table", needed=("image",))["image"]]
+        return list(images[header[0]])
     if isinstance(images, str | bytes) or not hasattr(images, "__len__"):
         raise PromptotError(
             f"Images are expected in a list or an array, not as {type(images).__name__}.",
             fix="Put a single image into a list: [image].",
         )
     shape = getattr(images, "shape", None)
-    if shape is not None and len(shape) == 2 and str(getattr(images, "dtype", "")) != "object":
-        raise PromptotError(
-            "An array of rows × columns is one grey image, or a table of numbers, but no batch.",
-            fix="Give images × height × width × channels, or a list of images.",
-        )
-    if shape is not None and len(shape) == 2:  # a column of paths or images
-        return [row[0] for row in images]
+    if shape is not None and len(shape) == 2:
+        if str(getattr(images, "dtype", "")) != "object":
+            raise PromptotError(
+                "An array of rows × columns is one grey image, or a table of numbers, but no "
+                "batch.",
+                fix="Give images × height × width × channels, or a list of images.",
+            )
+        return [row[0] for row in images]  # a column of paths or images
     return list(images) if hasattr(images, "iloc") else images
 
 
 def is_data_set(source: Any) -> bool:
     """Whether it gives (image, label) by position, as the data sets of torchvision do."""
-    return all(hasattr(source, name) for name in ("__getitem__", "__len__")) and not isinstance(
-        source, str | bytes | dict
-    )
+    by_position = hasattr(source, "__getitem__") and hasattr(source, "__len__")
+    return by_position and not isinstance(source, str | bytes | dict)
 
 
 def load_data_set(source: Any, name: str) -> ImageTask:
@@ -109,7 +113,7 @@ def class_names_of(source: Any) -> Sequence[str] | None:
     return None if names is None else [n if isinstance(n, str) else n[0] for n in names]
 
 
-def list_data_set(source: Any, name: str) -> list[Found]:
+def list_data_set(source: Any, name: str) -> list[LabelledImage]:
     """The images of a data set, as `load_data_set` takes them."""
     if hasattr(source, "indices") and hasattr(source, "dataset"):  # torch's `Subset`
         whole = list_data_set(source.dataset, name)
@@ -117,15 +121,12 @@ def list_data_set(source: Any, name: str) -> list[Found]:
     as_is = getattr(source, "target_transform", None) is None
     samples = getattr(source, "samples", None) or getattr(source, "imgs", None)
     if as_is and samples and all(isinstance(s, tuple) and isinstance(s[0], str) for s in samples):
-        return [Found(path, label) for path, label, *_ in samples]
+        return [LabelledImage(path, label) for path, label, *_ in samples]
     known = (getattr(source, key, None) for key in _LABEL_ATTRIBUTES if as_is)
     labels = next((values for values in known if _fits(values, source)), None)
     if labels is None:
         labels = [_pair(source, index, name)[1] for index in range(len(source))]
-    images = _Images(source, name)
-    return [
-        Found(f"{name}[{row}]", label, held=Held(images, row)) for row, label in enumerate(labels)
-    ]
+    return list_images(labels, in_memory(_Images(source, name), name))
 
 
 @dataclass(frozen=True, eq=False)

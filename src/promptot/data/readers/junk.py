@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 
 # fmt: off
 JUNK_FOLDERS = frozenset({
@@ -44,6 +44,15 @@ def is_out_of_the_way(member: str) -> bool:
     parts = PurePosixPath(member).parts
     hidden = any(part.startswith(".") and part not in (".", "..") for part in parts)
     return hidden or any(map(is_junk, parts[:-1]))
+
+
+def visible_files(folder: Path, pattern: str) -> list[Path]:
+    """What matches in a folder, sorted, without what is hidden or junk."""
+    return sorted(
+        path
+        for path in folder.glob(pattern)
+        if not is_out_of_the_way(path.relative_to(folder).as_posix())
+    )
 
 
 def left_out(names: Iterable[str]) -> list[str]:

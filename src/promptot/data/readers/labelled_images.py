@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
-from itertools import compress
+from itertools import compress, repeat
 from numbers import Integral
+from operator import not_
 from typing import Any
 
 from promptot.data.class_names import check_class_names, clean_name, in_order
+from promptot.data.images.held import Held, Images
 from promptot.data.readers.split_words import SPLITS, split_of, taken_for
-from promptot.data.task import Example, Held, ImageTask, Skipped
-from promptot.errors import PromptotError
+from promptot.data.task import Example, ImageTask, Skipped
+from promptot.errors import PromptotError, listed
 from promptot.files.reading import LONGEST_NUMBER, brief
 
 MOST_DIGITS = 18
@@ -24,7 +26,7 @@ _NO_NAMES = {"-1", "-1.0", "nan", "none", "null", "n/a", "#n/a", "na", "<na>", "
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class LabelledImage:
     """An image as a source lists it.
 
     Attributes:
@@ -41,14 +43,66 @@ class Found:
     held: Held | None = None
 
 
+_Rows = list[tuple[LabelledImage, Any]]  # with their labels as they are read
+
+
+def list_images(
+    labels: Iterable[Any],
+    place: Callable[[int], str | tuple[str, Held]],
+    *,
+    splits: Iterable[Any] = repeat(""),
+    domains: Iterable[Any] = repeat(""),
+) -> list[LabelledImage]:
+    """The images of a source that has its labels, splits and domains in columns.
+
+    Args:
+        labels: of the images.
+        place: gives the path of the image in a row; or its name and how to get at it.
+        splits, domains: as many as there are labels, or more.
+    """
+    images = []
+    for row, (label, split, domain) in enumerate(zip(labels, splits, domains, strict=False)):
+        own = place(row)
+        path, held = (own, None) if isinstance(own, str) else own
+        images.append(LabelledImage(path, label, str(split or ""), str(domain or ""), held))
+    return images
+
+
+def list_columns(
+    chosen: Mapping[str, str],
+    values: Callable[[str], Iterable[Any]],
+    place: Callable[[int], str | tuple[str, Held]],
+    split: str = "",
+) -> list[LabelledImage]:
+    """The images of a table.
+
+    Args:
+        chosen: the columns, see `choose_columns`.
+        values: gives what is in a column.
+        place: see `list_images`.
+        split: of all images, where no column is chosen for it.
+    """
+    return list_images(
+        values(chosen["label"]),
+        place,
+        splits=values(chosen["split"]) if "split" in chosen else repeat(split),
+        domains=values(chosen["domain"]) if "domain" in chosen else repeat(""),
+    )
+
+
+def in_memory(images: Images, name: str) -> Callable[[int], tuple[str, Held]]:
+    """The `place` of images that are fetched by their row."""
+    return lambda row: (f"{name}[{row}]", Held(images, row))
+
+
 def assemble(
     name: str,
-    found: Iterable[Found],
+    images: Iterable[LabelledImage],
     label_names: Sequence[str] | None = None,
     *,
     splits_from: str = "",
 ) -> ImageTask:
-    """A task of what was found.
+    """A task of images with their labels.
 
     Labels that are numbers become classes in the order of `label_names`, or of the numbers, which
     are then their names; labels that are text in alphabetical order. A class that has no image in
@@ -56,7 +110,7 @@ def assemble(
 
     Args:
         name: of the task.
-        found: the images.
+        images: as the source lists them.
         label_names: names of the labels 0, 1, …; two may be alike (`load_task` looks after that).
         splits_from: where the splits were read, if that was a guess: "the names of the files".
 
@@ -64,28 +118,17 @@ def assemble(
         PromptotError: no image has a label, a split is unknown, a number has no name, or two
             classes have one name.
     """
-    unlabelled: list[Found] = []
-    labelled: list[Found] = []
-    values: list[Any] = []  # of the labelled ones
-    for item in found:
-        label = _known(_plain(item.label), name)
-        if _is_unknown(label):
-            unlabelled.append(item)
-        else:
-            labelled.append(item)
-            values.append(label)
+    rows = [(image, _read_label(image.label, name)) for image in images]
+    unlabelled, labelled = _divide(rows, _is_unknown)
     notes: list[str] = []
-    if all(_is_number(value) or _is_short_number(value) for value in values):
-        notes += _of_negatives(name, [*values, *(_plain(item.label) for item in unlabelled)])
-        known = [_whole(value) >= 0 for value in values]
-        unlabelled += [item for item, is_known in zip(labelled, known, strict=True) if not is_known]
-        labelled = list(compress(labelled, known))
-        values = list(compress(values, known))
-        keys, names = _numbered(values, label_names, name)
-        notes += _of_floats(values)
-    else:
-        keys, names = _named(values)
-        notes += _of_texts(values)
+    numbers = all(_is_number(label) for _, label in labelled)
+    if numbers:
+        notes += _of_negatives(name, [label for _, label in rows if _is_number(label)])
+        negative, labelled = _divide(labelled, lambda label: _whole(label) < 0)
+        unlabelled += negative
+    values = [label for _, label in labelled]
+    keys, names = _classes(values, numbers, label_names, name)
+    notes += _of_floats(values) if numbers else _of_texts(values)
     if not labelled:
         raise PromptotError(
             f"'{name}' holds no labelled image.",
@@ -93,24 +136,22 @@ def assemble(
         )
     check_class_names(names.values(), same=label_names is not None)
     labels = {key: label for label, key in enumerate(names)}
-    splits: dict[str, list[Example]] = {"train": [], "validation": [], "test": []}
-    written: dict[str, str] = {}
-    for item, key in zip(labelled, keys, strict=True):
-        split = _split_of(item.split, name)
-        written.setdefault(item.split, split)
-        splits[split].append(Example(item.path, labels[key], item.domain, item.held))
+    written = {
+        split: _split_of(split, name) for split in dict.fromkeys(i.split for i, _ in labelled)
+    }
+    splits: dict[str, list[Example]] = {split: [] for split in written.values()}
+    for (image, _), key in zip(labelled, keys, strict=True):
+        example = Example(image.path, labels[key], image.domain, image.held)
+        splits[written[image.split]].append(example)
     told = {word: split for word, split in sorted(written.items()) if word.strip()}
     if told and (splits_from or any(word.casefold() != split for word, split in told.items())):
         notes.insert(0, taken_for(told, splits_from or "the split column"))
     return ImageTask(
         name=name,
         class_names=tuple(names.values()),
-        train=tuple(splits["train"]),
-        validation=tuple(splits["validation"]),
-        test=tuple(splits["test"]),
-        skipped=tuple(Skipped(item.path, "it has no label") for item in unlabelled),
+        skipped=tuple(Skipped(image.path, "it has no label") for image, _ in unlabelled),
         notes=tuple(notes),
-    )
+    ).with_splits(splits)
 
 
 def by_number(task: ImageTask) -> ImageTask:
@@ -131,46 +172,46 @@ def with_notes(task: ImageTask, *notes: str) -> ImageTask:
     return replace(task, notes=(*notes, *task.notes))
 
 
-def _numbered(
-    values: Sequence[Any], label_names: Sequence[str] | None, name: str
+def _divide(rows: _Rows, test: Callable[[Any], bool]) -> tuple[_Rows, _Rows]:
+    """The rows whose labels pass a test, and the others."""
+    passed = [test(label) for _, label in rows]
+    return list(compress(rows, passed)), list(compress(rows, map(not_, passed)))
+
+
+def _classes(
+    values: Sequence[Any], numbers: bool, label_names: Sequence[str] | None, name: str
 ) -> tuple[list[Any], dict[Any, str]]:
-    """The key of each label that is a number, and the name of each key in the order of labels.
+    """The key of each label, and the name of each key in the order of labels.
 
-    Without names given, texts such as "007" keep their zeros, as folders do.
+    Without names given, texts of numbers such as "007" keep their zeros, as folders do.
     """
-    if label_names is not None:
-        numbers = [_whole(value) for value in values]
-        return numbers, {key: _name_of(key, label_names, name) for key in sorted(set(numbers))}
-    written = {value: _without_point(value) for value in set(values)}
-    keys = [written[value] for value in values]
-    return keys, {key: key for key in in_order(set(keys))}
-
-
-def _named(values: Sequence[Any]) -> tuple[list[Any], dict[Any, str]]:
-    """The same of labels that are text."""
-    cleaned = {text: clean_name(text) for text in set(map(str, values))}
-    keys = [cleaned[str(value)] for value in values]
+    if numbers and label_names is not None:
+        places = [_whole(value) for value in values]
+        return places, {key: _name_of(key, label_names, name) for key in sorted(set(places))}
+    as_name = _without_point if numbers else clean_name
+    written = {text: as_name(text) for text in set(map(str, values))}
+    keys = [written[str(value)] for value in values]
     return keys, {key: key for key in in_order(set(keys))}
 
 
 def _whole(label: Any) -> int:
     """A number, or the text of one."""
-    return int(label) if _is_number(label) else int(str(label).partition(".")[0])
+    return int(str(label).partition(".")[0]) if isinstance(label, str) else int(label)
 
 
-def _without_point(label: Any) -> str:
-    """A number as a name: 7, "7.0" and "+7" are "7"."""
-    text = str(label).strip().partition(".")[0]
+def _without_point(text: str) -> str:
+    """A number as a name: "7.0" and "+7" are "7"."""
+    text = text.strip().partition(".")[0]
     return text if text.isdecimal() else str(int(text))
 
 
 def _of_negatives(name: str, labels: Iterable[Any]) -> list[str]:
-    """What to say of the negative numbers among labels, which are numbers or unknown.
+    """What to say of the negative ones among numbers.
 
     Raises:
         PromptotError: without them there is but one class.
     """
-    numbers = [_whole(label) for label in labels if _is_number(label) or _is_short_number(label)]
+    numbers = list(map(_whole, labels))
     negative = [number for number in numbers if number < 0]
     if not negative:
         return []
@@ -192,7 +233,7 @@ def _of_floats(values: Sequence[Any]) -> list[str]:
     written = sorted({str(value) for value in values if "." in str(value)})
     if not written:
         return []
-    shown = ", ".join(written[:3]) + (", …" if len(written) > 3 else "")
+    shown = listed(written, 3, quoted=False, counted=False)
     return [f"The labels {shown} look like whole numbers written as floats, and were read as such."]
 
 
@@ -216,22 +257,19 @@ def _of_texts(values: Sequence[Any]) -> list[str]:
     return notes
 
 
-def _plain(label: Any) -> Any:
-    """A label as Python's own kind of value; whole floats (a column with gaps) are numbers."""
-    if hasattr(label, "item") and getattr(label, "ndim", 0) == 0:
-        label = label.item()
-    if isinstance(label, Decimal) and label.is_finite() and label.adjusted() < MOST_DIGITS:
-        label = float(label) if label % 1 else int(label)
-    return int(label) if isinstance(label, float) and label.is_integer() else label
-
-
-def _known(label: Any, name: str) -> Any:
-    """A label that can be written down.
+def _read_label(label: Any, name: str) -> Any:
+    """A label as Python's own kind of value; whole floats (a column with gaps) are numbers.
 
     Raises:
         PromptotError: it is a number of more digits than Python writes.
     """
-    if _is_number(label) and int(label).bit_length() > 3 * LONGEST_NUMBER:
+    if hasattr(label, "item") and getattr(label, "ndim", 0) == 0:
+        label = label.item()
+    if isinstance(label, Decimal) and label.is_finite() and label.adjusted() < MOST_DIGITS:
+        label = float(label) if label % 1 else int(label)
+    if isinstance(label, float) and label.is_integer():
+        label = int(label)
+    if isinstance(label, Integral) and int(label).bit_length() > 3 * LONGEST_NUMBER:
         raise PromptotError(
             f"'{name}' has a label of {int(label).bit_length()} bits.",
             fix="Give class names, or numbers that count from 0.",
@@ -240,11 +278,10 @@ def _known(label: Any, name: str) -> Any:
 
 
 def _is_number(label: Any) -> bool:
+    """Whether it is a whole number, or the text of a short one."""
+    if isinstance(label, str):
+        return _NUMBER.fullmatch(label.strip()) is not None
     return isinstance(label, Integral) and not isinstance(label, bool)
-
-
-def _is_short_number(label: Any) -> bool:
-    return isinstance(label, str) and _NUMBER.fullmatch(label.strip()) is not None
 
 
 def _is_unknown(label: Any) -> bool:
@@ -252,14 +289,12 @@ def _is_unknown(label: Any) -> bool:
 
     The text "-1" is one of these only where all other labels are numbers too.
     """
-    if label is None or (_is_number(label) and label < 0):
+    if label is None or (isinstance(label, Integral) and label < 0):
         return True
     return not str(label).strip() or label != label  # NaN differs from itself
 
 
-def _name_of(value: int, label_names: Sequence[str] | None, name: str) -> str:
-    if label_names is None:
-        return str(value)
+def _name_of(value: int, label_names: Sequence[str], name: str) -> str:
     if value >= len(label_names):
         raise PromptotError(
             f"'{name}' has the label {brief(value)}, but only {len(label_names)} class names.",

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from promptot.data.readers.split_words import split_of
+from promptot.errors import listed
 
 METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
 """Tables that belong to the folder which they lie in, as Hugging Face's image folders have them."""
@@ -30,8 +31,8 @@ def layout_notes(
     counts = Counter(name.casefold() for inside in inner.values() for name in set(inside))
     if all(split_of(name) for name in counts):
         return [
-            f"The folders {_listed(counts)} inside the class folders were not taken for splits: "
-            f"put them above the class folders; or, if {_listed(inner)} are no classes, but data "
+            f"The folders {_some(counts)} inside the class folders were not taken for splits: "
+            f"put them above the class folders; or, if {_some(inner)} are no classes, but data "
             "of their own, give each by itself."
         ]
     shared = [name for name, count in counts.items() if count > 1]
@@ -40,13 +41,12 @@ def layout_notes(
     places = [str(folder) for own in folders.values() for folder in own if folder.name in inner]
     some = ",".join(places[:3]) + (",…" if len(places) > 3 else "")
     return [
-        f"The folders {_listed(inner)} were taken for the classes, but hold the same folders "
-        f"({_listed(shared)}). If they are domains, and these are the classes: `promptot benchmark "
+        f"The folders {_some(inner)} were taken for the classes, but hold the same folders "
+        f"({_some(shared)}). If they are domains, and these are the classes: `promptot benchmark "
         f"domain-generalization --tasks {some}` trains on one and tests the others; for anything "
         "else write a table with the columns path, label and domain."
     ]
 
 
-def _listed(names: Sequence[str] | Mapping[str, Any]) -> str:
-    shown = [f"'{name:.60}'" for name in list(names)[:3]]
-    return ", ".join(shown) + (", …" if len(names) > 3 else "")
+def _some(names: Collection[str]) -> str:
+    return listed(names, 3, width=60, counted=False)

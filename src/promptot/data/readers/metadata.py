@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from pathlib import Path
 
-from promptot.data.readers.folder import all_images, load_folder
-from promptot.data.readers.junk import is_junk
+from promptot.data.readers.columns import label_column
+from promptot.data.readers.folder import all_images, class_folders, entries_in, load_folder
 from promptot.data.readers.labelled_images import with_notes
 from promptot.data.readers.layout_notes import METADATA
 from promptot.data.readers.split_words import split_of
-from promptot.data.readers.table import header_of, label_column, load_table
+from promptot.data.readers.table import header_of, load_table
 from promptot.data.task import ImageTask
 from promptot.errors import PromptotError
 
@@ -33,13 +34,13 @@ def load_with_metadata(
     table = metadata_in(path)
     if table is not None:
         return _load([table], None, path, name, columns)
-    splits = [folder for folder in _folders(path) if split_of(folder.name) is not None]
+    splits = _split_folders(path)
     tables = [metadata_in(folder) for folder in splits]
     present = [table for table in tables if table is not None]
     if not present:
         return None
     if len(present) < len(splits):
-        if not any(_has_labels(table, columns) for table in present):
+        if not any(_label_column(table, columns) for table in present):
             return _by_folders(path, present)
         without = [folder.name for folder, own in zip(splits, tables, strict=True) if own is None]
         raise PromptotError(
@@ -52,12 +53,9 @@ def load_with_metadata(
 
 def metadata_in(folder: Path) -> Path | None:
     """The table of metadata in a folder, in any case; None if there is none."""
-    try:
-        files = {file.name.lower(): file for file in folder.iterdir()}
-    except OSError:  # who lists the folder next says why
-        return None
-    found = (files[name] for name in METADATA if name in files)
-    return next((file for file in found if file.is_file()), None)
+    files = {file.name.lower(): file for file in entries_in(folder)}
+    tables = (files[name] for name in METADATA if name in files)
+    return next((table for table in tables if table.is_file()), None)
 
 
 def _load(
@@ -67,16 +65,14 @@ def _load(
     name: str,
     columns: Mapping[str, str] | None,
 ) -> ImageTask:
-    if not any(_has_labels(table, columns) for table in tables):
-        try:
+    column, *others = (_label_column(table, columns) for table in tables)
+    if not any((column, *others)):
+        with contextlib.suppress(PromptotError):  # the table's own says which columns it lacks
             return _by_folders(path, tables)
-        except PromptotError:
-            pass  # the table's own error says which columns it lacks
     task = load_table(tables, name, columns, splits)
-    column = label_column(header_of(tables[0]), columns)
     return with_notes(
         task,
-        f"Labels are taken from the column '{column}' of {_named(tables)}, not from folders.",
+        f"Labels are taken from the column '{column}' of '{tables[0].name}', not from folders.",
         *_of_unlisted(path, task),
     )
 
@@ -98,31 +94,22 @@ def _by_folders(path: Path, tables: list[Path]) -> ImageTask:
     task = load_folder(path)
     return with_notes(
         task,
-        f"The folders were taken for the classes: {_named(tables)} has no column of labels, and "
+        f"The folders were taken for the classes: '{tables[0].name}' has no column of labels, and "
         "was not used.",
     )
 
 
-def _named(tables: list[Path]) -> str:
-    return f"'{tables[0].name}'"
-
-
-def _has_labels(table: Path, columns: Mapping[str, str] | None) -> bool:
-    return label_column(header_of(table), columns) is not None
+def _label_column(table: Path, columns: Mapping[str, str] | None) -> str | None:
+    return label_column(header_of(table), columns)
 
 
 def _unwrap(path: Path) -> Path:
     """The folder inside `path`, if that is all there is and a table lies in it or in its splits."""
-    inner = _folders(path)
-    if metadata_in(path) is not None or len(inner) != 1 or split_of(inner[0].name) is not None:
+    inner = class_folders(path)
+    if metadata_in(path) is not None or len(inner) != 1 or _split_folders(path):
         return path
-    inside = [folder for folder in _folders(inner[0]) if split_of(folder.name) is not None]
-    return inner[0] if any(map(metadata_in, (inner[0], *inside))) else path
+    return inner[0] if any(map(metadata_in, (inner[0], *_split_folders(inner[0])))) else path
 
 
-def _folders(path: Path) -> list[Path]:
-    try:
-        entries = sorted(path.iterdir())
-    except OSError:  # as above
-        return []
-    return [e for e in entries if e.is_dir() and not e.name.startswith(".") and not is_junk(e.name)]
+def _split_folders(path: Path) -> list[Path]:
+    return [folder for folder in class_folders(path) if split_of(folder.name) is not None]

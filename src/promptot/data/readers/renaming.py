@@ -10,18 +10,17 @@ from typing import Any
 
 from promptot.data.class_names import check_class_names, check_task_names, clean_name
 from promptot.data.task import ImageTask
-from promptot.errors import PromptotError
+from promptot.errors import PromptotError, listed
 from promptot.files.reading import (
-    LARGEST_TEXT,
-    LARGEST_YAML,
     Unreadable,
     brief,
-    parse_json,
-    parse_yaml,
     read_csv,
+    read_json,
     read_text,
+    reading_errors,
     text_lines,
 )
+from promptot.files.yaml_text import read_yaml
 
 Names = Mapping[str, tuple[str, ...]]
 """By the cleaned, case-folded name of a class: what prompts call it, then its synonyms."""
@@ -42,31 +41,32 @@ def load_names(path: str | Path) -> Names:
         PromptotError: the file can't be read, names a class twice, or leaves one without a name.
     """
     path = Path(path)
+    fix = 'Write {"folder": "name", "other folder": ["name", "synonym"]} as JSON or YAML.'
+    with reading_errors(f"The names can't be read from '{path}'", fix):
+        read = _read_names(path)
     try:
-        kind = path.suffix.lower()
-        in_yaml = kind in (".yaml", ".yml")
-        text = read_text(path, LARGEST_YAML if in_yaml else LARGEST_TEXT)
-        if kind == ".json" or in_yaml:
-            read = parse_yaml(text, as_text=True) if in_yaml else parse_json(text)
-            if not isinstance(read, dict):
-                raise Unreadable("it is no mapping from folders to names")
-            return check_names(read)
-        if kind in (".csv", ".tsv"):
-            rows = read_csv(text, "\t" if kind == ".tsv" else ",")
-            pairs = [(cells[0].strip(), cells[1:]) for cells in rows if any(map(str.strip, cells))]
-        else:
-            pairs = [_line(line) for line in text_lines(text) if line.strip()]
-        doubled = [key for key, times in Counter(key for key, _ in pairs).items() if times > 1]
-        if doubled:
-            raise Unreadable(f"'{min(doubled):.80}' comes twice")
-        return check_names(dict(pairs))
+        return check_names(read)
     except PromptotError as error:
         raise PromptotError(f"The names in '{path}': {error.problem}", fix=error.fix) from error
-    except Unreadable as error:
-        raise PromptotError(
-            f"The names can't be read from '{path}': {error}.",
-            fix='Write {"folder": "name", "other folder": ["name", "synonym"]} as JSON or YAML.',
-        ) from error
+
+
+def _read_names(path: Path) -> dict[Any, Any]:
+    kind = path.suffix.lower()
+    if kind in (".json", ".yaml", ".yml"):
+        read = read_json(path) if kind == ".json" else read_yaml(path, as_text=True)
+        if not isinstance(read, dict):
+            raise Unreadable("it is no mapping from folders to names")
+        return read
+    text = read_text(path)
+    if kind in (".csv", ".tsv"):
+        rows = read_csv(text, "\t" if kind == ".tsv" else ",")
+        pairs = [(cells[0].strip(), cells[1:]) for cells in rows if any(map(str.strip, cells))]
+    else:
+        pairs = [_line(line) for line in text_lines(text) if line.strip()]
+    doubled = [key for key, times in Counter(key for key, _ in pairs).items() if times > 1]
+    if doubled:
+        raise Unreadable(f"'{min(doubled):.80}' comes twice")
+    return dict(pairs)
 
 
 def check_names(names: Mapping[Any, Any]) -> Names:
@@ -82,13 +82,13 @@ def check_names(names: Mapping[Any, Any]) -> Names:
     """
     checked: dict[str, tuple[str, ...]] = {}
     for key, value in names.items():
-        listed = [value] if isinstance(value, str) else value
-        if not isinstance(listed, Sequence) or not all(isinstance(text, str) for text in listed):
+        texts = [value] if isinstance(value, str) else value
+        if not isinstance(texts, Sequence) or not all(isinstance(text, str) for text in texts):
             raise PromptotError(
                 f"The class {brief(key)} is given {brief(value)} as its name.",
                 fix="Give text, or a list of.",
             )
-        cleaned = tuple(dict.fromkeys(clean_name(text) for text in listed if text.strip()))
+        cleaned = tuple(dict.fromkeys(clean_name(text) for text in texts if text.strip()))
         if not cleaned:
             raise PromptotError(f"The class {brief(key)} is given no name.", fix="Give it one.")
         known = clean_name(str(key)).casefold()
@@ -98,7 +98,7 @@ def check_names(names: Mapping[Any, Any]) -> Names:
                 fix="Name each class once.",
             )
         checked[known] = cleaned
-    check_class_names((name for listed in checked.values() for name in listed), same=True)
+    check_class_names((name for own in checked.values() for name in own), same=True)
     return checked
 
 
@@ -122,7 +122,7 @@ def rename(task: ImageTask, names: Names, *, keep_same_names: bool = False) -> I
             fix=f"Its classes are called '{task.class_names[0]}' and so on.",
         )
     renamed = [names.get(k, (own,)) for k, own in zip(keys, task.class_names, strict=True)]
-    check_task_names((name for listed in renamed for name in listed), keep=keep_same_names)
+    check_task_names((name for own in renamed for name in own), keep=keep_same_names)
     others: dict[str, tuple[str, ...]] = {}
     for first, *synonyms in renamed:
         if others.setdefault(first, tuple(synonyms)) != tuple(synonyms):
@@ -132,8 +132,8 @@ def rename(task: ImageTask, names: Names, *, keep_same_names: bool = False) -> I
             )
     return replace(
         task,
-        class_names=tuple(listed[0] for listed in renamed),
-        synonyms={**task.synonyms, **{name: listed for name, listed in others.items() if listed}},
+        class_names=tuple(own[0] for own in renamed),
+        synonyms={**task.synonyms, **{name: own for name, own in others.items() if own}},
         notes=(*task.notes, *_of_the_others(keys, task.class_names, names)),
         same_names=task.same_names or keep_same_names,
     )
@@ -145,18 +145,16 @@ def _of_the_others(keys: Sequence[str], class_names: Sequence[str], names: Names
     unused = [key for key in names if key not in set(keys)]
     if unused:
         fit = "fits" if len(unused) == 1 else "fit"
-        notes.append(f"Of the names given, {_listed(unused)} {fit} no class.")
-    kept = [name for key, name in zip(keys, class_names, strict=True) if key not in names]
-    if kept:
-        notes.append(f"No name was given for {_listed(kept)}: the folder's or the label's stays.")
+        notes.append(f"Of the names given, {listed(unused, 5, width=60)} {fit} no class.")
+    unnamed = [name for key, name in zip(keys, class_names, strict=True) if key not in names]
+    if unnamed:
+        notes.append(
+            f"No name was given for {listed(unnamed, 5, width=60)}: the folder's or the label's "
+            "stays."
+        )
     return notes
 
 
 def _line(line: str) -> tuple[str, list[str]]:
     key, _, rest = line.strip().partition(" ")
     return key, rest.split(",")
-
-
-def _listed(names: Sequence[str], most: int = 5) -> str:
-    shown = ", ".join(f"'{name:.60}'" for name in names[:most])
-    return f"{shown} and {len(names) - most} more" if len(names) > most else shown

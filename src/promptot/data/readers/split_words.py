@@ -5,17 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 
+from promptot.errors import listed
+
 SPLITS = {
-    "train": "train",
-    "training": "train",
-    "val": "validation",
-    "valid": "validation",
-    "validation": "validation",
-    "dev": "validation",
-    "test": "test",
-    "testing": "test",
-    "eval": "test",
-    "evaluation": "test",
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("val", "valid", "validation", "dev"), "validation"),
+    **dict.fromkeys(("test", "testing", "eval", "evaluation"), "test"),
 }
 """The words for each split, lower case."""
 
@@ -88,5 +83,4 @@ def taken_for(written: Mapping[str, str], where: str) -> str:
         "Splits are taken from the folders: 'Training' as train, 'dev' as validation."
     """
     shown = [f"'{word:.60}' as {split}" for word, split in written.items()]
-    more = f" and {len(shown) - 10} more" if len(shown) > 10 else ""
-    return f"{TAKEN} {where}: {', '.join(shown[:10])}{more}."
+    return f"{TAKEN} {where}: {listed(shown, 10, quoted=False)}."

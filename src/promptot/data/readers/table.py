@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -11,25 +10,36 @@ from pathlib import Path
 from typing import Any
 
 from promptot.data.arrow_columns import ColumnFile
+from promptot.data.images.held import Held
 from promptot.data.memory_bounds import check_rows
-from promptot.data.readers.given_paths import place_of
-from promptot.data.readers.labelled_images import Found, assemble, by_number, with_notes
+from promptot.data.readers.columns import COLUMNS, choose_columns, label_notes
+from promptot.data.readers.labelled_images import (
+    LabelledImage,
+    assemble,
+    by_number,
+    in_memory,
+    list_columns,
+    with_notes,
+)
+from promptot.data.readers.relative_paths import place_of
 from promptot.data.readers.split_words import common_splits, split_in_name, split_of
-from promptot.data.task import Held, ImageTask
+from promptot.data.task import ImageTask
 from promptot.errors import PromptotError
-from promptot.files.reading import Unreadable, brief, parse_json, read_csv, read_text, text_lines
+from promptot.files.reading import (
+    Unreadable,
+    brief,
+    parse_json,
+    read_csv,
+    read_text,
+    reading_errors,
+    text_lines,
+)
 
-COLUMNS = {
-    "image": ("path", "image", "file_name", "filename", "file", "filepath", "image_path", "img"),
-    "label": ("label", "class", "class_name", "labels", "category", "target", "fine_label"),
-    "split": ("split",),
-    "domain": ("domain", "style"),
-}
-"""What each column may be called (case is ignored), the likeliest first."""
 _KNOWN = frozenset(name for names in COLUMNS.values() for name in names)
 
 TEXT_TABLES = (".csv", ".tsv", ".jsonl", ".ndjson")
 COLUMN_TABLES = (".parquet", ".arrow")
+_COLUMN_FIX = "It should hold paths, bytes of image files, or {bytes, path}."
 
 
 def load_table(
@@ -59,8 +69,8 @@ def load_table(
     if splits is None:
         splits = [split_in_name(path.stem) if len(paths) > 1 else "" for path in paths]
         where = "the names of the files" if any(splits) else ""
-    found: list[Found] = []
-    notes: dict[str, None] = {}
+    images: list[LabelledImage] = []
+    notes: list[str] = []
     label_names: Sequence[str] | None = None
     told = bool(where)  # whether anything says what the splits are
     for path, split in zip(paths, splits, strict=True):
@@ -68,20 +78,20 @@ def load_table(
             file = ColumnFile(path)
             header: Sequence[str] = file.columns
             chosen = choose_columns(header, str(path), columns)
-            found += _from_columns(file, chosen, split)
+            images += images_in_columns(file, chosen, split, path.parent, _COLUMN_FIX)
             label_names = file.class_names.get(chosen["label"], label_names)
         else:
             header, rows = _read_text(path)
             chosen = choose_columns(header, str(path), columns)
-            found += _from_rows(rows, chosen, path.parent, split)
+            images += _from_rows(rows, chosen, path.parent, split)
         if "split" in chosen:
             told, where = True, ""
-        notes |= dict.fromkeys(_of_columns(header, chosen, columns))
+        notes += label_notes(header, chosen, columns)
     if not told:
-        found, where, why_not = _splits_in_paths(found, paths[0].parent)
-        notes |= dict.fromkeys(why_not)
-    task = by_number(assemble(name, found, label_names, splits_from=where))
-    return with_notes(task, *notes)
+        images, where, why_not = _splits_in_paths(images, paths[0].parent)
+        notes += why_not
+    task = by_number(assemble(name, images, label_names, splits_from=where))
+    return with_notes(task, *dict.fromkeys(notes))
 
 
 def load_frame(frame: Any, name: str, columns: Mapping[str, str] | None = None) -> ImageTask:
@@ -92,49 +102,20 @@ def load_frame(frame: Any, name: str, columns: Mapping[str, str] | None = None) 
     """
     header = [str(column) for column in frame.columns]
     chosen = choose_columns(header, "the table", columns)
-    cells = {kind: list(frame[column]) for kind, column in chosen.items()}
-    rows = [
-        dict(zip(chosen.values(), row, strict=True)) for row in zip(*cells.values(), strict=True)
-    ]
-    found = list(_from_rows(rows, chosen, Path(), "", held=cells["image"], name=name))
-    notes, where = _of_columns(header, chosen, columns), ""
+    own = list(frame[chosen["image"]])
+    held = in_memory(own, name)
+
+    def place(row: int) -> str | tuple[str, Held]:
+        if isinstance(own[row], str | Path):
+            return place_of(Path(), str(own[row]))
+        return held(row)
+
+    images = list_columns(chosen, lambda column: list(frame[column]), place)
+    notes, where = label_notes(header, chosen, columns), ""
     if "split" not in chosen:
-        found, where, why_not = _splits_in_paths(found, Path())
+        images, where, why_not = _splits_in_paths(images, Path())
         notes += why_not
-    return with_notes(assemble(name, found, splits_from=where), *notes)
-
-
-def choose_columns(
-    header: Sequence[str],
-    where: str,
-    columns: Mapping[str, str] | None = None,
-    needed: Sequence[str] = ("image", "label"),
-) -> dict[str, str]:
-    """The header's names of the columns "image" and "label", and "split" and "domain" if any.
-
-    Raises:
-        PromptotError: one that is needed, or was asked for, is missing.
-    """
-    by_name = {text.strip().casefold(): text for text in header}
-    chosen: dict[str, str] = {}
-    unknown = set(columns or ()) - set(COLUMNS)
-    if unknown:
-        raise PromptotError(
-            f"There is no kind of column '{min(unknown)}'.", fix=f"Valid: {', '.join(COLUMNS)}."
-        )
-    for kind, usual in COLUMNS.items():
-        wanted = (columns or {}).get(kind)
-        choices = usual if wanted is None else (wanted.casefold(),)
-        match = next((by_name[text] for text in choices if text in by_name), None)
-        if match is not None:
-            chosen[kind] = match
-        elif wanted is not None or kind in needed:
-            raise PromptotError(
-                f"'{where}' has no column '{wanted or kind}'; it has {_listed(header)}.",
-                fix=f"Call it one of {', '.join(choices)}, or say which it is with columns: "
-                f"{{{kind}: NAME}}.",
-            )
-    return chosen
+    return with_notes(assemble(name, images, splits_from=where), *notes)
 
 
 def header_of(path: Path) -> list[str]:
@@ -148,128 +129,101 @@ def header_of(path: Path) -> list[str]:
     return _read_text(path)[0]
 
 
-def label_column(header: Sequence[str], columns: Mapping[str, str] | None = None) -> str | None:
-    """The column of labels, see `choose_columns`; None if there is none."""
-    with contextlib.suppress(PromptotError):
-        own = {kind: text for kind, text in (columns or {}).items() if kind == "label"}
-        return choose_columns(header, "", own, needed=("label",))["label"]
-    return None
-
-
-def _of_columns(
-    header: Sequence[str], chosen: Mapping[str, str], columns: Mapping[str, str] | None
-) -> list[str]:
-    """A sentence where another column might hold the labels as well."""
-    usual = [text for text in header if text.strip().casefold() in COLUMNS["label"]]
-    others = [text for text in usual if text != chosen["label"]]
-    if not others or "label" in (columns or {}):
-        return []
-    listed = ", ".join(f"'{text}'" for text in others)
-    return [f"The column '{chosen['label']}' was taken for the labels, and not {listed}."]
-
-
-def _splits_in_paths(found: list[Found], folder: Path) -> tuple[list[Found], str, list[str]]:
+def _splits_in_paths(
+    images: list[LabelledImage], folder: Path
+) -> tuple[list[LabelledImage], str, list[str]]:
     """The images of a table without splits, with those that folders in their paths are called as.
 
     Returns:
         the images, where the splits are from ("" if nowhere), and what to say if they are not.
     """
-    places = [_folder_of(item, folder) for item in found]
+    places = [_folder_of(image, folder) for image in images]
     folders = {place: Path(place).parts for place in set(places) if place is not None}
     if not any(split_of(text) for parts in folders.values() for text in parts):
-        return found, "", []
+        return images, "", []
     words = common_splits(list(folders.values()))
+    if words is not None and None in places:
+        return images, "", ["Folders in some paths are called as splits; they were not taken so."]
+    rows = list(zip(images, map(str, places), strict=True))
     if words is not None:
-        if None in places:
-            note = "Folders in some paths are called as splits; they were not taken so."
-            return found, "", [note]
         word_of = dict(zip(folders, words, strict=True))
-        found = [
-            replace(item, split=word_of[str(place)])
-            for item, place in zip(found, places, strict=True)
-        ]
-        return found, "the folders in the paths", []
+        images = [replace(image, split=word_of[place]) for image, place in rows]
+        return images, "the folders in the paths", []
     counts = Counter(
         text
-        for item, place in zip(found, places, strict=True)
-        for text in set(folders.get(str(place), ()))
-        if split_of(text) and text.casefold() != str(item.label).strip().casefold()
+        for image, place in rows
+        for text in set(folders.get(place, ()))
+        if split_of(text) and text.casefold() != str(image.label).strip().casefold()
     )
     if not counts:
-        return found, "", []
+        return images, "", []
     word, count = counts.most_common(1)[0]
     above = any(Path(place).is_absolute() for place in folders)  # such as somebody's home
-    if count == len(found) and (split_of(word) == "train" or above):
-        return found, "", []
-    every = "every path has" if count == len(found) else f"{count} of {len(found)} paths have"
+    if count == len(images) and (split_of(word) == "train" or above):
+        return images, "", []
+    every = "every path has" if count == len(images) else f"{count} of {len(images)} paths have"
     note = (
         f"The folder '{word}', which {every}, was not taken for a split: there is no other at its "
         "place in all paths. A column 'split' says it for sure."
     )
-    return found, "", [note]
+    return images, "", [note]
 
 
-def _folder_of(item: Found, folder: Path) -> str | None:
+def _folder_of(image: LabelledImage, folder: Path) -> str | None:
     """The folder of an image, from `folder` on if it lies there; None if it has no path."""
-    if item.held is not None or "::" in item.path:
+    if image.held is not None or "::" in image.path:
         return None
-    own = os.path.dirname(item.path)  # noqa: PTH120 - of a million rows
+    own = os.path.dirname(image.path)  # noqa: PTH120 - of a million rows
     return "" if own == str(folder) else own.removeprefix(f"{folder}{os.sep}")
 
 
-def _from_columns(file: ColumnFile, chosen: dict[str, str], split: str) -> Iterator[Found]:
+def images_in_columns(
+    file: ColumnFile, chosen: Mapping[str, str], split: str, folder: Path | None, fix: str
+) -> list[LabelledImage]:
+    """The images of a Parquet or Arrow file.
+
+    Args:
+        chosen: see `choose_columns`.
+        split: of all, where no column is chosen for it.
+        folder: that paths in it are relative to; None takes them as they are.
+        fix: what to do if the column of images can't be one.
+
+    Raises:
+        PromptotError: a column is damaged, or that of images holds something else.
+    """
     column = chosen["image"]
     paths = file.image_paths(column)
     if paths is None:
-        raise PromptotError(
-            f"The column '{column}' of '{file.path}' holds no images.",
-            fix="It should hold paths, bytes of image files, or {bytes, path}.",
-        )
-    labels = file.values(chosen["label"])
-    splits = file.values(chosen["split"]) if "split" in chosen else [split] * file.rows
-    domains = file.values(chosen["domain"]) if "domain" in chosen else [""] * file.rows
-    prefix, folder = f"{file.path}::{column}::", file.path.parent
-    for row, (path, label, part, domain) in enumerate(
-        zip(paths, labels, splits, domains, strict=True)
-    ):
-        place = f"{prefix}{row}" if path is None else place_of(folder, path)
-        yield Found(place, label, str(part or ""), str(domain or ""))
+        raise PromptotError(f"The column '{column}' of '{file.path}' holds no images.", fix=fix)
+    own, prefix = paths, f"{file.path}::{column}::"
+
+    def place(row: int) -> str:
+        path = own[row]
+        if path is None:
+            return f"{prefix}{row}"
+        return path if folder is None else place_of(folder, path)
+
+    return list_columns(chosen, file.values, place, split)
 
 
 def _from_rows(
-    rows: Iterable[Mapping[str, Any]],
-    chosen: dict[str, str],
-    folder: Path,
-    split: str,
-    held: Sequence[Any] | None = None,
-    name: str = "",
-) -> Iterator[Found]:
-    for number, row in enumerate(rows):
-        image = row.get(chosen["image"])
-        part = row.get(chosen["split"]) if "split" in chosen else split
-        domain = row.get(chosen["domain"]) if "domain" in chosen else ""
-        own = None
-        if held is not None and not isinstance(image, str | Path):
-            path, own = f"{name}[{number}]", Held(held, number)
-        else:
-            path = place_of(folder, str(image or ""))
-        yield Found(path, row.get(chosen["label"]), str(part or ""), str(domain or ""), own)
-
-
-def _listed(header: Sequence[str], most: int = 20) -> str:
-    """Names of columns, for a message."""
-    shown = ", ".join(text if len(text) <= 40 else f"{text[:40]}…" for text in header[:most])
-    more = f" and {len(header) - most} more" if len(header) > most else ""
-    return f"{shown}{more}" or "none"
+    rows: Iterable[Mapping[str, Any]], chosen: Mapping[str, str], folder: Path, split: str
+) -> Iterator[LabelledImage]:
+    for row in rows:
+        own = {kind: row.get(column) for kind, column in chosen.items()}
+        yield LabelledImage(
+            place_of(folder, str(own["image"] or "")),
+            own["label"],
+            str(own.get("split", split) or ""),
+            str(own.get("domain") or ""),
+        )
 
 
 def _read_text(path: Path) -> tuple[list[str], Iterable[Mapping[str, Any]]]:
     """The header and the rows of a table that is text."""
-    try:
+    fix = "Save it as UTF-8 text ('CSV UTF-8'); one that is too large for that as Parquet."
+    with reading_errors(f"'{path}' can't be read", fix):
         text = read_text(path)
-    except Unreadable as error:
-        fix = "Save it as UTF-8 text ('CSV UTF-8'); one that is too large for that as Parquet."
-        raise PromptotError(f"'{path}' can't be read: {error}.", fix=fix) from error
     lines = text.count("\n")
     if path.suffix.lower() in (".jsonl", ".ndjson"):
         check_rows(path, lines, len(text), more=10 * len(text))
@@ -313,12 +267,8 @@ def _delimiter(text: str) -> str:
 
 
 def _json_row(line: str, path: Path, number: int) -> dict[str, Any]:
-    try:
+    with reading_errors(f"Line {number} of '{path}' can't be read", "Repair it."):
         row = parse_json(line, allow_nan=True)
-    except Unreadable as error:
-        raise PromptotError(
-            f"Line {number} of '{path}' can't be read: {error}.", fix="Repair it."
-        ) from error
     if not isinstance(row, dict):
         raise PromptotError(
             f"Line {number} of '{path}' is no JSON object.",

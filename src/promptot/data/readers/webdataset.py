@@ -7,6 +7,7 @@ the file's name. The label may stand in `.cls` (a number or a name), in `.txt` (
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,21 +17,22 @@ from typing import Any
 
 from promptot.data.images.image_bytes import open_bytes
 from promptot.data.images.read_image import IMAGE_SUFFIXES, is_image_name
-from promptot.data.readers.archive import list_members
-from promptot.data.readers.junk import is_out_of_the_way
-from promptot.data.readers.labelled_images import Found, assemble, with_notes
+from promptot.data.readers.archive import list_members, open_tree
+from promptot.data.readers.columns import COLUMNS
+from promptot.data.readers.folder import load_tree
+from promptot.data.readers.junk import is_out_of_the_way, visible_files
+from promptot.data.readers.labelled_images import LabelledImage, assemble, with_notes
 from promptot.data.readers.split_words import split_in_name, split_of
-from promptot.data.readers.table import COLUMNS
 from promptot.data.task import ImageTask
 from promptot.errors import PromptotError
-from promptot.files.reading import Unreadable, decode, parse_json, read_text
+from promptot.files.reading import decode, parse_json, read_text, reading_errors
 
 CLASS_NAMES = ("classnames.txt", "classes.txt")
 """Files beside the shards, or above, that name the labels 0, 1, …, one a line."""
 
 _LABELS = (".cls", ".json", ".txt")
 _NUMBERS = re.compile(r"\{(\d+)\.\.(\d+)\}")
-_MOST_SHARDS = 100_000
+_MOST_SHARDS, _MOST_DIGITS = 100_000, 18
 _LONGEST_LABEL = 1 << 20
 """Bytes of the file that holds a sample's label; captions and settings may stand beside it."""
 
@@ -66,16 +68,12 @@ def find_shards(place: str) -> list[Path]:
         PromptotError: there is none.
     """
     if Path(place).is_dir():
-        found = sorted(
-            path
-            for path in Path(place).rglob("*.tar")
-            if path.is_file() and not is_out_of_the_way(path.relative_to(place).as_posix())
-        )
+        shards = [path for path in visible_files(Path(place), "**/*.tar") if path.is_file()]
     else:
-        found = [Path(match) for text in _expand(place) for match in _matches(text)]
-    if not found:
+        shards = [Path(match) for text in _expand(place) for match in _matches(text)]
+    if not shards:
         raise PromptotError(f"No shard matches '{place}'.", fix="Check the path.")
-    return found
+    return shards
 
 
 def load_shards(paths: Sequence[Path], name: str) -> ImageTask:
@@ -89,13 +87,33 @@ def load_shards(paths: Sequence[Path], name: str) -> ImageTask:
     """
     check_keys(paths)
     kinds: Counter[str] = Counter()
-    found = [sample for path in paths for sample in _samples(path, kinds)]
+    samples = [sample for path in paths for sample in _samples(path, kinds)]
     where = "the names of the shards and their folders"
-    task = assemble(name, found, _label_names(paths[0]), splits_from=where)
+    task = assemble(name, samples, _label_names(paths[0]), splits_from=where)
     return with_notes(task, *_of_kinds(kinds, task))
 
 
-def _samples(path: Path, kinds: Counter[str]) -> Iterator[Found]:
+def load_archive(path: Path, name: str) -> ImageTask:
+    """Read a zip or tar file: WebDataset's samples if it holds such, or else folders of classes.
+
+    Raises:
+        PromptotError: it is damaged, or holds neither.
+    """
+    if path.suffix.lower() != ".tar":
+        return load_tree(open_tree(path), name)
+    if is_shard(path):
+        return load_shards([path], name)
+    try:
+        task = load_tree(open_tree(path), name)
+    except PromptotError:
+        check_keys([path])
+        raise
+    if len(task.class_names) == 1:  # hardly a class folder
+        check_keys([path])
+    return task
+
+
+def _samples(path: Path, kinds: Counter[str]) -> Iterator[LabelledImage]:
     """The samples of a shard; `kinds` counts what their labels and images are read from."""
     split = split_in_name(path.stem) or split_of(path.parent.name) or ""
     for own in _by_key(path).values():
@@ -107,7 +125,7 @@ def _samples(path: Path, kinds: Counter[str]) -> Iterator[Found]:
         kinds[kind or ""] += 1
         if sum(is_image_name(f"a{suffix}") for suffix in own) > 1:
             kinds[f"{image} of several"] += 1
-        yield Found(f"{path}::{own[image]}", label, split)
+        yield LabelledImage(f"{path}::{own[image]}", label, split)
 
 
 def _of_kinds(kinds: Counter[str], task: ImageTask) -> list[str]:
@@ -176,11 +194,9 @@ def _labels_in(suffixes: Any) -> str | None:
 
 
 def _label_names(shard: Path) -> list[str] | None:
-    for folder in (shard.parent, shard.parent.parent):
-        for file in CLASS_NAMES:
-            if (folder / file).is_file():
-                return _read_class_names(folder / file)
-    return None
+    folders = (shard.parent, shard.parent.parent)
+    files = (folder / file for folder in folders for file in CLASS_NAMES)
+    return next((_read_class_names(file) for file in files if file.is_file()), None)
 
 
 def _read_class_names(path: Path) -> list[str]:
@@ -189,13 +205,9 @@ def _read_class_names(path: Path) -> list[str]:
     Raises:
         PromptotError: the file can't be read, or a line before the last name is blank.
     """
-    try:
+    fix = "Save it as UTF-8 text with one name a line, or remove it."
+    with reading_errors(f"The class names in '{path}' can't be read", fix):
         lines = [line.strip() for line in read_text(path).split("\n")]
-    except Unreadable as error:
-        raise PromptotError(
-            f"The class names in '{path}' can't be read: {error}.",
-            fix="Save it as UTF-8 text with one name a line, or remove it.",
-        ) from error
     while lines and not lines[-1]:
         lines.pop()
     if "" in lines:
@@ -209,24 +221,19 @@ def _read_class_names(path: Path) -> list[str]:
 
 def _expand(text: str) -> list[str]:
     """A pattern without its {first..last}, as many as there are numbers, counted beforehand."""
-    ranges = list(_NUMBERS.finditer(text))
-    count = 1
-    for found in ranges:
-        if max(len(found[1]), len(found[2])) > 18:
-            count = _MOST_SHARDS + 1
-            break
-        count *= max(0, int(found[2]) - int(found[1]) + 1)
-    if count > _MOST_SHARDS:
+    pieces = _NUMBERS.split(text)  # a text, then the two numbers and the text behind them, again
+    bounds = list(zip(pieces[1::3], pieces[2::3], strict=True))
+    short = all(len(number) <= _MOST_DIGITS for pair in bounds for number in pair)
+    numbers = [range(int(first), int(last) + 1) for first, last in bounds] if short else []
+    if not short or math.prod(map(len, numbers)) > _MOST_SHARDS:
         raise PromptotError(
             f"'{text:.200}' stands for too many files, more than {_MOST_SHARDS:,}.",
             fix="Check the numbers.",
         )
-    pieces = _NUMBERS.split(text)[::3]  # without the two numbers between them
     made = [pieces[0]]
-    for found, piece in zip(ranges, pieces[1:], strict=True):
-        first, last, width = int(found[1]), int(found[2]), len(found[1])
-        numbers = [f"{number:0{width}}" for number in range(first, last + 1)]
-        made = [f"{head}{number}{piece}" for head in made for number in numbers]
+    for (first, _), own, piece in zip(bounds, numbers, pieces[3::3], strict=True):
+        written = [f"{number:0{len(first)}}{piece}" for number in own]
+        made = [head + tail for head in made for tail in written]
     return made
 
 

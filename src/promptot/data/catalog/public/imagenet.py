@@ -8,7 +8,10 @@ from pathlib import Path
 
 from promptot.data.class_names import clean_name
 from promptot.errors import PromptotError
-from promptot.files.reading import Unreadable, read_text, text_lines
+from promptot.files.reading import read_text, reading_errors, text_lines
+
+NAMES = "classnames.txt"
+"""A file of class names in a data set's folder."""
 
 
 @cache
@@ -48,21 +51,12 @@ def read_names(places: Sequence[Path]) -> dict[str, str]:
     Raises:
         PromptotError: a line is not "<folder> <name>".
     """
-    for place in places:
-        path = place / "classnames.txt"
-        if path.is_file():
-            return _read_file(path)
-    return clip_names()
-
-
-def _read_file(path: Path) -> dict[str, str]:
+    path = next((place / NAMES for place in places if (place / NAMES).is_file()), None)
+    if path is None:
+        return clip_names()
     names = {}
-    try:
+    with reading_errors(f"Can't read '{path}'", "Remove it or repair it."):
         lines = text_lines(read_text(path))
-    except Unreadable as error:
-        raise PromptotError(
-            f"Can't read '{path}': {error}.", fix="Remove it or repair it."
-        ) from None
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue

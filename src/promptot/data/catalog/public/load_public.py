@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
@@ -138,17 +138,14 @@ def _to_task(facts: PublicSet, lists: Lists, place: Path) -> ImageTask:
             fix="Labels count from 0; repair the split file.",
         )
 
-    def examples(rows: Sequence[Row]) -> tuple[Example, ...]:
-        return tuple(Example(f"{place}/{row.path}", row.label) for row in rows)
+    class_names = tuple(clean_name(names[label]) for label in range(len(names)))
+    task = ImageTask(facts.name, class_names, template=facts.template)
+    return task.with_splits({s: examples_in(place, own) for s, own in lists._asdict().items()})
 
-    return ImageTask(
-        name=facts.name,
-        class_names=tuple(clean_name(names[label]) for label in range(len(names))),
-        train=examples(lists.train),
-        validation=examples(lists.validation),
-        test=examples(lists.test),
-        template=facts.template,
-    )
+
+def examples_in(place: Path, rows: Iterable[Row]) -> tuple[Example, ...]:
+    """The images of rows whose paths start from a folder."""
+    return tuple(Example(f"{place}/{row.path}", row.label) for row in rows)
 
 
 def _digest(class_names: Sequence[str], lists: Lists) -> str:

@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from promptot.data.catalog.public.imagenet import NAMES
 from promptot.data.catalog.public.load_public import PublicTask, load_public
 from promptot.data.catalog.public.public_sets import PartSource, PublicSet
 from promptot.errors import PromptotError
-from promptot.files.reading import Unreadable, open_regular, read_text, text_lines
+from promptot.files.reading import (
+    Unreadable,
+    open_regular,
+    read_text,
+    reading_errors,
+    text_lines,
+)
 
 Progress = Callable[[str, int, int], None]
 """Called with what is done, how much of it is done and how much there is."""
@@ -58,9 +67,7 @@ class SetCheck:
             "state": self.state,
             "published_split": self.found is not None and self.found.published_split,
             "classes": 0 if task is None else len(task.class_names),
-            "images": {}
-            if task is None
-            else {s: len(getattr(task, s)) for s in ("train", "validation", "test")},
+            "images": {} if task is None else {s: len(own) for s, own in task.splits.items()},
             "missing": [source.model_dump() for source in self.missing],
             "problems": list(self.problems),
             "differences": list(self.differences),
@@ -79,17 +86,16 @@ def check_set(facts: PublicSet, root: str | Path) -> SetCheck:
     except PromptotError as error:
         return SetCheck(facts, None, problems=(str(error),))
     absent = _absent_images(found)
-    problems = []
-    if absent:
-        listed = ", ".join(f"'{path}'" for path in absent[:3])
-        problems.append(f"{len(absent)} listed images are not there, such as {listed}.")
+    such = ", ".join(f"'{path}'" for path in absent[:3])
+    problems = [f"{len(absent)} listed images are not there, such as {such}."] if absent else []
     notes = []
     if not found.published_split:
         notes.append(
             f"Without {facts.split} the splits are drawn here: figures do not compare with "
             "published ones."
         )
-    if facts.layout.startswith("imagenet") and not _has_names(facts, Path(root)):
+    named = any((Path(root) / place / NAMES).is_file() for place in (facts.folder, "imagenet"))
+    if facts.layout.startswith("imagenet") and not named:
         notes.append("Without classnames.txt the class names are those that open_clip ships.")
     return SetCheck(facts, found, (), tuple(problems), differences(found), tuple(notes))
 
@@ -101,15 +107,14 @@ def differences(found: PublicTask) -> tuple[str, ...]:
     per_class = Counter(example.label for example in task.test)
     base = sum(count for label, count in per_class.items() if label < (classes + 1) // 2)
     counts = {"base": base, "novel": len(task.test) - base, "all": len(task.test)}
-    wrong = []
-    if classes != facts.classes:
-        wrong.append(f"{classes} classes; published: {facts.classes}.")
-    wrong += [
+    differing = [
         f"{counts[part]} test images of {part} classes; published: {published}."
         for part, published in facts.test_images.items()
         if counts[part] != published
     ]
-    return tuple(wrong)
+    if classes != facts.classes:
+        differing.insert(0, f"{classes} classes; published: {facts.classes}.")
+    return tuple(differing)
 
 
 def check_sums(path: str | Path, root: str | Path, progress: Progress | None = None) -> list[str]:
@@ -126,10 +131,8 @@ def check_sums(path: str | Path, root: str | Path, progress: Progress | None = N
     Raises:
         PromptotError: the list can't be read.
     """
-    try:
+    with reading_errors(f"Can't read '{path}'", "Check the path."):
         lines = text_lines(read_text(path))
-    except Unreadable as error:
-        raise PromptotError(f"Can't read '{path}': {error}.", fix="Check the path.") from None
     wanted = []
     for number, line in enumerate(lines, start=1):
         digest, _, name = line.strip().partition(" ")
@@ -137,18 +140,14 @@ def check_sums(path: str | Path, root: str | Path, progress: Progress | None = N
             continue
         kind = {64: "sha256", 40: "sha1", 32: "md5"}.get(len(digest))
         if kind is None or not name.strip():
-            raise PromptotError(
-                f"Line {number} of '{path}' is no checksum.", fix="Write '<sha256>  <path>'."
-            )
+            problem = f"Line {number} of '{path}' is no checksum."
+            raise PromptotError(problem, fix="Write '<sha256>  <path>'.")
         wanted.append((kind, digest.lower(), name.strip().removeprefix("*")))
     wrong = []
     for done, (kind, digest, name) in enumerate(wanted, start=1):
-        file = Path(root) / name
         try:
-            with open_regular(file) as opened:
-                own = hashlib.new(kind, usedforsecurity=False)
-                while block := opened.read(1 << 20):
-                    own.update(block)
+            with open_regular(Path(root) / name) as file:
+                own = hashlib.file_digest(file, partial(hashlib.new, kind, usedforsecurity=False))
             if own.hexdigest() != digest:
                 wrong.append(f"'{name}' has the {kind} {own.hexdigest()}, not {digest}.")
         except (Unreadable, OSError) as error:
@@ -181,29 +180,12 @@ def _absent_images(found: PublicTask) -> list[str]:
         return []  # the lists were made from the folders
     present: dict[str, set[str]] = {}
     absent = []
-    task = found.task
-    for example in (*task.train, *task.validation, *task.test):
+    for example in found.task.examples:
         folder, _, name = example.path.rpartition("/")
         if folder not in present:
-            present[folder] = _names_in(folder)
+            present[folder] = set()
+            with contextlib.suppress(OSError):
+                present[folder] |= set(os.listdir(folder))  # noqa: PTH208 - names, not paths
         if name not in present[folder]:
             absent.append(example.path)
     return absent
-
-
-def _names_in(folder: str) -> set[str]:
-    try:
-        return set(os.listdir(folder))  # noqa: PTH208 - names, not paths
-    except OSError:
-        return set()
-
-
-def _has_names(facts: PublicSet, root: Path) -> bool:
-    return any(
-        (root / folder / "classnames.txt").is_file() for folder in (facts.folder, "imagenet")
-    )
-
-
-def missing_text(checks: Sequence[SetCheck]) -> str:
-    """One sentence on the data sets that can't be used."""
-    return ", ".join(f"{check.facts.name} ({check.state})" for check in checks)

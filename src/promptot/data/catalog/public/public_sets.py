@@ -6,10 +6,10 @@ from functools import cache
 from importlib.resources import files
 from typing import Annotated, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field
 
 from promptot.errors import PromptotError, nearest
+from promptot.files.yaml_text import parse_yaml
 
 Layout = Literal[
     "class-folders", "pets", "cars", "flowers", "aircraft", "sun", "ucf",
@@ -84,7 +84,7 @@ def public_sets() -> dict[str, PublicSet]:
     for entry in sorted(_SHIPPED.iterdir(), key=lambda entry: entry.name):
         if entry.name.endswith(".yaml"):
             key = entry.name.removesuffix(".yaml")
-            values = yaml.safe_load(entry.read_text(encoding="utf-8"))
+            values = parse_yaml(entry.read_text(encoding="utf-8"))
             found[key] = PublicSet.model_validate({"key": key, **values})
     return found
 

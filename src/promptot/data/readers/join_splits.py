@@ -24,7 +24,8 @@ def join_splits(parts: Mapping[str, ImageTask], name: str) -> ImageTask:
     if not parts:
         raise PromptotError(f"'{name}' has no split.", fix='Give {"train": …, "test": …}.')
     names = _names_of_all(list(parts.values()))
-    splits: dict[str, tuple[Example, ...]] = {}
+    labels = {text.casefold(): label for label, text in enumerate(names)}
+    splits: dict[str, list[Example]] = {}
     for written, part in parts.items():
         split = split_of(written)
         if split is None or split in splits:
@@ -32,31 +33,25 @@ def join_splits(parts: Mapping[str, ImageTask], name: str) -> ImageTask:
                 f"'{written}' is no split, or comes twice.",
                 fix="Write each of train, validation and test once at most.",
             )
-        labels = {text.casefold(): label for label, text in enumerate(names)}
         places = [labels[text.casefold()] for text in part.class_names]
         if names == part.class_names:  # of which two may be alike
             places = list(range(len(names)))
-        splits[split] = tuple(
-            replace(example, label=places[example.label]) for example in part.examples
-        )
+        splits[split] = [replace(image, label=places[image.label]) for image in part.examples]
     return ImageTask(
         name=name,
         class_names=names,
-        train=splits.get("train", ()),
-        validation=splits.get("validation", ()),
-        test=splits.get("test", ()),
         template=next(iter(parts.values())).template,
         skipped=tuple(item for part in parts.values() for item in part.skipped),
         synonyms={k: v for part in parts.values() for k, v in part.synonyms.items()},
         notes=tuple(dict.fromkeys(note for part in parts.items() for note in _notes(*part))),
         same_names=any(part.same_names for part in parts.values()),
-    )
+    ).with_splits(splits)
 
 
 def _notes(written: str, part: ImageTask) -> list[str]:
     """The notes of a part, of which those on its own splits no longer hold."""
     notes = [note for note in part.notes if not note.startswith(TAKEN)]
-    if sum(map(bool, (part.train, part.validation, part.test))) > 1:
+    if sum(map(bool, part.splits.values())) > 1:
         notes.append(f"All images given as '{written}' are of that split, whatever folders say.")
     return notes
 
@@ -73,8 +68,7 @@ def _names_of_all(parts: Sequence[ImageTask]) -> tuple[str, ...]:
     for part in parts:
         check_class_names(part.class_names)
     appeared: dict[str, str] = {}
-    for part in parts:
-        for text in part.class_names:
-            appeared.setdefault(text.casefold(), text)
+    for text in (text for part in parts for text in part.class_names):
+        appeared.setdefault(text.casefold(), text)
     usual = all(list(part.class_names) == in_order(part.class_names) for part in parts)
     return tuple(in_order(appeared.values()) if usual else appeared.values())
