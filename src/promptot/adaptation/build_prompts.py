@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from promptot.adaptation.adaptation import Adaptation
 from promptot.adaptation.cocoop import CoCoOpPrompts
 from promptot.adaptation.ivlp import IVLPPrompts
 from promptot.adaptation.maple import MaPLePrompts
-from promptot.adaptation.prompt_design import PromptDesign
 from promptot.backbones.backbone import Backbone
 from promptot.errors import PromptotError
 from promptot.recipes.schema import PromptsConfig
@@ -21,7 +21,7 @@ Context = tuple[Tensor | None, str]
 
 def build_prompts(
     config: PromptsConfig, backbone: Backbone, classes: int, generator: torch.Generator
-) -> PromptDesign:
+) -> Adaptation:
     """Build the prompts of a recipe for a backbone.
 
     A depth beyond a tower's last block is cut to the number of its blocks. The first tokens of
@@ -105,16 +105,16 @@ def _read_words(config: PromptsConfig, backbone: Backbone) -> Context:
         )
     learned = counts.index(config.text_tokens)
     ids = backbone.tokenizer.encode(starts[learned])[1:-1]
-    embedding: nn.Embedding = backbone.text_tower.token_embedding
+    embedding = backbone.text_tower.token_embedding
     start = embedding(torch.tensor(ids, device=embedding.weight.device)).detach().cpu()
     return start, " ".join(words[learned:])
 
 
-_BUILDERS: dict[str, Callable[..., PromptDesign]] = {
+_BUILDERS: dict[str, Callable[..., Adaptation]] = {
     "ivlp": _ivlp,
     "maple": _maple,
     "cocoop": _cocoop,
 }
-DESIGNS: dict[str, type[PromptDesign]] = {
+DESIGNS: dict[str, type[Adaptation]] = {
     design.name: design for design in (IVLPPrompts, MaPLePrompts, CoCoOpPrompts)
 }

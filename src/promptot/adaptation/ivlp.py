@@ -5,11 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from promptot.adaptation.prompt_design import PromptDesign, random_tokens, set_first
-from promptot.adaptation.prompt_tokens import PromptTokens
+from promptot.adaptation.adaptation import Adaptation, random_tokens, set_first
+from promptot.backbones.encoders import Injection
 
 
-class IVLPPrompts(PromptDesign):
+class IVLPPrompts(Adaptation):
     """Learnable tokens for the text tower, the image tower, or both, each down to its own depth.
 
     Tokens of the first block join the sequence; those of each later block replace them there.
@@ -23,7 +23,7 @@ class IVLPPrompts(PromptDesign):
         text_depth, vision_depth: number of prompted blocks.
         initial_context: start of the first block's text tokens, [n, W_text].
         classes: if given, every class has text tokens of its own (class-specific context).
-        fixed_words: see `PromptDesign`.
+        fixed_words: see `Adaptation`.
         generator: source of the random start.
 
     Example:
@@ -68,5 +68,5 @@ class IVLPPrompts(PromptDesign):
         )
         set_first(self.text, initial_context)
 
-    def forward(self) -> PromptTokens:
-        return PromptTokens(text=tuple(self.text), vision=tuple(self.vision))
+    def forward(self) -> Injection:
+        return Injection(tuple(self.text), tuple(self.vision))

@@ -9,7 +9,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from promptot.backbones.towers.packing import PackedText, pack
 from promptot.errors import PromptotError
 
 MOST_WORDS, LONGEST_WORD = 2**15, 256
@@ -115,8 +114,8 @@ class FileTokenizer:
 
 def tokenize_template(
     tokenizer: Tokenizer, class_names: Sequence[str], template: str, context_length: int
-) -> PackedText:
-    """Pack `template` filled with each class name, for a tower without learned context.
+) -> list[list[int]]:
+    """Token ids of `template` filled with each class name, for a tower without learned context.
 
     Args:
         template: a text with one "{}" for the class name.
@@ -134,7 +133,7 @@ def tokenize_template(
     sequences = [tokenizer.encode(template.replace("{}", name)) for name in class_names]
     _check_ends(tokenizer, class_names, sequences, f"The template {template!r}")
     _check_lengths(class_names, sequences, 0, context_length)
-    return pack(sequences)
+    return sequences
 
 
 def tokenize_names(

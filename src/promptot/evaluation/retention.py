@@ -167,7 +167,7 @@ def measure_retention(
     known = {name.casefold() for name in class_names}
     chosen = load_vocabulary() if words is None else words
     anchors = [word for word in chosen if word.casefold() not in known]
-    if model.head is not None:
+    if not model.reads_text:
         return Retention(image, others=others, frozen=frozen_share)
     if not model.serves((*class_names, *anchors)):
         own = model.shared_text()

@@ -182,7 +182,7 @@ def compare(read: Read, model: PromptedModel, images: Tensor) -> Difference:
     expected = model.logits(model.encode_images(images.to(device))).cpu()
     singly = torch.cat([read.logits(image) for image in images.split(1)])
     together = read.logits(images)
-    scale = 1.0 if model.head is not None else max(1.0, float(model.backbone.logit_scale))
+    scale = max(1.0, float(model.backbone.logit_scale)) if model.reads_text else 1.0
     probabilities = max(
         _largest(found.softmax(dim=1), expected.softmax(dim=1)) for found in (singly, together)
     )

@@ -60,9 +60,9 @@ def describe(model: PromptedModel) -> Content:
         PromptotError: it can't be a classifier of fixed names.
     """
     fixed = FixedClassifier(model)
-    tokens = model.prompt_tokens()
-    shared = [own.detach().cpu().clone() for own in tokens.text if own.dim() == 2]
-    vision = [own.detach().cpu().clone() for own in tokens.vision]
+    injection = model.injection()
+    shared = [own.detach().cpu().clone() for own in injection.text_tokens if own.dim() == 2]
+    vision = [own.detach().cpu().clone() for own in injection.image_tokens]
     return Content(model, fixed, tuple(vision), tuple(shared), _template(model, len(shared)))
 
 
@@ -74,20 +74,18 @@ def fill(template: str | Sequence[str], names: Sequence[str]) -> list[list[str]]
 
 def _template(model: PromptedModel, blocks: int) -> Template:
     """The sentence whose first words the learned context replaces, or the teacher's."""
-    learned = model.learned
-    if learned is not None and learned.classes is not None:
+    if not model.serves_any:
         return None
     if not blocks and not isinstance(model.template, str) and model.template_mean == "raw":
         return None
     if not blocks:
         return model.template if isinstance(model.template, str) else list(model.template)
-    count = model.prompt_tokens().text[0].shape[-2]
-    fixed_words = "" if model.prompts is None else model.prompts.fixed_words
+    count = model.context_tokens
     usual, neutral = CLIP_WORDS[:count], ("x",) * count
     for words in (usual, neutral):
         encoded = model.backbone.tokenizer.encode(" ".join(words))
         if len(encoded) - 2 == count:  # less [SOS] and [EOS]
-            return " ".join([*words, *fixed_words.split(), "{}."])
+            return " ".join([*words, *model.adaptation.fixed_words.split(), "{}."])
     raise PromptotError(
         "This backbone's tokenizer has no word that is one token to stand for learned ones.",
         fix="Export it with --format onnx or torchscript.",
