@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from oracle import full_length_features
 
-from promptot.backbones.encoders import Injection
+from promptot.backbones.architecture import TextShape, TransformerShape
+from promptot.backbones.injection import Injection
 from promptot.backbones.towers.packing import pack
 from promptot.backbones.towers.text_tower import TextTower
 from promptot.errors import PromptotError
@@ -18,7 +19,9 @@ SOS, EOS = 0, 199
 
 def make_tower(seed: int, layers: int, width: int = 32, heads: int = 2) -> TextTower:
     torch.manual_seed(seed)
-    tower = TextTower(200, 48, width, layers, heads, 3 * width, 24, "quick_gelu")
+    tower = TextTower(
+        TextShape(TransformerShape(width, layers, heads, 3 * width, "quick_gelu"), 200, 48), 24
+    )
     for parameter in tower.parameters():
         parameter.requires_grad_(False)
         if parameter.dim() == 1:

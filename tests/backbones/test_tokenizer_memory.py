@@ -14,10 +14,7 @@ from promptot.backbones.tokenizer import ClipTokenizer, RecentWords, open_clip_m
 STATM = Path("/proc/self/statm")
 
 
-@pytest.fixture
-def small(monkeypatch: pytest.MonkeyPatch) -> int:
-    monkeypatch.setattr(tokenizer, "MOST_WORDS", 100)
-    return 100
+SMALL = 100
 
 
 def names(count: int, start: int = 0) -> list[str]:
@@ -28,8 +25,8 @@ def names(count: int, start: int = 0) -> list[str]:
     ]
 
 
-def test_the_ids_are_those_of_open_clip(small: int) -> None:
-    ours, theirs = ClipTokenizer(), open_clip_module("tokenizer").SimpleTokenizer()
+def test_the_ids_are_those_of_open_clip() -> None:
+    ours, theirs = ClipTokenizer(words=SMALL), open_clip_module("tokenizer").SimpleTokenizer()
     for text in [
         *names(300),
         *names(300),
@@ -41,12 +38,12 @@ def test_the_ids_are_those_of_open_clip(small: int) -> None:
         assert ours.encode(text)[1:-1] == theirs.encode(text)
 
 
-def test_words_are_forgotten_but_not_the_special_ones(small: int) -> None:
-    words = RecentWords({"<s>": "<s>"})
+def test_words_are_forgotten_but_not_the_special_ones() -> None:
+    words = RecentWords({"<s>": "<s>"}, SMALL)
     for number in range(1000):
         words[f"w{number}"] = "x"
         assert words["w0"] == "x"  # in use, so it stays
-    assert len(words) == small + 1
+    assert len(words) == SMALL + 1
     assert words["<s>"] == "<s>"
     assert "w0" in words
     assert "w999" in words
@@ -55,7 +52,7 @@ def test_words_are_forgotten_but_not_the_special_ones(small: int) -> None:
     assert "y" * 300 not in words
     again = copy.deepcopy(words)
     again["new"] = "x"
-    assert len(again) == small + 1
+    assert len(again) == SMALL + 1
     assert again.always == words.always
 
 

@@ -31,8 +31,8 @@ from promptot.backbones.architecture import (
     ImageShape,
     TextShape,
     TransformerShape,
-    build_towers,
 )
+from promptot.backbones.build import build_towers
 from promptot.backbones.tokenizer import FileTokenizer, tokenize_template
 from promptot.backbones.towers.image_tower import ImageTower
 from promptot.backbones.towers.packing import PackedText, pack

@@ -7,7 +7,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from promptot.backbones.encoders import Injection
+from promptot.backbones.injection import Injection
 
 INIT_STD = 0.02
 MOST_BLOCKS = 1024
@@ -22,27 +22,25 @@ class Adaptation(nn.Module):
     both. To add one, write a subclass and give it a line in `promptot.adaptation.build_prompts`.
 
     Args:
-        arguments: those of the subclass's constructor that decide its shapes and its words.
         fixed_words: words that stay frozen between the learned context and the class name.
-        classes: the number of classes that have parameters of their own; None if all share them,
-            so that they serve any class name.
+        own_classes: the number of classes that have parameters of their own; None if all share
+            them, so that they serve any class name.
+        arguments: those of the subclass's constructor that decide its shapes.
 
     Attributes:
+        classes: `own_classes`.
         name: as recipes and adapter cards call the design; empty where nothing learns.
     """
 
     name: ClassVar[str] = ""
 
     def __init__(
-        self,
-        arguments: Arguments | None = None,
-        fixed_words: str = "",
-        classes: int | None = None,
+        self, fixed_words: str = "", own_classes: int | None = None, **arguments: int | None
     ) -> None:
         super().__init__()
-        self.arguments = arguments or {}
+        self.arguments: Arguments = {**arguments, "fixed_words": fixed_words}
         self.fixed_words = fixed_words
-        self.classes = classes
+        self.classes = own_classes
 
     def forward(self) -> Injection:
         """What is injected in this step; gradients flow through it to the parameters."""

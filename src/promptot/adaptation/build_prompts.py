@@ -34,59 +34,52 @@ def build_prompts(
         generator: source of the random start.
 
     Raises:
-        PromptotError: `init_words` does not fill the context, or the context ends within a word.
+        PromptotError: `init_words` does not fill the context, the context ends within a word, or
+            tokens are asked for in an image encoder that takes none.
     """
-    return _BUILDERS[config.design](config, backbone, classes, generator)
+    initial_context, fixed_words = _read_words(config, backbone)
+    start = {
+        "initial_context": initial_context,
+        "fixed_words": fixed_words,
+        "generator": generator,
+    }
+    build: Callable[..., Adaptation] = DESIGNS[config.design]
+    prompts = build(**_SIZES[config.design](config, backbone, classes), **start)
+    if not backbone.image_tower.promptable and prompts().image_tokens:
+        raise PromptotError(
+            "The image encoder of this backbone takes no prompts.",
+            fix="Set prompts.vision_tokens=0, or use a backbone with a Vision Transformer.",
+        )
+    return prompts
 
 
-def _ivlp(
-    config: PromptsConfig, backbone: Backbone, classes: int, generator: torch.Generator
-) -> IVLPPrompts:
+def _ivlp(config: PromptsConfig, backbone: Backbone, classes: int) -> dict[str, int | None]:
     image, text = backbone.image_tower, backbone.text_tower
-    initial_context, fixed_words = _read_words(config, backbone)
-    return IVLPPrompts(
-        text_width=text.width,
-        vision_width=image.width,
-        text_tokens=config.text_tokens,
-        text_depth=min(config.text_depth, text.layers),
-        vision_tokens=config.vision_tokens,
-        vision_depth=min(config.vision_depth, image.layers),
-        initial_context=initial_context,
-        classes=classes if config.class_specific else None,
-        fixed_words=fixed_words,
-        generator=generator,
-    )
+    return {
+        "text_width": text.width,
+        "vision_width": image.width,
+        "text_tokens": config.text_tokens,
+        "text_depth": min(config.text_depth, text.layers),
+        "vision_tokens": config.vision_tokens,
+        "vision_depth": min(config.vision_depth, image.layers),
+        "classes": classes if config.class_specific else None,
+    }
 
 
-def _maple(
-    config: PromptsConfig, backbone: Backbone, classes: int, generator: torch.Generator
-) -> MaPLePrompts:
+def _maple(config: PromptsConfig, backbone: Backbone, classes: int) -> dict[str, int | None]:
     image, text = backbone.image_tower, backbone.text_tower
-    initial_context, fixed_words = _read_words(config, backbone)
-    return MaPLePrompts(
-        text_width=text.width,
-        vision_width=image.width,
-        tokens=config.text_tokens,
-        depth=min(config.text_depth, text.layers, image.layers),
-        initial_context=initial_context,
-        fixed_words=fixed_words,
-        generator=generator,
-        cloned_projections=config.cloned_projections,
-    )
+    return {
+        "text_width": text.width,
+        "vision_width": image.width,
+        "tokens": config.text_tokens,
+        "depth": min(config.text_depth, text.layers, image.layers),
+        "cloned_projections": config.cloned_projections,
+    }
 
 
-def _cocoop(
-    config: PromptsConfig, backbone: Backbone, classes: int, generator: torch.Generator
-) -> CoCoOpPrompts:
-    initial_context, fixed_words = _read_words(config, backbone)
-    return CoCoOpPrompts(
-        text_width=backbone.text_tower.width,
-        embed_dim=backbone.embed_dim,
-        tokens=config.text_tokens,
-        initial_context=initial_context,
-        fixed_words=fixed_words,
-        generator=generator,
-    )
+def _cocoop(config: PromptsConfig, backbone: Backbone, classes: int) -> dict[str, int | None]:
+    width, embed_dim = backbone.text_tower.width, backbone.embed_dim
+    return {"text_width": width, "embed_dim": embed_dim, "tokens": config.text_tokens}
 
 
 def _read_words(config: PromptsConfig, backbone: Backbone) -> Context:
@@ -110,11 +103,7 @@ def _read_words(config: PromptsConfig, backbone: Backbone) -> Context:
     return start, " ".join(words[learned:])
 
 
-_BUILDERS: dict[str, Callable[..., Adaptation]] = {
-    "ivlp": _ivlp,
-    "maple": _maple,
-    "cocoop": _cocoop,
-}
+_SIZES = {"ivlp": _ivlp, "maple": _maple, "cocoop": _cocoop}
 DESIGNS: dict[str, type[Adaptation]] = {
     design.name: design for design in (IVLPPrompts, MaPLePrompts, CoCoOpPrompts)
 }

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from promptot.adaptation.adaptation import Adaptation, random_linear, random_tokens, set_first
-from promptot.backbones.encoders import Injection
+from promptot.backbones.injection import Injection
 
 BOTTLENECK = 16
 
@@ -44,16 +44,7 @@ class CoCoOpPrompts(Adaptation):
         fixed_words: str = "",
         generator: torch.Generator | None = None,
     ) -> None:
-        super().__init__(
-            {
-                "text_width": text_width,
-                "embed_dim": embed_dim,
-                "tokens": tokens,
-                "fixed_words": fixed_words,
-            },
-            fixed_words,
-            classes=None,
-        )
+        super().__init__(fixed_words, text_width=text_width, embed_dim=embed_dim, tokens=tokens)
         hidden = max(1, embed_dim // BOTTLENECK)
         self.text = random_tokens(1, (tokens, text_width), generator)
         self.meta_net = nn.Sequential(

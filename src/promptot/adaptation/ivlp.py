@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from promptot.adaptation.adaptation import Adaptation, random_tokens, set_first
-from promptot.backbones.encoders import Injection
+from promptot.backbones.injection import Injection
 
 
 class IVLPPrompts(Adaptation):
@@ -47,20 +47,15 @@ class IVLPPrompts(Adaptation):
         fixed_words: str = "",
         generator: torch.Generator | None = None,
     ) -> None:
-        super().__init__(
-            {
-                "text_width": text_width,
-                "vision_width": vision_width,
-                "text_tokens": text_tokens,
-                "text_depth": text_depth,
-                "vision_tokens": vision_tokens,
-                "vision_depth": vision_depth,
-                "classes": classes,
-                "fixed_words": fixed_words,
-            },
-            fixed_words,
-            classes if text_tokens else None,
-        )
+        sizes = {
+            "text_width": text_width,
+            "vision_width": vision_width,
+            "text_tokens": text_tokens,
+            "text_depth": text_depth,
+            "vision_tokens": vision_tokens,
+            "vision_depth": vision_depth,
+        }
+        super().__init__(fixed_words, classes if text_tokens else None, **sizes, classes=classes)
         shape = (text_tokens, text_width) if classes is None else (classes, text_tokens, text_width)
         self.text = random_tokens(text_depth if text_tokens else 0, shape, generator)
         self.vision = random_tokens(

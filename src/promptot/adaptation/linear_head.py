@@ -29,7 +29,6 @@ class LinearHead(Readout):
     """
 
     name: ClassVar[str] = "linear-probe"
-    reads_text: ClassVar[bool] = False
 
     def __init__(self, weight: Tensor, bias: Tensor) -> None:
         super().__init__()
@@ -50,22 +49,8 @@ class LinearHead(Readout):
     def classes(self) -> int:
         return len(self.weight)
 
-    def forward(
-        self,
-        image: Tensor,
-        text: Tensor | None = None,
-        scale: Tensor | None = None,
-        rows: Sequence[int] | None = None,
-    ) -> Tensor:
-        """Logits [N, C] of image features [N, D]."""
-        weight, bias = self.as_matrix(text, scale, rows)
-        return image @ weight.T + bias
-
     def as_matrix(
-        self,
-        text: Tensor | None = None,
-        scale: Tensor | None = None,
-        rows: Sequence[int] | None = None,
+        self, text: Tensor | None, scale: Tensor | None, rows: Sequence[int] | None
     ) -> tuple[Tensor, Tensor]:
         if rows is None:
             return self.weight, self.bias

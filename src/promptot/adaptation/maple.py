@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from promptot.adaptation.adaptation import Adaptation, random_linear, random_tokens, set_first
-from promptot.backbones.encoders import Injection
+from promptot.backbones.injection import Injection
 
 
 class MaPLePrompts(Adaptation):
@@ -47,17 +47,8 @@ class MaPLePrompts(Adaptation):
         generator: torch.Generator | None = None,
         cloned_projections: bool = False,
     ) -> None:
-        super().__init__(
-            {
-                "text_width": text_width,
-                "vision_width": vision_width,
-                "tokens": tokens,
-                "depth": depth,
-                "fixed_words": fixed_words,
-            },
-            fixed_words,
-            classes=None,
-        )
+        sizes = {"text_width": text_width, "vision_width": vision_width}
+        super().__init__(fixed_words, **sizes, tokens=tokens, depth=depth)
         self.text = random_tokens(depth, (tokens, text_width), generator)
         draws = min(depth, 2) if cloned_projections else depth
         drawn = [random_linear(text_width, vision_width, generator) for _ in range(draws)]

@@ -13,10 +13,10 @@ from promptot.objectives.features import Features
 
 
 class Readout(nn.Module):
-    """Scaled cosine: s · v tᵀ of L2-normalised image features v and text features t.
+    """Logits of image features, here by a matrix and a bias.
 
-    Another read-out (a linear head, a cache, a bias and a sigmoid) is a subclass. One that learns
-    has a `name`, and is rebuilt from `arguments` and its state dict, as an `Adaptation` is.
+    Another read-out (a cache, a bias and a sigmoid) is a subclass. One that learns has a `name`,
+    and is rebuilt from its `arguments` and its state dict, as an `Adaptation` is.
 
     Attributes:
         name: as adapter cards call it; empty where there is nothing to store.
@@ -25,7 +25,7 @@ class Readout(nn.Module):
     """
 
     name: ClassVar[str] = ""
-    reads_text: ClassVar[bool] = True
+    reads_text: ClassVar[bool] = False
 
     @property
     def arguments(self) -> Arguments:
@@ -35,23 +35,51 @@ class Readout(nn.Module):
     def classes(self) -> int | None:
         return None
 
+    def as_matrix(
+        self, text: Tensor | None, scale: Tensor | None, rows: Sequence[int] | None
+    ) -> tuple[Tensor, Tensor] | None:
+        """A matrix [C, D] and a bias [C] that make the logits; None where no matrix does."""
+        raise NotImplementedError
+
     def forward(
-        self, image: Tensor, text: Tensor | None, scale: Tensor, rows: Sequence[int] | None = None
+        self,
+        image: Tensor,
+        text: Tensor | None = None,
+        scale: Tensor | None = None,
+        rows: Sequence[int] | None = None,
     ) -> Tensor:
         """Logits [N, C].
 
         Args:
-            image: [N, D].
+            image: L2-normalised features [N, D].
             text: [C, D], or [N, C, D] where each image has its own; None if none is read.
             scale: s, 0-d, the backbone's.
             rows: which of the `classes` of the read-out, in this order; None for all.
         """
-        assert text is not None
-        return Features(image, text).logits(scale)
+        found = self.as_matrix(text, scale, rows)
+        assert found is not None, "a read-out without a matrix has a forward of its own"
+        return image @ found[0].T + found[1]
+
+
+class ScaledCosine(Readout):
+    """CLIP's own: s · v tᵀ of L2-normalised image features v and text features t."""
+
+    reads_text: ClassVar[bool] = True
 
     def as_matrix(
-        self, text: Tensor | None, scale: Tensor, rows: Sequence[int] | None = None
+        self, text: Tensor | None, scale: Tensor | None, rows: Sequence[int] | None
     ) -> tuple[Tensor, Tensor] | None:
-        """A matrix [C, D] and a bias [C] that give the same logits; None where none does."""
         assert text is not None
+        assert scale is not None
         return scale * text, torch.zeros(len(text), device=text.device)
+
+    def forward(
+        self,
+        image: Tensor,
+        text: Tensor | None = None,
+        scale: Tensor | None = None,
+        rows: Sequence[int] | None = None,
+    ) -> Tensor:
+        assert text is not None
+        assert scale is not None
+        return Features(image, text).logits(scale)

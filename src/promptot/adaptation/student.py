@@ -10,9 +10,10 @@ from torch import Tensor, nn
 
 from promptot.adaptation.adaptation import Adaptation
 from promptot.adaptation.class_rows import NamesRead, rows_of_classes
-from promptot.adaptation.readout import Readout
+from promptot.adaptation.readout import Readout, ScaledCosine
 from promptot.backbones.backbone import Backbone
-from promptot.backbones.encoders import Injection, Packed
+from promptot.backbones.encoders import Packed
+from promptot.backbones.injection import Injection
 from promptot.errors import PromptotError
 from promptot.objectives.features import Features
 
@@ -71,7 +72,7 @@ class Student(nn.Module):
         super().__init__()
         self.backbone = backbone
         self.adaptation = learned if isinstance(learned, Adaptation) else Adaptation()
-        self.readout = learned if isinstance(learned, Readout) else Readout()
+        self.readout = learned if isinstance(learned, Readout) else ScaledCosine()
         self.class_names = tuple(class_names)
         self.template = template if isinstance(template, str) else tuple(template)
         self.template_mean = template_mean
@@ -187,7 +188,7 @@ class Student(nn.Module):
         scale = self.backbone.logit_scale
         if text is None:
             text = self.shared_text()
-        if self._packed is None or not (self.reads_text and self.text_per_image):
+        if text is not None or self._packed is None or not self.reads_text:
             return self.readout(image_features, text, scale, self._rows)
         images = max(1, self.backbone.tokens_together // self._packed.tokens)
         return torch.cat(

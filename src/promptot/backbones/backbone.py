@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import hashlib
 from collections import OrderedDict
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from promptot.backbones.encoders import FROZEN, ImageEncoder, Injection, Packed, TextEncoder
+from promptot.backbones.architecture import Architecture
+from promptot.backbones.build import architecture_of, build_towers
+from promptot.backbones.encoders import ImageEncoder, Packed, TextEncoder
 from promptot.backbones.identity import (
     FunctionIdentity,
     describe_function,
     describe_structure,
     describe_tokenizer,
 )
+from promptot.backbones.injection import FROZEN, Injection
 from promptot.backbones.preprocess import Preprocess
 from promptot.backbones.tokenizer import Tokenizer, tokenize_names, tokenize_template
 
@@ -72,6 +75,28 @@ class Backbone(nn.Module):
         self._frozen_texts: OrderedDict[Hashable, Tensor] = OrderedDict()
         self.requires_grad_(False)
         self.eval()
+
+    @classmethod
+    def from_weights(
+        cls,
+        name: str,
+        weights: Mapping[str, Tensor],
+        architecture: Architecture,
+        tokenizer: Tokenizer,
+        preprocess: Preprocess,
+    ) -> Backbone:
+        """A backbone of weights under our names, see `promptot.backbones.layouts`.
+
+        Raises:
+            PromptotError: a weight is missing, unknown or of another shape.
+        """
+        towers = dict(weights)
+        scale = towers.pop("logit_scale").float()
+        return cls(name, *build_towers(architecture, towers), scale, tokenizer, preprocess)
+
+    def architecture(self) -> Architecture:
+        """The shape of both towers as they are now; raises as `architecture_of`."""
+        return architecture_of(self.image_tower, self.text_tower)
 
     @property
     def embed_dim(self) -> int:

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from promptot.adaptation.student import PromptedModel
-from promptot.backbones.encoders import Injection
+from promptot.backbones.injection import Injection
 from promptot.errors import PromptotError
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from promptot.backbones.encoders import Injection
+from promptot.backbones.injection import Injection
 from promptot.backbones.towers.packing import PackedText
 from promptot.backbones.towers.transformer import Transformer
 

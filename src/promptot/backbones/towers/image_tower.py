@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from promptot.backbones.encoders import FROZEN, ImageEncoder, Injection
+from promptot.backbones.architecture import ImageShape
+from promptot.backbones.encoders import ImageEncoder
+from promptot.backbones.injection import FROZEN, Injection
 from promptot.backbones.towers.activations import image_bytes
 from promptot.backbones.towers.transformer import Transformer
 
@@ -17,38 +20,25 @@ class ImageTower(ImageEncoder):
 
     Args:
         stem: module that maps images [B, 3, R, R] to patch tokens [B, N, W].
-        patches: N, the number of patch tokens.
-        width, layers, heads, mlp_width, activation, eps: of the transformer.
+        shape: of the rest; its `pool` says whether the feature is that of the class token, or the
+            mean of those of the patch tokens.
         embed_dim: size D of the features.
-        pool: "class" reads the class token, "mean" averages the patch tokens.
-        pre_norm: whether a LayerNorm precedes the first block, as in CLIP.
     """
 
     promptable: ClassVar[bool] = True
 
-    def __init__(
-        self,
-        stem: nn.Module,
-        patches: int,
-        width: int,
-        layers: int,
-        heads: int,
-        mlp_width: int,
-        embed_dim: int,
-        activation: str = "quick_gelu",
-        eps: float = 1e-5,
-        pool: str = "class",
-        pre_norm: bool = True,
-    ) -> None:
+    def __init__(self, stem: nn.Module, shape: ImageShape, embed_dim: int) -> None:
         super().__init__()
         self.stem = stem
-        self.width = width
-        self.patches = patches
-        self.pool = pool
+        self.patches = shape.patches
+        self.pool = shape.pool
+        self.width = width = shape.transformer.width
+        positions = shape.patches + 1
         self.class_embedding = nn.Parameter(torch.randn(width) * width**-0.5)
-        self.positional_embedding = nn.Parameter(torch.randn(patches + 1, width) * width**-0.5)
-        self.ln_pre = nn.LayerNorm(width, eps=eps) if pre_norm else nn.Identity()
-        self.transformer = Transformer(width, layers, heads, mlp_width, activation, eps)
+        self.positional_embedding = nn.Parameter(torch.randn(positions, width) * width**-0.5)
+        eps = shape.transformer.eps
+        self.ln_pre = nn.LayerNorm(width, eps=eps) if shape.pre_norm else nn.Identity()
+        self.transformer = Transformer(**asdict(shape.transformer))
         self.ln_post = nn.LayerNorm(width, eps=eps)
         self.proj = nn.Parameter(torch.randn(width, embed_dim) * width**-0.5)
 

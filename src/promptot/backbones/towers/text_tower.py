@@ -9,12 +9,14 @@ are packed one after another instead of padded to the longest name.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
-from promptot.backbones.encoders import FROZEN, Injection, Packed, TextEncoder
+from promptot.backbones.architecture import TextShape
+from promptot.backbones.encoders import Packed, TextEncoder
+from promptot.backbones.injection import FROZEN, Injection
 from promptot.backbones.towers.activations import text_bytes
 from promptot.backbones.towers.packed_attention import attend_packed
 from promptot.backbones.towers.packing import (
@@ -32,35 +34,21 @@ class TextTower(TextEncoder):
     """Causal transformer over class names that share a prefix.
 
     Args:
-        vocabulary: number of tokens.
-        context_length: largest number of positions.
-        width, layers, heads, mlp_width, activation, eps: of the transformer.
+        shape: numbers of tokens and positions, and the transformer's sizes.
         embed_dim: size D of the features.
-        projection_bias: whether the final projection has a bias.
     """
 
-    def __init__(
-        self,
-        vocabulary: int,
-        context_length: int,
-        width: int,
-        layers: int,
-        heads: int,
-        mlp_width: int,
-        embed_dim: int,
-        activation: str = "quick_gelu",
-        eps: float = 1e-5,
-        projection_bias: bool = False,
-    ) -> None:
+    def __init__(self, shape: TextShape, embed_dim: int) -> None:
         super().__init__()
-        self.width = width
-        self.context_length = context_length
-        self.token_embedding = nn.Embedding(vocabulary, width)
-        self.positional_embedding = nn.Parameter(torch.randn(context_length, width) * 0.01)
-        self.transformer = Transformer(width, layers, heads, mlp_width, activation, eps)
-        self.ln_final = nn.LayerNorm(width, eps=eps)
+        self.width = width = shape.transformer.width
+        self.context_length = length = shape.context_length
+        self.token_embedding = nn.Embedding(shape.vocabulary, width)
+        self.positional_embedding = nn.Parameter(torch.randn(length, width) * 0.01)
+        self.transformer = Transformer(**asdict(shape.transformer))
+        self.ln_final = nn.LayerNorm(width, eps=shape.transformer.eps)
         self.text_projection = nn.Parameter(torch.randn(width, embed_dim) * width**-0.5)
-        self.projection_bias = nn.Parameter(torch.zeros(embed_dim)) if projection_bias else None
+        bias = nn.Parameter(torch.zeros(embed_dim)) if shape.projection_bias else None
+        self.projection_bias = bias
 
     @property
     def layers(self) -> int:
