@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from promptot.adaptation.student import PromptedModel
+from promptot.adaptation.student import Student
 from promptot.backbones.injection import Injection
 from promptot.errors import PromptotError
 
@@ -31,7 +31,7 @@ class FixedClassifier(nn.Module):
     matrix: Tensor
     bias: Tensor
 
-    def __init__(self, model: PromptedModel) -> None:
+    def __init__(self, model: Student) -> None:
         super().__init__()
         if model.backbone.precision != "fp32":
             raise PromptotError(
@@ -57,7 +57,7 @@ class FixedClassifier(nn.Module):
         return features @ self.matrix.T + self.bias
 
 
-def class_matrix(model: PromptedModel) -> tuple[Tensor, Tensor]:
+def class_matrix(model: Student) -> tuple[Tensor, Tensor]:
     """The matrix [C, D] and the bias [C] that take L2-normalised image features to logits.
 
     Rows are text features times the logit scale, or those of the linear head.

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from promptot.adaptation.student import PromptedModel
+from promptot.adaptation.student import Student
 from promptot.errors import PromptotError
 from promptot.exporting.fixed import FixedClassifier
 
@@ -32,7 +32,7 @@ class Content:
             that readers of an export do not know.
     """
 
-    model: PromptedModel
+    model: Student
     fixed: FixedClassifier
     vision: tuple[Tensor, ...]
     text: tuple[Tensor, ...]
@@ -53,7 +53,7 @@ class Read:
 
 
 @torch.no_grad()
-def describe(model: PromptedModel) -> Content:
+def describe(model: Student) -> Content:
     """Take a model apart for export.
 
     Raises:
@@ -72,7 +72,7 @@ def fill(template: str | Sequence[str], names: Sequence[str]) -> list[list[str]]
     return [[one.replace("{}", name) for name in names] for one in templates]
 
 
-def _template(model: PromptedModel, blocks: int) -> Template:
+def _template(model: Student, blocks: int) -> Template:
     """The sentence whose first words the learned context replaces, or the teacher's."""
     if not model.serves_any:
         return None
