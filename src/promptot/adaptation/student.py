@@ -291,7 +291,8 @@ class Student(nn.Module):
         injection = self.injection()
         total = self.backbone.image_tower.activation_bytes(batch, injection)
         if self._packed is not None:
-            packed = self.pack(torch.arange(words)) if words else self._packed
+            read = torch.arange(min(words, len(self.vocabulary)))
+            packed = self.pack(read) if len(read) else self._packed
             total += self.backbone.text_tower.activation_bytes(packed, injection, batch)
         return total
 
