@@ -23,9 +23,9 @@ from promptot.backbones.architecture import (
     ImageShape,
     TextShape,
     TransformerShape,
-    build_towers,
 )
 from promptot.backbones.backbone import Backbone
+from promptot.backbones.build import build_towers
 from promptot.backbones.preprocess import Preprocess
 from promptot.backbones.tokenizer import ClipTokenizer, open_clip_module
 from promptot.backbones.towers.products import product

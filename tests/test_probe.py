@@ -24,13 +24,10 @@ def make_features(
 
 
 @pytest.mark.parametrize("classes", [2, 4])
-def test_it_minimises_the_penalised_cross_entropy(
-    classes: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_it_minimises_the_penalised_cross_entropy(classes: int) -> None:
     """min over W, b of ½‖W‖² + C · Σ CE, solved by SciPy with numerical gradients of torch."""
-    monkeypatch.setattr(probe, "STRENGTHS", (3.0,))
     features, labels = make_features(classes, 6)
-    head = fit_linear_probe(features, labels, classes)
+    head = fit_linear_probe(features, labels, classes, strengths=(3.0,))
     x, rows = features.double(), classes if classes > 2 else 1
 
     def loss(flat: np.ndarray) -> tuple[float, np.ndarray]:
@@ -57,14 +54,13 @@ def test_it_minimises_the_penalised_cross_entropy(
     assert (ours.softmax(1) - logits.softmax(1)).abs().max() < 2e-3
 
 
-def test_the_penalty_is_chosen_on_validation_images(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_penalty_is_chosen_on_validation_images() -> None:
     features, labels = make_features(3, 8, noise=1.0)
     others = make_features(3, 30, noise=1.0, seed=1)
     chosen = fit_linear_probe(features, labels, 3, validation=others)
     accuracies = []
     for strength in probe.STRENGTHS:
-        monkeypatch.setattr(probe, "STRENGTHS", (strength,))
-        head = fit_linear_probe(features, labels, 3, validation=others)
+        head = fit_linear_probe(features, labels, 3, validation=others, strengths=(strength,))
         accuracies.append((head(others[0]).argmax(1) == others[1]).float().mean().item())
     best = (chosen(others[0]).argmax(1) == others[1]).float().mean().item()
     assert best == max(accuracies)
@@ -92,7 +88,7 @@ def test_a_head_is_rebuilt_by_its_arguments() -> None:
     again.load_state_dict(head.state_dict())
     x = torch.randn(2, 5)
     assert torch.equal(again(x), head(x))
-    assert torch.equal(head.select([2, 0])(x), head(x)[:, [2, 0]])
+    assert torch.equal(head(x, rows=[2, 0]), head(x)[:, [2, 0]])
     assert not any(parameter.requires_grad for parameter in head.parameters())
 
 

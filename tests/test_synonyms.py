@@ -59,7 +59,7 @@ def test_a_class_is_the_mean_of_its_names(backbone: Backbone, recipe: str) -> No
 
 def test_class_specific_prompts_serve_all_names_of_their_class(backbone: Backbone) -> None:
     model = build(backbone, "coop-class-specific", NAMES, SYNONYMS)
-    context = model.prompt_tokens().text[0]  # one a name that is read
+    context = model.injection().text_tokens[0]  # one a name that is read
     assert len(context) == 5
     assert all(bool((context[i] == context[1]).all()) for i in (2, 3))
     assert not bool((context[0] == context[1]).all()) or bool((context[4] == context[0]).all())

@@ -45,7 +45,7 @@ def test_depth_is_cut_to_the_tower(backbone: Backbone) -> None:
     prompts = build_prompts(section(), backbone, 3, generator())
     assert len(prompts.text) == len(prompts.vision) == 3
     coupled = build_prompts(section(design="maple"), backbone, 3, generator())()
-    assert len(coupled.text) == len(coupled.vision) == 3
+    assert len(coupled.text_tokens) == len(coupled.image_tokens) == 3
 
 
 @pytest.mark.parametrize("tokens", [(4, 0), (0, 3), (4, 3)])
@@ -113,7 +113,7 @@ def test_words_beyond_the_context_stay_frozen(backbone: Backbone, design: str) -
     assert prompts.fixed_words == "of a"
     ids = backbone.tokenizer.encode("a photo")[1:-1]
     words = backbone.text_tower.token_embedding(torch.tensor(ids))
-    torch.testing.assert_close(prompts().text[0].detach(), words)
+    torch.testing.assert_close(prompts().text_tokens[0].detach(), words)
 
 
 @pytest.mark.parametrize("design", DESIGNS)
@@ -123,7 +123,7 @@ def test_a_design_is_rebuilt_by_its_arguments(backbone: Backbone, design: str) -
     again = DESIGNS[design](**prompts.arguments)
     again.load_state_dict(prompts.state_dict())
     assert again.arguments == prompts.arguments
-    for a, b in zip(prompts().vision, again().vision, strict=True):
+    for a, b in zip(prompts().image_tokens, again().image_tokens, strict=True):
         assert torch.equal(a, b)
 
 

@@ -20,6 +20,7 @@ from promptot.backbones.checks import compare as check_module
 from promptot.backbones.checks.check_inputs import pictures
 from promptot.backbones.checks.check_sides import library_side
 from promptot.backbones.checks.compare import DIAGRAM_PROBABILITIES, check_backbone, compare_diagram
+from promptot.data.images.read_image import load_image
 from promptot.errors import PromptotError
 
 STEPS = [
@@ -149,13 +150,7 @@ def test_what_is_wrong_is_named_and_nothing_else(
 
 
 @pytest.mark.parametrize("spoiled", ["EXIF", "alpha"])
-def test_a_picture_that_is_read_wrongly_is_named(
-    names: dict[str, str], monkeypatch: pytest.MonkeyPatch, spoiled: str
-) -> None:
-    from promptot.data.images import read_image as images
-
-    load_image = images.load_image
-
+def test_a_picture_that_is_read_wrongly_is_named(names: dict[str, str], spoiled: str) -> None:
     def load(data: Any, name: str | None = None) -> Image.Image:
         image = load_image(data, name)
         if spoiled == "EXIF" and str(name).startswith("turned"):
@@ -165,8 +160,7 @@ def test_a_picture_that_is_read_wrongly_is_named(
             return Image.fromarray(black.astype(np.uint8))
         return image
 
-    monkeypatch.setattr(images, "load_image", load)
-    report = check_backbone(names["openai"])
+    report = check_backbone(names["openai"], read=load)
     assert report.differences == AFTER_PIXELS
     kind = {"EXIF": "turned JPEG", "alpha": "transparent PNG"}[spoiled]
     assert report.comparisons[0].on.startswith(f"7 pictures; different: {kind}")
@@ -184,15 +178,12 @@ def test_a_sentence_that_is_read_wrongly_is_named(names: dict[str, str]) -> None
     assert tokens.on.startswith("9 sentences; different: a  jalapeño")
 
 
-def test_a_library_that_cannot_compute_gives_one_sentence(
-    names: dict[str, str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_library_that_cannot_compute_gives_one_sentence(names: dict[str, str]) -> None:
     def uneven(name: str) -> Any:
         return replace(library_side(name), pixels=lambda image: torch.zeros(3, *image.size))
 
-    monkeypatch.setattr(check_module, "library_side", uneven)
     with pytest.raises(PromptotError, match="can't compute the built-in inputs"):
-        check_backbone(names["openai"])
+        check_backbone(names["openai"], library_of=uneven)
 
 
 def test_nan_is_a_difference_and_json_has_none(names: dict[str, str]) -> None:

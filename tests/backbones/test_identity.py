@@ -19,6 +19,7 @@ from weights import openai_state_dict
 
 from promptot.backbones import Backbone, Preprocess, load_backbone
 from promptot.backbones.identity import CLEANING, PREPROCESS, describe_tokenizer, differences
+from promptot.backbones.layouts import from_openai, to_transformers
 from promptot.backbones.tokenizer import ClipTokenizer, FileTokenizer
 
 SIZES = {"vision_width": 64, "vision_layers": 2, "resolution": 16, "text_layers": 2, "embed": 16}
@@ -363,38 +364,7 @@ def save_hugging_face(folder: Path, state: dict[str, torch.Tensor]) -> str:
     model = CLIPModel(
         CLIPConfig(text_config={**sizes, **special}, vision_config=vision, projection_dim=16)
     )
-    from promptot.backbones.loaders.transformers_models import (
-        BLOCK_MODULES,
-        MODULES,
-        TENSORS,
-        TOWERS,
-    )
-
-    theirs = {
-        "visual_projection.weight": state["visual.proj"].T.contiguous(),
-        "text_projection.weight": state["text_projection"].T.contiguous(),
-        "logit_scale": state["logit_scale"],
-    }
-    ours = {f"{TOWERS['vision_model']}.": "visual.", f"{TOWERS['text_model']}.": ""}
-    for key in model.state_dict():
-        part, _, rest = key.partition(".")
-        if part not in TOWERS or rest.endswith("position_ids"):
-            continue
-        prefix = ours[f"{TOWERS[part]}."]
-        if rest in TENSORS:
-            theirs[key] = state[prefix + TENSORS[rest].removeprefix("stem.")]
-        elif rest.startswith("encoder.layers."):
-            _, _, index, inner = rest.split(".", 3)
-            module, _, kind = inner.rpartition(".")
-            block = f"{prefix}transformer.resblocks.{index}"
-            if module.startswith("self_attn.") and module[10:] in ("q_proj", "k_proj", "v_proj"):
-                place = "qkv".index(module[10])
-                theirs[key] = state[f"{block}.attn.in_proj_{kind}"].chunk(3)[place].contiguous()
-            else:
-                theirs[key] = state[f"{block}.{BLOCK_MODULES[module]}.{kind}"]
-        else:
-            module, _, kind = rest.rpartition(".")
-            theirs[key] = state[f"{prefix}{MODULES[module]}.{kind}"]
+    theirs = {key: value.contiguous() for key, value in to_transformers(from_openai(state)).items()}
     missing, unknown = model.load_state_dict(theirs, strict=False)
     assert not unknown
     assert all(name.endswith("position_ids") for name in missing)

@@ -45,7 +45,8 @@ def loaded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
         return load.Source("", "", refuse)
 
-    monkeypatch.setattr(load, "SOURCES", {name: source(name) for name in load.SOURCES})
+    for name in load.SOURCES:
+        monkeypatch.setitem(load.SOURCES, name, source(name))
     return asked
 
 

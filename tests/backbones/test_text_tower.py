@@ -8,6 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from oracle import full_length_features
 
+from promptot.backbones.architecture import TextShape, TransformerShape
+from promptot.backbones.injection import Injection
 from promptot.backbones.towers.packing import pack
 from promptot.backbones.towers.text_tower import TextTower
 from promptot.errors import PromptotError
@@ -17,7 +19,9 @@ SOS, EOS = 0, 199
 
 def make_tower(seed: int, layers: int, width: int = 32, heads: int = 2) -> TextTower:
     torch.manual_seed(seed)
-    tower = TextTower(200, 48, width, layers, heads, 3 * width, 24, "quick_gelu")
+    tower = TextTower(
+        TextShape(TransformerShape(width, layers, heads, 3 * width, "quick_gelu"), 200, 48), 24
+    )
     for parameter in tower.parameters():
         parameter.requires_grad_(False)
         if parameter.dim() == 1:
@@ -61,7 +65,7 @@ def test_features_and_gradients_match_the_plain_encoder(
     )
     target = torch.randn(classes, 24, generator=torch.Generator().manual_seed(seed + 1))
 
-    ours = tower(pack(names, shared=1), context)
+    ours = tower(pack(names, shared=1), Injection(tuple(context)))
     plain = full_length_features(tower, names, context)
     scale = plain.abs().max()
     assert ((ours - plain).abs().max() / scale) < 1e-5
@@ -91,7 +95,7 @@ def test_equal_names_and_a_single_class() -> None:
 def test_no_gradient_reaches_the_weights() -> None:
     tower = make_tower(2, 2)
     context = make_context(2, 2, 3, tower.width, None)
-    tower(pack(make_names(2, 5, 4), shared=1), context).sum().backward()
+    tower(pack(make_names(2, 5, 4), shared=1), Injection(tuple(context))).sum().backward()
     assert all(parameter.grad is None for parameter in tower.parameters())
     assert all(tokens.grad is not None and tokens.grad.abs().sum() > 0 for tokens in context)
 

@@ -16,8 +16,8 @@ from PIL import Image
 
 from promptot.backbones import Preprocess
 from promptot.errors import PromptotError, PromptotWarning
+from promptot.exporting.configurations import _open_clip_preprocess, clip_image_processor
 from promptot.exporting.export import _resizing
-from promptot.exporting.layouts import _open_clip_preprocess, clip_image_processor
 from promptot.exporting.standalone.prompted_open_clip import _CropDown
 
 WAYS = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import sys
 import time
 import unicodedata
@@ -11,7 +12,6 @@ import pytest
 import torch
 
 import promptot
-from promptot.adaptation import student as model_module
 from promptot.backbones import Backbone, load_backbone
 from promptot.data import load_folder
 from promptot.data.class_names import check_class_names, same_name
@@ -129,33 +129,37 @@ def test_folders_whose_names_are_alike(tmp_path: Path, few_photos: Path) -> None
         load_folder(tmp_path)
 
 
+def in_parts(backbone: Backbone, names: int) -> Backbone:
+    """The same backbone, which computes so many names together."""
+    backbone = copy.copy(backbone)
+    backbone.names_together = names
+    return backbone
+
+
 @pytest.mark.parametrize("recipe", DESIGNS)
 def test_long_lists_of_names_are_read_in_parts(
     small: Backbone,
     few_photos: Path,
     tmp_path: Path,
     image: str,
-    monkeypatch: pytest.MonkeyPatch,
     recipe: str,
 ) -> None:
     """The parts together give what one pass gives."""
     classifier = fitted(small, few_photos, tmp_path / "run", recipe)
     names = [f"{word} {'very ' * (number % 4)}thing" for number, word in enumerate("abcdefghijk")]
     (whole,) = classifier.predict([image], names, top_k=99)
-    again = promptot.load(tmp_path / "run", small)
-    monkeypatch.setattr(model_module, "CLASSES_TOGETHER", 3)
+    again = promptot.load(tmp_path / "run", in_parts(small, 3))
     (parts,) = again.predict([image], names, top_k=99)
     assert parts.class_names == whole.class_names
     assert parts.probabilities == pytest.approx(whole.probabilities, abs=1e-5)
 
 
 def test_class_specific_prompts_in_parts(
-    small: Backbone, few_photos: Path, tmp_path: Path, image: str, monkeypatch: pytest.MonkeyPatch
+    small: Backbone, few_photos: Path, tmp_path: Path, image: str
 ) -> None:
     classifier = fitted(small, few_photos, tmp_path / "run", "coop-class-specific")
     (whole,) = classifier.predict([image], top_k=3)
-    monkeypatch.setattr(model_module, "CLASSES_TOGETHER", 2)
-    (parts,) = promptot.load(tmp_path / "run", small).predict([image], top_k=3)
+    (parts,) = promptot.load(tmp_path / "run", in_parts(small, 2)).predict([image], top_k=3)
     assert parts.class_names == whole.class_names
     assert parts.probabilities == pytest.approx(whole.probabilities, abs=1e-5)
 

@@ -74,23 +74,22 @@ def test_features_are_those_of_the_images_they_come_with(
     assert sums[0] == pytest.approx(sums[1])
 
 
-def test_the_teacher_reads_each_view_once(
-    backbone: Backbone, task: ImageTask, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_teacher_reads_each_view_once(backbone: Backbone, task: ImageTask) -> None:
     images = 0
-    encode = Backbone.encode_patches
+    tower = backbone.image_tower
 
-    def counted(self: Backbone, tokens: torch.Tensor, prompts: tuple = ()) -> torch.Tensor:
+    def count(module: torch.nn.Module, args: tuple[torch.Tensor, ...]) -> None:
         nonlocal images
-        images += 0 if prompts else len(tokens)
-        return encode(self, tokens, prompts)
+        batch, length, _ = args[0].shape
+        images += batch if length == 1 + tower.patches else 0  # more where there are prompts
 
-    monkeypatch.setattr(Backbone, "encode_patches", counted)
+    hook = tower.ln_pre.register_forward_pre_hook(count)
     trained(backbone, task, cached(2))
     assert images == 2 * len(task.train)
     images = 0
     trained(backbone, task, recipe())
     assert images == EPOCHS * len(task.train)
+    hook.remove()
 
 
 def test_an_image_that_is_damaged_by_now_is_an_error(

@@ -31,8 +31,8 @@ from promptot.backbones.architecture import (
     ImageShape,
     TextShape,
     TransformerShape,
-    build_towers,
 )
+from promptot.backbones.build import build_towers
 from promptot.backbones.tokenizer import FileTokenizer, tokenize_template
 from promptot.backbones.towers.image_tower import ImageTower
 from promptot.backbones.towers.packing import PackedText, pack
@@ -199,9 +199,8 @@ class Validation:
     @torch.inference_mode()
     def accuracy(self, model: SmallClip, head: Head, tokenizer: FileTokenizer) -> dict[str, float]:
         """Per style: mean over the task groups (within group), `all` names, and `unseen`."""
-        packed = tokenize_template(
-            tokenizer, [c.name for c in self.names], "a photo of a {}.", CONTEXT_LENGTH
-        )
+        names = [c.name for c in self.names]
+        packed = pack(tokenize_template(tokenizer, names, "a photo of a {}.", CONTEXT_LENGTH))
         text = model.text_features(packed)
         groups = [c.group for c in self.names]
         seen = torch.tensor([group != HELD_OUT_GROUP for group in groups])
@@ -229,7 +228,9 @@ class Words:
 
     def __init__(self, concepts: list[Concept], tokenizer: FileTokenizer) -> None:
         names = [concept.name for concept in concepts]
-        self.names = [tokenize_template(tokenizer, names, t, CONTEXT_LENGTH) for t in TEMPLATES]
+        self.names = [
+            pack(tokenize_template(tokenizer, names, t, CONTEXT_LENGTH)) for t in TEMPLATES
+        ]
         self.captions = CaptionSampler(concepts, tokenizer)
         self.imagenet = [
             [tokenizer.encode(f"a photo of a {name}.") for name in names]

@@ -1,18 +1,19 @@
-"""What learns: prompt tokens for the towers of a frozen CLIP."""
+"""What learns, and the student: a frozen CLIP with an adaptation and a read-out."""
 
+from promptot.adaptation.adaptation import Adaptation
 from promptot.adaptation.build_prompts import DESIGNS, build_prompts
 from promptot.adaptation.cocoop import CoCoOpPrompts
 from promptot.adaptation.ivlp import IVLPPrompts
 from promptot.adaptation.maple import MaPLePrompts
-from promptot.adaptation.prompt_design import PromptDesign
-from promptot.adaptation.prompt_tokens import PromptTokens
+
+PromptDesign = Adaptation
 
 __all__ = [
     "DESIGNS",
+    "Adaptation",
     "CoCoOpPrompts",
     "IVLPPrompts",
     "MaPLePrompts",
     "PromptDesign",
-    "PromptTokens",
     "build_prompts",
 ]

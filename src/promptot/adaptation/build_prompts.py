@@ -5,15 +5,22 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from promptot.adaptation.adaptation import Adaptation
 from promptot.adaptation.cocoop import CoCoOpPrompts
 from promptot.adaptation.ivlp import IVLPPrompts
 from promptot.adaptation.maple import MaPLePrompts
-from promptot.adaptation.prompt_design import PromptDesign
 from promptot.backbones.backbone import Backbone
 from promptot.errors import PromptotError
-from promptot.recipes.schema import CoCoOpConfig, IVLPConfig, MaPLeConfig, PromptsConfig
+from promptot.recipes.schema import (
+    CoCoOpConfig,
+    IVLPConfig,
+    LinearProbeConfig,
+    MaPLeConfig,
+    NoPromptsConfig,
+    PromptsConfig,
+)
 
 Context = tuple[Tensor | None, str]
 """The start of the context [n, W], None for a random one, and the words that stay frozen."""
@@ -21,7 +28,7 @@ Context = tuple[Tensor | None, str]
 
 def build_prompts(
     config: PromptsConfig, backbone: Backbone, classes: int, generator: torch.Generator
-) -> PromptDesign:
+) -> Adaptation:
     """Build the prompts of a recipe for a backbone.
 
     A depth beyond a tower's last block is cut to the number of its blocks. The first tokens of
@@ -34,59 +41,54 @@ def build_prompts(
         generator: source of the random start.
 
     Raises:
-        PromptotError: `init_words` does not fill the context, or the context ends within a word.
+        PromptotError: `init_words` does not fill the context, the context ends within a word, or
+            tokens are asked for in an image encoder that takes none.
     """
-    return _BUILDERS[config.design](config, backbone, classes, generator)
+    if isinstance(config, LinearProbeConfig | NoPromptsConfig):
+        raise ValueError(f"design {config.design} has no prompts to build")
+    initial_context, fixed_words = _read_words(config, backbone)
+    start = {
+        "initial_context": initial_context,
+        "fixed_words": fixed_words,
+        "generator": generator,
+    }
+    build: Callable[..., Adaptation] = DESIGNS[config.design]
+    prompts = build(**_SIZES[config.design](config, backbone, classes), **start)
+    if not backbone.image_tower.promptable and prompts().image_tokens:
+        raise PromptotError(
+            "The image encoder of this backbone takes no prompts.",
+            fix="Set prompts.vision_tokens=0, or use a backbone with a Vision Transformer.",
+        )
+    return prompts
 
 
-def _ivlp(
-    config: IVLPConfig, backbone: Backbone, classes: int, generator: torch.Generator
-) -> IVLPPrompts:
+def _ivlp(config: IVLPConfig, backbone: Backbone, classes: int) -> dict[str, int | None]:
     image, text = backbone.image_tower, backbone.text_tower
-    initial_context, fixed_words = _read_words(config, backbone)
-    return IVLPPrompts(
-        text_width=text.width,
-        vision_width=image.width,
-        text_tokens=config.text_tokens,
-        text_depth=min(config.text_depth, text.layers),
-        vision_tokens=config.vision_tokens,
-        vision_depth=min(config.vision_depth, image.layers),
-        initial_context=initial_context,
-        classes=classes if config.class_specific else None,
-        fixed_words=fixed_words,
-        generator=generator,
-    )
+    return {
+        "text_width": text.width,
+        "vision_width": image.width,
+        "text_tokens": config.text_tokens,
+        "text_depth": min(config.text_depth, text.layers),
+        "vision_tokens": config.vision_tokens,
+        "vision_depth": min(config.vision_depth, image.layers),
+        "classes": classes if config.class_specific else None,
+    }
 
 
-def _maple(
-    config: MaPLeConfig, backbone: Backbone, classes: int, generator: torch.Generator
-) -> MaPLePrompts:
+def _maple(config: MaPLeConfig, backbone: Backbone, classes: int) -> dict[str, int | None]:
     image, text = backbone.image_tower, backbone.text_tower
-    initial_context, fixed_words = _read_words(config, backbone)
-    return MaPLePrompts(
-        text_width=text.width,
-        vision_width=image.width,
-        tokens=config.text_tokens,
-        depth=min(config.text_depth, text.layers, image.layers),
-        initial_context=initial_context,
-        fixed_words=fixed_words,
-        generator=generator,
-        cloned_projections=config.cloned_projections,
-    )
+    return {
+        "text_width": text.width,
+        "vision_width": image.width,
+        "tokens": config.text_tokens,
+        "depth": min(config.text_depth, text.layers, image.layers),
+        "cloned_projections": config.cloned_projections,
+    }
 
 
-def _cocoop(
-    config: CoCoOpConfig, backbone: Backbone, classes: int, generator: torch.Generator
-) -> CoCoOpPrompts:
-    initial_context, fixed_words = _read_words(config, backbone)
-    return CoCoOpPrompts(
-        text_width=backbone.text_tower.width,
-        embed_dim=backbone.embed_dim,
-        tokens=config.text_tokens,
-        initial_context=initial_context,
-        fixed_words=fixed_words,
-        generator=generator,
-    )
+def _cocoop(config: CoCoOpConfig, backbone: Backbone, classes: int) -> dict[str, int | None]:
+    width, embed_dim = backbone.text_tower.width, backbone.embed_dim
+    return {"text_width": width, "embed_dim": embed_dim, "tokens": config.text_tokens}
 
 
 def _read_words(config: IVLPConfig | MaPLeConfig | CoCoOpConfig, backbone: Backbone) -> Context:
@@ -105,16 +107,16 @@ def _read_words(config: IVLPConfig | MaPLeConfig | CoCoOpConfig, backbone: Backb
         )
     learned = counts.index(config.text_tokens)
     ids = backbone.tokenizer.encode(starts[learned])[1:-1]
-    embedding: nn.Embedding = backbone.text_tower.token_embedding
+    embedding = backbone.text_tower.token_embedding
     start = embedding(torch.tensor(ids, device=embedding.weight.device)).detach().cpu()
     return start, " ".join(words[learned:])
 
 
-_BUILDERS: dict[str, Callable[..., PromptDesign]] = {
+_SIZES: dict[str, Callable[..., dict[str, int | None]]] = {
     "ivlp": _ivlp,
     "maple": _maple,
     "cocoop": _cocoop,
 }
-DESIGNS: dict[str, type[PromptDesign]] = {
+DESIGNS: dict[str, type[Adaptation]] = {
     design.name: design for design in (IVLPPrompts, MaPLePrompts, CoCoOpPrompts)
 }

@@ -5,13 +5,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from promptot.adaptation.prompt_design import PromptDesign, random_linear, random_tokens, set_first
-from promptot.adaptation.prompt_tokens import PromptTokens
+from promptot.adaptation.adaptation import Adaptation, random_linear, random_tokens, set_first
+from promptot.backbones.injection import Injection
 
 BOTTLENECK = 16
 
 
-class CoCoOpPrompts(PromptDesign):
+class CoCoOpPrompts(Adaptation):
     """One text context and a small network that shifts it, image by image.
 
     Zhou et al., "Conditional Prompt Learning for Vision-Language Models" (2022, arXiv:2203.05557),
@@ -24,7 +24,7 @@ class CoCoOpPrompts(PromptDesign):
         embed_dim: D.
         tokens: number of context tokens (n).
         initial_context: start of the context, [n, W_text]; N(0, 0.02²) if None.
-        fixed_words: see `PromptDesign`.
+        fixed_words: see `Adaptation`.
         generator: source of the random start.
 
     Example:
@@ -44,16 +44,7 @@ class CoCoOpPrompts(PromptDesign):
         fixed_words: str = "",
         generator: torch.Generator | None = None,
     ) -> None:
-        super().__init__(
-            {
-                "text_width": text_width,
-                "embed_dim": embed_dim,
-                "tokens": tokens,
-                "fixed_words": fixed_words,
-            },
-            fixed_words,
-            classes=None,
-        )
+        super().__init__(fixed_words, text_width=text_width, embed_dim=embed_dim, tokens=tokens)
         hidden = max(1, embed_dim // BOTTLENECK)
         self.text = random_tokens(1, (tokens, text_width), generator)
         self.meta_net = nn.Sequential(
@@ -63,5 +54,5 @@ class CoCoOpPrompts(PromptDesign):
         )
         set_first(self.text, initial_context)
 
-    def forward(self) -> PromptTokens:
-        return PromptTokens(text=tuple(self.text), shift=self.meta_net)
+    def forward(self) -> Injection:
+        return Injection(tuple(self.text), text_shift=self.meta_net)

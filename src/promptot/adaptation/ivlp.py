@@ -5,11 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from promptot.adaptation.prompt_design import PromptDesign, random_tokens, set_first
-from promptot.adaptation.prompt_tokens import PromptTokens
+from promptot.adaptation.adaptation import Adaptation, random_tokens, set_first
+from promptot.backbones.injection import Injection
 
 
-class IVLPPrompts(PromptDesign):
+class IVLPPrompts(Adaptation):
     """Learnable tokens for the text tower, the image tower, or both, each down to its own depth.
 
     Tokens of the first block join the sequence; those of each later block replace them there.
@@ -23,7 +23,7 @@ class IVLPPrompts(PromptDesign):
         text_depth, vision_depth: number of prompted blocks.
         initial_context: start of the first block's text tokens, [n, W_text].
         classes: if given, every class has text tokens of its own (class-specific context).
-        fixed_words: see `PromptDesign`.
+        fixed_words: see `Adaptation`.
         generator: source of the random start.
 
     Example:
@@ -47,20 +47,15 @@ class IVLPPrompts(PromptDesign):
         fixed_words: str = "",
         generator: torch.Generator | None = None,
     ) -> None:
-        super().__init__(
-            {
-                "text_width": text_width,
-                "vision_width": vision_width,
-                "text_tokens": text_tokens,
-                "text_depth": text_depth,
-                "vision_tokens": vision_tokens,
-                "vision_depth": vision_depth,
-                "classes": classes,
-                "fixed_words": fixed_words,
-            },
-            fixed_words,
-            classes if text_tokens else None,
-        )
+        sizes = {
+            "text_width": text_width,
+            "vision_width": vision_width,
+            "text_tokens": text_tokens,
+            "text_depth": text_depth,
+            "vision_tokens": vision_tokens,
+            "vision_depth": vision_depth,
+        }
+        super().__init__(fixed_words, classes if text_tokens else None, **sizes, classes=classes)
         shape = (text_tokens, text_width) if classes is None else (classes, text_tokens, text_width)
         self.text = random_tokens(text_depth if text_tokens else 0, shape, generator)
         self.vision = random_tokens(
@@ -68,5 +63,5 @@ class IVLPPrompts(PromptDesign):
         )
         set_first(self.text, initial_context)
 
-    def forward(self) -> PromptTokens:
-        return PromptTokens(text=tuple(self.text), vision=tuple(self.vision))
+    def forward(self) -> Injection:
+        return Injection(tuple(self.text), tuple(self.vision))

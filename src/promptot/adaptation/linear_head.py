@@ -10,6 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from promptot.adaptation.adaptation import Arguments
+from promptot.adaptation.readout import Readout
 from promptot.errors import PromptotError
 
 STRENGTHS = tuple(float(value) for value in np.logspace(-1, 5, 13))
@@ -18,7 +20,7 @@ FOLDS = 5
 MOST_STEPS = 5000
 
 
-class LinearHead(nn.Module):
+class LinearHead(Readout):
     """Logits v Wᵀ + b of L2-normalised image features v; its classes are fixed.
 
     Args:
@@ -39,7 +41,7 @@ class LinearHead(nn.Module):
         return cls(torch.zeros(classes, embed_dim), torch.zeros(classes))
 
     @property
-    def arguments(self) -> dict[str, int | str | None]:
+    def arguments(self) -> Arguments:
         """What `empty` needs to build a head of this shape."""
         return {"classes": self.classes, "embed_dim": self.weight.shape[1]}
 
@@ -47,12 +49,12 @@ class LinearHead(nn.Module):
     def classes(self) -> int:
         return len(self.weight)
 
-    def select(self, rows: Sequence[int]) -> LinearHead:
-        """A head for some of the classes, in this order."""
-        return LinearHead(self.weight[list(rows)], self.bias[list(rows)])
-
-    def forward(self, image_features: Tensor) -> Tensor:  # [N, D] → [N, C]
-        return image_features @ self.weight.T + self.bias
+    def as_matrix(
+        self, text: Tensor | None, scale: Tensor | None, rows: Sequence[int] | None
+    ) -> tuple[Tensor, Tensor]:
+        if rows is None:
+            return self.weight, self.bias
+        return self.weight[list(rows)], self.bias[list(rows)]
 
 
 def fit_linear_probe(

@@ -7,11 +7,11 @@ import copy
 import torch
 from torch import Tensor, nn
 
-from promptot.adaptation.prompt_design import PromptDesign, random_linear, random_tokens, set_first
-from promptot.adaptation.prompt_tokens import PromptTokens
+from promptot.adaptation.adaptation import Adaptation, random_linear, random_tokens, set_first
+from promptot.backbones.injection import Injection
 
 
-class MaPLePrompts(PromptDesign):
+class MaPLePrompts(Adaptation):
     """Learnable text tokens for each block; a projection a block makes the vision tokens of them.
 
     Khattak et al., "MaPLe: Multi-modal Prompt Learning" (2023, arXiv:2210.03117), section 3.2. The
@@ -24,7 +24,7 @@ class MaPLePrompts(PromptDesign):
         tokens: tokens a block (n), the same number in both towers.
         depth: number of prompted blocks, in both towers.
         initial_context: start of the first block's text tokens, [n, W_text].
-        fixed_words: see `PromptDesign`.
+        fixed_words: see `Adaptation`.
         generator: source of the random start.
         cloned_projections: start the projections of all blocks but the first from one draw.
 
@@ -47,17 +47,8 @@ class MaPLePrompts(PromptDesign):
         generator: torch.Generator | None = None,
         cloned_projections: bool = False,
     ) -> None:
-        super().__init__(
-            {
-                "text_width": text_width,
-                "vision_width": vision_width,
-                "tokens": tokens,
-                "depth": depth,
-                "fixed_words": fixed_words,
-            },
-            fixed_words,
-            classes=None,
-        )
+        sizes = {"text_width": text_width, "vision_width": vision_width}
+        super().__init__(fixed_words, **sizes, tokens=tokens, depth=depth)
         self.text = random_tokens(depth, (tokens, text_width), generator)
         draws = min(depth, 2) if cloned_projections else depth
         drawn = [random_linear(text_width, vision_width, generator) for _ in range(draws)]
@@ -65,9 +56,9 @@ class MaPLePrompts(PromptDesign):
         self.projections = nn.ModuleList([*drawn, *copies])
         set_first(self.text, initial_context)
 
-    def forward(self) -> PromptTokens:
+    def forward(self) -> Injection:
         text = tuple(self.text)
         vision = tuple(
             project(tokens) for project, tokens in zip(self.projections, text, strict=True)
         )
-        return PromptTokens(text=text, vision=vision)
+        return Injection(text, vision)

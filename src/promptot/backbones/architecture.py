@@ -1,17 +1,11 @@
-"""The shape of a CLIP, and building its towers from a shape and weights."""
+"""The shape of a CLIP, and reading it from weights."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 
-import torch
-from torch import Tensor, nn
-
-from promptot.backbones.towers.image_tower import ImageTower
-from promptot.backbones.towers.stems import ConvStem, TrunkStem
-from promptot.backbones.towers.text_tower import TextTower
-from promptot.errors import PromptotError
+from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -30,7 +24,8 @@ class TransformerShape:
 class ImageShape:
     """The image tower: its stem, then its transformer.
 
-    Exactly one of `patch` (CLIP's convolution) and `trunk` (a timm model name) is set.
+    To build one, exactly one of `patch` (CLIP's convolution) and `trunk` (a timm model name) is
+    set; read from a tower with a trunk, neither is.
     """
 
     transformer: TransformerShape
@@ -61,83 +56,53 @@ class Architecture:
     text: TextShape
 
 
-def build_towers(
-    architecture: Architecture, weights: Mapping[str, Tensor] | None = None
-) -> tuple[ImageTower, TextTower]:
-    """Both towers, with `weights` in fp32 if given (keys `image_tower.*` and `text_tower.*`).
+@dataclass(frozen=True)
+class Untold:
+    """What the tensors of a transformer don't tell."""
 
-    Raises:
-        PromptotError: a weight is missing, unknown or of another shape.
+    heads: int
+    activation: str  # "quick_gelu" or "gelu"
+    eps: float = 1e-5
+
+
+def infer_architecture(
+    weights: Mapping[str, Tensor], untold: Sequence[Untold], pool: str = "class"
+) -> Architecture:
+    """The architecture that weights (keys `image_tower.*` and `text_tower.*`) are of.
+
+    Args:
+        untold: what the tensors of the image tower and of the text tower don't tell.
+        pool: where the image feature is read, see `ImageTower`.
     """
-    image, text = architecture.image, architecture.text
-    device = torch.device("cpu" if weights is None else "meta")
-    with device:
-        stem: nn.Module
-        if image.trunk is not None:
-            stem = TrunkStem(image.transformer.width, image.trunk)
-        elif image.patch is not None:
-            stem = ConvStem(image.transformer.width, image.patch, image.patch_bias)
-        else:
-            raise PromptotError(
-                "The image tower has neither a patch size nor a trunk.",
-                fix="Set `patch` or `trunk` in its configuration.",
-            )
-        shape = image.transformer
-        image_tower = ImageTower(
-            stem,
-            patches=image.patches,
-            width=shape.width,
-            layers=shape.layers,
-            heads=shape.heads,
-            mlp_width=shape.mlp_width,
-            embed_dim=architecture.embed_dim,
-            activation=shape.activation,
-            eps=shape.eps,
-            pool=image.pool,
-            pre_norm=image.pre_norm,
-        )
-        shape = text.transformer
-        text_tower = TextTower(
-            vocabulary=text.vocabulary,
-            context_length=text.context_length,
-            width=shape.width,
-            layers=shape.layers,
-            heads=shape.heads,
-            mlp_width=shape.mlp_width,
-            embed_dim=architecture.embed_dim,
-            activation=shape.activation,
-            eps=shape.eps,
-            projection_bias=text.projection_bias,
-        )
-    if weights is not None:
-        towers = nn.ModuleDict({"image_tower": image_tower, "text_tower": text_tower})
-        _load(towers, weights)
-    return image_tower, text_tower
-
-
-def _load(towers: nn.Module, weights: Mapping[str, Tensor]) -> None:
-    expected = towers.state_dict()
-    missing = sorted(expected.keys() - weights.keys())
-    unknown = sorted(weights.keys() - expected.keys())
-    reshaped = sorted(
-        key for key in expected.keys() & weights.keys() if expected[key].shape != weights[key].shape
+    image, text = untold
+    kernel = weights.get("image_tower.stem.conv1.weight")
+    return Architecture(
+        embed_dim=weights["image_tower.proj"].shape[1],
+        image=ImageShape(
+            _infer_transformer(weights, "image_tower", image),
+            patches=len(weights["image_tower.positional_embedding"]) - 1,
+            patch=None if kernel is None else kernel.shape[-1],
+            patch_bias="image_tower.stem.conv1.bias" in weights,
+            pool=pool,
+            pre_norm="image_tower.ln_pre.weight" in weights,
+        ),
+        text=TextShape(
+            _infer_transformer(weights, "text_tower", text),
+            vocabulary=len(weights["text_tower.token_embedding.weight"]),
+            context_length=len(weights["text_tower.positional_embedding"]),
+            projection_bias="text_tower.projection_bias" in weights,
+        ),
     )
-    problems = [
-        f"{what}: {', '.join(keys[:3])}{' ...' if len(keys) > 3 else ''} ({len(keys)})"
-        for what, keys in (
-            ("missing", missing),
-            ("unknown", unknown),
-            ("of another shape", reshaped),
-        )
-        if keys
-    ]
-    if problems:
-        raise PromptotError(
-            f"The weights don't fit the architecture; {'; '.join(problems)}.",
-            fix="Check that the file is complete and that its configuration is its own.",
-        )
-    floats = {
-        key: value.to(torch.float32) if value.is_floating_point() else value
-        for key, value in weights.items()
-    }
-    towers.load_state_dict(floats, assign=True)
+
+
+def _infer_transformer(
+    weights: Mapping[str, Tensor], tower: str, untold: Untold
+) -> TransformerShape:
+    prefix = f"{tower}.transformer.resblocks."
+    numbers = [key.removeprefix(prefix).split(".")[0] for key in weights if key.startswith(prefix)]
+    return TransformerShape(
+        width=weights[f"{tower}.positional_embedding"].shape[-1],
+        layers=1 + max(map(int, numbers)),
+        mlp_width=len(weights[f"{prefix}0.mlp.c_fc.weight"]),
+        **asdict(untold),
+    )

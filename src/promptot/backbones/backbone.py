@@ -4,35 +4,29 @@ from __future__ import annotations
 
 import hashlib
 from collections import OrderedDict
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from promptot.backbones.architecture import Architecture
+from promptot.backbones.build import architecture_of, build_towers
+from promptot.backbones.encoders import ImageEncoder, Packed, TextEncoder
 from promptot.backbones.identity import (
     FunctionIdentity,
     describe_function,
     describe_structure,
     describe_tokenizer,
 )
+from promptot.backbones.injection import FROZEN, Injection
 from promptot.backbones.preprocess import Preprocess
 from promptot.backbones.tokenizer import Tokenizer, tokenize_names, tokenize_template
-from promptot.backbones.towers.image_tower import ImageTower
-from promptot.backbones.towers.packing import (
-    PADDING_PER_GROUP,
-    PADDING_PER_GROUP_ON_GPU,
-    PackedText,
-    pack,
-)
-from promptot.backbones.towers.text_tower import TextTower
 
 if TYPE_CHECKING:
     from promptot.data.class_names import TemplateMean
 
-CLASSES_TOGETHER = 1024
-"""Class names that are computed together, but in training."""
 FROZEN_TEXTS = 64
 """Lists of names whose features are remembered; a thousand names of a ViT-B/16 are 2 MB."""
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
@@ -45,20 +39,25 @@ class Backbone(nn.Module):
 
     Attributes:
         name: what it was loaded from, e.g. "bundled:tiny".
-        image_tower, text_tower: the two towers.
+        image_tower, text_tower: the two encoders.
         tokenizer: text to token ids.
         preprocess: image to tensor.
         logit_scale: s, the factor on cosine similarities, 0-d.
         precision: of the towers' matrices, "fp32" or "bf16".
+        names_together: class names that are computed together, but in training.
+        tokens_together: tokens of class names that are computed together where each image has its
+            own text.
     """
 
     logit_scale: Tensor
+    names_together: int = 1024
+    tokens_together: int = 2**15
 
     def __init__(
         self,
         name: str,
-        image_tower: ImageTower,
-        text_tower: TextTower,
+        image_tower: ImageEncoder,
+        text_tower: TextEncoder,
         logit_scale: Tensor,
         tokenizer: Tokenizer,
         preprocess: Preprocess,
@@ -77,9 +76,31 @@ class Backbone(nn.Module):
         self.requires_grad_(False)
         self.eval()
 
+    @classmethod
+    def from_weights(
+        cls,
+        name: str,
+        weights: Mapping[str, Tensor],
+        architecture: Architecture,
+        tokenizer: Tokenizer,
+        preprocess: Preprocess,
+    ) -> Backbone:
+        """A backbone of weights under our names, see `promptot.backbones.layouts`.
+
+        Raises:
+            PromptotError: a weight is missing, unknown or of another shape.
+        """
+        towers = dict(weights)
+        scale = towers.pop("logit_scale").float()
+        return cls(name, *build_towers(architecture, towers), scale, tokenizer, preprocess)
+
+    def architecture(self) -> Architecture:
+        """The shape of both towers as they are now; raises as `architecture_of`."""
+        return architecture_of(self.image_tower, self.text_tower)
+
     @property
     def embed_dim(self) -> int:
-        return self.image_tower.proj.shape[1]
+        return self.image_tower.embed_dim
 
     @property
     def device(self) -> torch.device:
@@ -96,27 +117,20 @@ class Backbone(nn.Module):
         """
         self.weight_hash()
         for tower in (self.image_tower, self.text_tower):
-            for block in tower.transformer.blocks:
-                block.store_matrices(PRECISIONS[precision])
+            tower.store_matrices(PRECISIONS[precision])
         self.precision = precision
 
-    def encode_image(self, images: Tensor, prompts: Sequence[Tensor] = ()) -> Tensor:
-        """L2-normalised features [B, D] of preprocessed images [B, 3, R, R].
+    def encode_image(self, images: Tensor, injection: Injection = FROZEN) -> Tensor:
+        """L2-normalised features [B, D] of preprocessed images [B, 3, R, R]."""
+        return self.encode_patches(self.image_tower.stem(images), injection)
 
-        `prompts` are the learnable tokens of `ImageTower.encode`.
-        """
-        return self.encode_patches(self.image_tower.stem(images), prompts)
-
-    def encode_patches(self, patch_tokens: Tensor, prompts: Sequence[Tensor] = ()) -> Tensor:
+    def encode_patches(self, patch_tokens: Tensor, injection: Injection = FROZEN) -> Tensor:
         """L2-normalised features [B, D] of patch tokens [B, N, W], as the stem gives them."""
-        return F.normalize(self.image_tower.encode(patch_tokens, prompts).float(), dim=-1)
+        return F.normalize(self.image_tower.encode(patch_tokens, injection).float(), dim=-1)
 
-    def encode_text(self, text: PackedText, context: Sequence[Tensor] = ()) -> Tensor:
-        """L2-normalised features [C, D] of packed class names.
-
-        `context` are the learnable tokens of `TextTower.forward`.
-        """
-        return F.normalize(self.text_tower(text, context).float(), dim=-1)
+    def encode_text(self, text: Packed, injection: Injection = FROZEN) -> Tensor:
+        """L2-normalised features [C, D] of packed class names; [B, C, D] if B images differ."""
+        return F.normalize(self.text_tower.encode(text, injection).float(), dim=-1)
 
     @torch.no_grad()
     def frozen_text(
@@ -151,17 +165,17 @@ class Backbone(nn.Module):
         They are normalised, or as the text tower gives them.
         """
         features = []
-        for start in range(0, max(1, len(class_names)), CLASSES_TOGETHER):
-            text = self.tokenize(class_names[start : start + CLASSES_TOGETHER], template)
-            features.append(self.text_tower(text).float() if raw else self.encode_text(text))
+        for start in range(0, max(1, len(class_names)), self.names_together):
+            text = self.tokenize(class_names[start : start + self.names_together], template)
+            features.append(self.text_tower.encode(text).float() if raw else self.encode_text(text))
         return torch.cat(features)
 
-    def tokenize(
-        self, class_names: Sequence[str], template: str = "a photo of a {}."
-    ) -> PackedText:
+    def tokenize(self, class_names: Sequence[str], template: str = "a photo of a {}.") -> Packed:
         """Class names in a template, packed for `encode_text` without context."""
         length = self.text_tower.context_length
-        return tokenize_template(self.tokenizer, class_names, template, length).to(self.device)
+        return self.text_tower.pack(
+            tokenize_template(self.tokenizer, class_names, template, length)
+        )
 
     def tokenize_names(
         self, class_names: Sequence[str], context_tokens: int, fixed_words: str = ""
@@ -173,10 +187,9 @@ class Backbone(nn.Module):
         length = self.text_tower.context_length
         return tokenize_names(self.tokenizer, class_names, context_tokens, length, fixed_words)
 
-    def pack_names(self, sequences: Sequence[Sequence[int]]) -> PackedText:
+    def pack_names(self, sequences: Sequence[Sequence[int]]) -> Packed:
         """Pack what `tokenize_names` gave, for `encode_text` with learned context after [SOS]."""
-        padding = PADDING_PER_GROUP if self.device.type == "cpu" else PADDING_PER_GROUP_ON_GPU
-        return pack(sequences, shared=1, padding=padding).to(self.device)
+        return self.text_tower.pack(sequences, prompted=True)
 
     def identity(self) -> FunctionIdentity:
         """What the features depend on, beside the image or the text.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib import import_module
 
 import torch
 
@@ -22,42 +23,37 @@ class Source:
     load: Callable[[str], Backbone]
 
 
-def _bundled(rest: str) -> Backbone:
-    from promptot.backbones.loaders.bundled_clip import load_bundled
+def _loader(module: str, function: str) -> Callable[[str], Backbone]:
+    """A function of a loader's module, imported when it is called: it brings its library."""
 
-    return load_bundled(rest)
+    def load(rest: str) -> Backbone:
+        found = import_module(f"promptot.backbones.loaders.{module}")
+        backbone: Backbone = getattr(found, function)(rest)
+        return backbone
 
-
-def _open_clip(rest: str) -> Backbone:
-    from promptot.backbones.loaders.open_clip_models import load_open_clip
-
-    return load_open_clip(rest)
-
-
-def _transformers(rest: str) -> Backbone:
-    from promptot.backbones.loaders.transformers_models import load_transformers
-
-    return load_transformers(rest)
-
-
-def _openai(rest: str) -> Backbone:
-    from promptot.backbones.loaders.openai_layout import load_openai_file
-
-    return load_openai_file(rest)
+    return load
 
 
 SOURCES: dict[str, Source] = {
-    "bundled": Source("bundled:<name>", "the small CLIP inside the package", _bundled),
+    "bundled": Source(
+        "bundled:<name>",
+        "the small CLIP inside the package",
+        _loader("bundled_clip", "load_bundled"),
+    ),
     "open_clip": Source(
         "open_clip:<arch>/<tag> or open_clip:hf-hub:<owner>/<name> or open_clip:local-dir:<dir>",
         "any ViT of open_clip",
-        _open_clip,
+        _loader("open_clip_models", "load_open_clip"),
     ),
-    "hf": Source("hf:<repo or dir>", "a CLIPModel of transformers", _transformers),
+    "hf": Source(
+        "hf:<repo or dir>",
+        "a CLIPModel of transformers",
+        _loader("transformers_models", "load_transformers"),
+    ),
     "openai": Source(
         "openai:<file> or openai:<file>?activation=...&heads=...&preprocess=...",
         "a state dict in the OpenAI layout (.safetensors, .pt)",
-        _openai,
+        _loader("openai_layout", "load_openai_file"),
     ),
 }
 

@@ -8,11 +8,12 @@ so the features would be wrong without a word.
 from __future__ import annotations
 
 import contextlib
+import io
 import logging
 import re
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -51,13 +52,10 @@ _CATEGORIES = (DeprecationWarning, PendingDeprecationWarning)
 _one_at_a_time = threading.RLock()
 
 
-def is_harmless(message: str) -> bool:
-    """Whether a library's message is one of `HARMLESS`."""
-    return any(re.fullmatch(known.message, message, re.DOTALL) for known in HARMLESS)
-
-
 @contextlib.contextmanager
-def refuse_warnings(library: str, source: str) -> Iterator[None]:
+def refuse_warnings(
+    library: str, source: str, harmless: Sequence[Harmless] = HARMLESS
+) -> Iterator[None]:
     """Raise an error in place of the first warning that this thread gives inside.
 
     Warnings of `warnings` and log records from the level WARNING on count, whatever filters and
@@ -68,22 +66,37 @@ def refuse_warnings(library: str, source: str) -> Iterator[None]:
     Args:
         library: its name.
         source: what it loads, as the user wrote it.
+        harmless: messages that are passed over.
 
     Raises:
-        PromptotError: it warned of something that is not in `HARMLESS`.
+        PromptotError: it warned of something that is not harmless.
     """
     with _one_at_a_time:
         said: list[str] = []
         with _warnings_into(said), _log_records_into(said):
             yield
     for message in said:
-        if not is_harmless(message):
+        if not any(re.fullmatch(known.message, message, re.DOTALL) for known in harmless):
             raise PromptotError(
                 f"{library} warned while it loaded '{source}': {' '.join(message.split())}",
                 fix="Such weights may be computed otherwise than their makers meant, so they are "
                 "not used. Correct what the warning names, or take a version of "
                 f"{library} that loads them without one.",
             )
+
+
+@contextlib.contextmanager
+def quiet(level: int = logging.ERROR) -> Iterator[None]:
+    """Keep what libraries warn of, print, and log up to a level off the screen."""
+    disabled, handlers = logging.root.manager.disable, list(logging.root.handlers)
+    logging.disable(level)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(disabled)
+        logging.root.handlers[:] = handlers  # a library may have added its own
 
 
 @contextlib.contextmanager

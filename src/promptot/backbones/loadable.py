@@ -79,12 +79,12 @@ def _outline(architecture: str) -> tuple[Any, Any]:
     import open_clip
     from open_clip.tokenizer import SimpleTokenizer
 
+    from promptot.backbones.loaders.open_clip_models import build_model
+
     config = open_clip.get_model_config(architecture)
     for tower in ("vision_cfg", "text_cfg"):
         config[tower]["layers"] = 1
-    kind = open_clip.CustomTextCLIP if config.pop("custom_text", False) else open_clip.CLIP
-    with torch.device("meta"):
-        model = kind(**config)
+    model = build_model(config)
     if "hf_tokenizer_name" in config["text_cfg"]:
         stand_in = type("HFTokenizer", (), {"name": config["text_cfg"]["hf_tokenizer_name"]})
         return model, stand_in()

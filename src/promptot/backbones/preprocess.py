@@ -18,14 +18,7 @@ from promptot.errors import PromptotError, nearest
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
-INTERPOLATIONS = {
-    "nearest": Image.Resampling.NEAREST,
-    "lanczos": Image.Resampling.LANCZOS,
-    "bilinear": Image.Resampling.BILINEAR,
-    "bicubic": Image.Resampling.BICUBIC,
-    "box": Image.Resampling.BOX,
-    "hamming": Image.Resampling.HAMMING,
-}
+INTERPOLATIONS = {filter.name.lower(): filter for filter in Image.Resampling}
 RESIZE_MODES = ("shortest", "longest", "squash", "none")
 CROP_ROUNDINGS = ("nearest", "down")
 _ALWAYS_SHOWN = ("resolution", "mean", "std", "interpolation")

@@ -9,7 +9,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from promptot.backbones.towers.packing import PackedText, pack
 from promptot.errors import PromptotError
 
 MOST_WORDS, LONGEST_WORD = 2**15, 256
@@ -51,10 +50,12 @@ class RecentWords(OrderedDict[str, str]):
 
     Args:
         always: what it began with; never forgotten.
+        most: how many others are remembered.
     """
 
-    def __init__(self, always: Mapping[str, str] | None = None) -> None:
+    def __init__(self, always: Mapping[str, str] | None = None, most: int = MOST_WORDS) -> None:
         super().__init__()
+        self.most = most
         self.always = dict(always or {})
         self.update(self.always)
 
@@ -67,7 +68,7 @@ class RecentWords(OrderedDict[str, str]):
         if len(word) > LONGEST_WORD:
             return
         super().__setitem__(word, pieces)
-        while len(self) > MOST_WORDS + len(self.always):
+        while len(self) > self.most + len(self.always):
             oldest = next(iter(self))
             if oldest in self.always:
                 self.move_to_end(oldest)
@@ -79,16 +80,17 @@ class ClipTokenizer:
     """CLIP's byte-pair encoding (49,408 tokens), as open_clip ships it.
 
     Args:
-        bpe: an open_clip `SimpleTokenizer`, by default a new one; its memory of words gets bounds.
+        bpe: an open_clip `SimpleTokenizer`, by default a new one.
+        words: how many words it remembers.
 
     Example:
         >>> ClipTokenizer().encode("a photo of a cat.")
         [49406, 320, 1125, 539, 320, 2368, 269, 49407]
     """
 
-    def __init__(self, bpe: Any = None) -> None:
+    def __init__(self, bpe: Any = None, words: int = MOST_WORDS) -> None:
         self._bpe = open_clip_module("tokenizer").SimpleTokenizer() if bpe is None else bpe
-        self._bpe.cache = RecentWords(self._bpe.cache)
+        self._bpe.cache = RecentWords(self._bpe.cache, words)
 
     def encode(self, text: str) -> list[int]:
         return [self._bpe.sot_token_id, *self._bpe.encode(text), self._bpe.eot_token_id]
@@ -115,8 +117,8 @@ class FileTokenizer:
 
 def tokenize_template(
     tokenizer: Tokenizer, class_names: Sequence[str], template: str, context_length: int
-) -> PackedText:
-    """Pack `template` filled with each class name, for a tower without learned context.
+) -> list[list[int]]:
+    """Token ids of `template` filled with each class name, for a tower without learned context.
 
     Args:
         template: a text with one "{}" for the class name.
@@ -130,11 +132,8 @@ def tokenize_template(
             f"The template {template!r} must contain '{{}}' once.",
             fix="Write it like 'a photo of a {}.'.",
         )
-    _check_names(class_names)
-    sequences = [tokenizer.encode(template.replace("{}", name)) for name in class_names]
-    _check_ends(tokenizer, class_names, sequences, f"The template {template!r}")
-    _check_lengths(class_names, sequences, 0, context_length)
-    return pack(sequences)
+    texts = [template.replace("{}", name) for name in class_names]
+    return _encode(tokenizer, class_names, texts, f"The template {template!r}", 0, context_length)
 
 
 def tokenize_names(
@@ -154,44 +153,36 @@ def tokenize_names(
         PromptotError: a name is empty, too long for the tower's context, or holds the token that
             ends a text.
     """
-    _check_names(class_names)
     before = f"{fixed_words} " if fixed_words else ""
-    sequences = [tokenizer.encode(f"{before}{name}.") for name in class_names]
-    _check_ends(tokenizer, class_names, sequences, f"The context {fixed_words!r}")
-    _check_lengths(class_names, sequences, context_tokens, context_length)
-    return sequences
+    texts = [f"{before}{name}." for name in class_names]
+    where = f"The context {fixed_words!r}"
+    return _encode(tokenizer, class_names, texts, where, context_tokens, context_length)
 
 
-def _check_names(class_names: Sequence[str]) -> None:
-    for index, name in enumerate(class_names):
-        if not name.strip():
-            raise PromptotError(
-                f"Class name number {index + 1} is empty.", fix="Give every class a name."
-            )
-
-
-def _check_ends(
-    tokenizer: Tokenizer, class_names: Sequence[str], sequences: Sequence[Sequence[int]], where: str
-) -> None:
-    """Refuse a text that holds [SOS] or [EOS]: a model would read it only as far as there."""
-    for name, sequence in zip(class_names, sequences, strict=True):
-        ends = {sequence[0], sequence[-1]}
-        if ends.isdisjoint(sequence[1:-1]):
-            continue
-        at_fault = where if ends.isdisjoint(tokenizer.encode(name)[1:-1]) else f"The class {name!r}"
-        raise PromptotError(
-            f"{at_fault} holds a token that marks the start or the end of a text for this model.",
-            fix="Leave out marks such as '<|endoftext|>', '<end_of_text>' or '[EOS]'.",
-        )
-
-
-def _check_lengths(
+def _encode(
+    tokenizer: Tokenizer,
     class_names: Sequence[str],
-    sequences: Sequence[Sequence[int]],
+    texts: Sequence[str],
+    where: str,
     context_tokens: int,
     context_length: int,
-) -> None:
-    for name, sequence in zip(class_names, sequences, strict=True):
+) -> list[list[int]]:
+    """Token ids of the texts, one a class name, that `context_tokens` more are to be added to."""
+    sequences = []
+    for number, (name, text) in enumerate(zip(class_names, texts, strict=True), start=1):
+        if not name.strip():
+            raise PromptotError(
+                f"Class name number {number} is empty.", fix="Give every class a name."
+            )
+        sequence = tokenizer.encode(text)
+        ends = {sequence[0], sequence[-1]}  # a model would read a text only as far as one of them
+        if not ends.isdisjoint(sequence[1:-1]):
+            own = not ends.isdisjoint(tokenizer.encode(name)[1:-1])
+            raise PromptotError(
+                f"{f'The class {name!r}' if own else where} holds a token that marks the start or "
+                "the end of a text for this model.",
+                fix="Leave out marks such as '<|endoftext|>', '<end_of_text>' or '[EOS]'.",
+            )
         length = len(sequence) + context_tokens
         if length > context_length:
             shown = name if len(name) <= 60 else name[:57] + "..."
@@ -200,3 +191,5 @@ def _check_lengths(
                 f"takes {context_length}.",
                 fix=f"Shorten it by {length - context_length} tokens or more.",
             )
+        sequences.append(sequence)
+    return sequences

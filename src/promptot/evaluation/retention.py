@@ -165,7 +165,7 @@ def measure_retention(
         others=others,
         frozen=Share(right_before, len(labels)) if labels else None,
     )
-    if model.head is not None:
+    if not model.reads_text:
         return retention
 
     known = {name.casefold() for name in class_names}

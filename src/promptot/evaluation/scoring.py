@@ -94,14 +94,13 @@ def score(
     device = model.backbone.device
     scale = model.backbone.logit_scale
     text = model.shared_text()
-    own_images = bool(model.prompt_tokens().vision)
     labels, student, teacher, indices = [], [], [], []
     features: list[tuple[Tensor, Tensor]] = []
     for batch in batches:
         patches = model.patch_tokens(batch.images.to(device, non_blocking=True))
         known = batch.teacher
         frozen = model.encode_frozen(patches) if known is None else known.to(device)
-        prompted = model.encode_images(patches) if own_images else frozen
+        prompted = model.encode_images(patches, frozen)
         student.append(model.logits(prompted, text).float().cpu())
         teacher.append(Features(frozen, model.teacher_text).logits(scale).float().cpu())
         labels.append(batch.labels)

@@ -280,7 +280,7 @@ def _test(
     answers = [NOT_READ] * len(part.test)
     answering = model.for_classes(part.class_names, template, part.synonyms)
     text = answering.shared_text()
-    frozen = not model.prompt_tokens().vision  # as in `_image_features`
+    frozen = not model.adapts_images  # as in `_image_features`
     for batch in images.batches(part.test, count, frozen=frozen):
         logits = answering.logits(_image_features(answering, batch), text)
         if not logits.isfinite().all():
@@ -306,7 +306,7 @@ def _test(
 
 def _image_features(model: PromptedModel, batch: Batch) -> Tensor:
     """Features of some images [B, D]: the kept ones where no vision prompt changes them."""
-    if batch.teacher is not None and not model.prompt_tokens().vision:
+    if batch.teacher is not None and not model.adapts_images:
         return batch.teacher.to(model.backbone.device)
     return model.encode_images(batch.images.to(model.backbone.device))
 

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from promptot.adaptation.student import PromptedModel
+from promptot.adaptation.student import Student
 from promptot.backbones.backbone import Backbone
 from promptot.backbones.preprocess import Preprocess
 from promptot.data.catalog.drawings import list_groups, load_bundled
@@ -171,7 +171,7 @@ def export(
 
 
 @torch.no_grad()
-def compare(read: Read, model: PromptedModel, images: Tensor) -> Difference:
+def compare(read: Read, model: Student, images: Tensor) -> Difference:
     """How far an export is from the model that it was made of.
 
     Args:
@@ -183,7 +183,7 @@ def compare(read: Read, model: PromptedModel, images: Tensor) -> Difference:
     expected = model.logits(model.encode_images(images.to(device))).cpu()
     singly = torch.cat([read.logits(image) for image in images.split(1)])
     together = read.logits(images)
-    scale = 1.0 if model.head is not None else max(1.0, float(model.backbone.logit_scale))
+    scale = max(1.0, float(model.backbone.logit_scale)) if model.reads_text else 1.0
     probabilities = max(
         _largest(found.softmax(dim=1), expected.softmax(dim=1)) for found in (singly, together)
     )
@@ -195,7 +195,7 @@ def compare(read: Read, model: PromptedModel, images: Tensor) -> Difference:
     return Difference(len(images), probabilities, cosines, text)
 
 
-def real_images(model: PromptedModel, run: Path, count: int = IMAGES) -> Tensor:
+def real_images(model: Student, run: Path, count: int = IMAGES) -> Tensor:
     """Images as the backbone wants them, [count, 3, R, R].
 
     Half of them are the run's own, if it has a manifest and they can be read; the others are

@@ -8,7 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from promptot.adaptation.student import PromptedModel
+from promptot.adaptation.student import Student
+from promptot.backbones.injection import Injection
 from promptot.errors import PromptotError
 
 
@@ -30,7 +31,7 @@ class FixedClassifier(nn.Module):
     matrix: Tensor
     bias: Tensor
 
-    def __init__(self, model: PromptedModel) -> None:
+    def __init__(self, model: Student) -> None:
         super().__init__()
         if model.backbone.precision != "fp32":
             raise PromptotError(
@@ -39,8 +40,8 @@ class FixedClassifier(nn.Module):
             )
         self.resolution = model.backbone.preprocess.resolution
         with torch.no_grad():
-            tokens = model.prompt_tokens()
-            self.prompts = [tensor.detach().cpu().clone() for tensor in tokens.vision]
+            tokens = tuple(own.cpu().clone() for own in model.injection().image_tokens)
+            self.injection = Injection(image_tokens=tokens)
             matrix, bias = class_matrix(model)
         self.register_buffer("matrix", matrix.detach().cpu().clone())
         self.register_buffer("bias", bias.detach().cpu().clone())
@@ -52,11 +53,11 @@ class FixedClassifier(nn.Module):
         return super().train(False)
 
     def forward(self, images: Tensor) -> Tensor:
-        features = F.normalize(self.tower(images, self.prompts), dim=-1)
+        features = F.normalize(self.tower(images, self.injection), dim=-1)
         return features @ self.matrix.T + self.bias
 
 
-def class_matrix(model: PromptedModel) -> tuple[Tensor, Tensor]:
+def class_matrix(model: Student) -> tuple[Tensor, Tensor]:
     """The matrix [C, D] and the bias [C] that take L2-normalised image features to logits.
 
     Rows are text features times the logit scale, or those of the linear head.
@@ -64,15 +65,11 @@ def class_matrix(model: PromptedModel) -> tuple[Tensor, Tensor]:
     Raises:
         PromptotError: the text depends on the image.
     """
-    if model.head is not None:
-        logits = model.logits(torch.eye(model.backbone.embed_dim, device=model.backbone.device))
-        bias = model.logits(torch.zeros(1, model.backbone.embed_dim, device=logits.device))[0]
-        return (logits - bias).T, bias
-    text = model.shared_text()
-    if text is None:
+    matrix = model.as_matrix()
+    if matrix is None:
         raise PromptotError(
             "With these prompts (CoCoOp) every image has its own text features, so no matrix "
             "stands for the class names.",
             fix="Export a run of another recipe, or serve this one with promptot itself.",
         )
-    return model.backbone.logit_scale * text, torch.zeros(len(text), device=text.device)
+    return matrix

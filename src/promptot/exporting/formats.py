@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from promptot.adaptation.student import PromptedModel
+from promptot.adaptation.student import Student
 from promptot.errors import PromptotError
 from promptot.exporting.fixed import FixedClassifier
 
@@ -32,7 +32,7 @@ class Content:
             that readers of an export do not know.
     """
 
-    model: PromptedModel
+    model: Student
     fixed: FixedClassifier
     vision: tuple[Tensor, ...]
     text: tuple[Tensor, ...]
@@ -53,16 +53,16 @@ class Read:
 
 
 @torch.no_grad()
-def describe(model: PromptedModel) -> Content:
+def describe(model: Student) -> Content:
     """Take a model apart for export.
 
     Raises:
         PromptotError: it can't be a classifier of fixed names.
     """
     fixed = FixedClassifier(model)
-    tokens = model.prompt_tokens()
-    shared = [own.detach().cpu().clone() for own in tokens.text if own.dim() == 2]
-    vision = [own.detach().cpu().clone() for own in tokens.vision]
+    injection = model.injection()
+    shared = [own.detach().cpu().clone() for own in injection.text_tokens if own.dim() == 2]
+    vision = [own.detach().cpu().clone() for own in injection.image_tokens]
     return Content(model, fixed, tuple(vision), tuple(shared), _template(model, len(shared)))
 
 
@@ -72,22 +72,20 @@ def fill(template: str | Sequence[str], names: Sequence[str]) -> list[list[str]]
     return [[one.replace("{}", name) for name in names] for one in templates]
 
 
-def _template(model: PromptedModel, blocks: int) -> Template:
+def _template(model: Student, blocks: int) -> Template:
     """The sentence whose first words the learned context replaces, or the teacher's."""
-    learned = model.learned
-    if learned is not None and learned.classes is not None:
+    if not model.serves_any:
         return None
     if not blocks and not isinstance(model.template, str) and model.template_mean == "raw":
         return None
     if not blocks:
         return model.template if isinstance(model.template, str) else list(model.template)
-    count = model.prompt_tokens().text[0].shape[-2]
-    fixed_words = "" if model.prompts is None else model.prompts.fixed_words
+    count = model.context_tokens
     usual, neutral = CLIP_WORDS[:count], ("x",) * count
     for words in (usual, neutral):
         encoded = model.backbone.tokenizer.encode(" ".join(words))
         if len(encoded) - 2 == count:  # less [SOS] and [EOS]
-            return " ".join([*words, *fixed_words.split(), "{}."])
+            return " ".join([*words, *model.adaptation.fixed_words.split(), "{}."])
     raise PromptotError(
         "This backbone's tokenizer has no word that is one token to stand for learned ones.",
         fix="Export it with --format onnx or torchscript.",

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import io
 import logging
-import warnings
-from collections.abc import Iterator
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from promptot.backbones.library_warnings import quiet
 from promptot.errors import PromptotError
 from promptot.exporting.fixed import FixedClassifier
 from promptot.exporting.formats import Content, Read
@@ -25,7 +23,7 @@ def write_onnx(folder: Path, content: Content) -> None:
     """Write `model.onnx`: images [batch, 3, R, R] → logits [batch, C]."""
     _need_onnx()
     fixed = content.fixed
-    with _silently(), torch.no_grad():
+    with quiet(logging.WARNING), torch.no_grad():
         # The exporter that traces: for these towers the newer one (dynamo=True) takes 20 times as
         # long and gives the same logits.
         torch.onnx.export(
@@ -55,7 +53,7 @@ def read_onnx(folder: Path) -> Read:
 
 def write_torchscript(folder: Path, content: Content) -> None:
     """Write `model.pt`: images [batch, 3, R, R] → logits [batch, C]."""
-    with _silently(), torch.no_grad():
+    with quiet(logging.WARNING), torch.no_grad():
         traced = torch.jit.trace(content.fixed, (_example(content.fixed),), check_trace=False)
         written = io.BytesIO()  # on a full disk, writing to a file would end the process
         torch.jit.save(traced, written)
@@ -65,7 +63,7 @@ def write_torchscript(folder: Path, content: Content) -> None:
 
 def read_torchscript(folder: Path) -> Read:
     """Run `model.pt`."""
-    with _silently():
+    with quiet(logging.WARNING):
         traced = torch.jit.load(str(folder / TORCHSCRIPT_FILE))
 
     @torch.no_grad()
@@ -88,16 +86,3 @@ def _need_onnx() -> None:
         raise PromptotError(
             f"Exporting to ONNX needs {error.name}.", fix="pip install 'promptot[export]'"
         ) from error
-
-
-@contextlib.contextmanager
-def _silently() -> Iterator[None]:
-    """Without what the exporters print about their own progress and future."""
-    level = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(level)

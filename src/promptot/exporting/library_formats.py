@@ -18,16 +18,16 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from promptot.backbones.backbone import Backbone
+from promptot.backbones.layouts import to_openai, to_transformers
 from promptot.backbones.tokenizer import ClipTokenizer
 from promptot.errors import PromptotError
-from promptot.exporting.formats import Content, Read, fill
-from promptot.exporting.layouts import (
+from promptot.exporting.configurations import (
     clip_config,
     clip_image_processor,
-    clip_weights,
     open_clip_config,
-    open_clip_weights,
+    weights_for,
 )
+from promptot.exporting.formats import Content, Read, fill
 from promptot.files.writing import write_json
 
 STANDALONE = Path(__file__).parent / "standalone"
@@ -45,7 +45,7 @@ def write_open_clip(folder: Path, content: Content) -> None:
             fix="Export it with --format transformers, onnx or torchscript.",
         )
     write_json(folder / "open_clip_config.json", config)
-    save_file(open_clip_weights(backbone), folder / "open_clip_model.safetensors")
+    save_file(weights_for(to_openai, backbone), folder / "open_clip_model.safetensors")
     learned = {"matrix": content.fixed.matrix, "bias": content.fixed.bias}
     learned |= {f"vision.{i}": tokens for i, tokens in enumerate(content.vision)}
     learned |= {f"text.{i}": tokens for i, tokens in enumerate(content.text)}
@@ -93,7 +93,7 @@ def write_transformers(folder: Path, content: Content) -> None:
         label2id={name: index for index, name in enumerate(names)},
     )
     prompted = modeling.PromptedCLIPForImageClassification(config)
-    prompted.clip.load_state_dict(clip_weights(model.backbone))
+    prompted.clip.load_state_dict(weights_for(to_transformers, model.backbone))
     with torch.no_grad():
         for own, learned in (
             *zip(prompted.vision_prompts, content.vision, strict=True),

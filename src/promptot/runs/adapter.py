@@ -18,6 +18,7 @@ from safetensors.torch import load, save
 
 from promptot.adaptation import DESIGNS, PromptDesign
 from promptot.adaptation.linear_head import LinearHead
+from promptot.adaptation.readout import Readout
 from promptot.adaptation.student import PromptedModel
 from promptot.backbones.backbone import Backbone
 from promptot.backbones.identity import PREPROCESS, differences
@@ -42,9 +43,9 @@ LARGEST_SIZE = 2**16  # of a width, a depth, a number of tokens or of classes
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 NOTHING = "none"
 
-Learned = PromptDesign | LinearHead | None
+Learned = PromptDesign | Readout | None
 
-_REBUILD: dict[str, Callable[..., PromptDesign | LinearHead]] = {
+_REBUILD: dict[str, Callable[..., PromptDesign | Readout]] = {
     **DESIGNS,
     LinearHead.name: LinearHead.empty,
 }
@@ -220,14 +221,11 @@ def build_model(card: Card, learned: Learned, backbone: Backbone) -> PromptedMod
     if learned is not None:
         _check_sizes(learned.arguments, backbone)
         learned.to(backbone.device)
-    head = learned if isinstance(learned, LinearHead) else None
-    prompts = None if isinstance(learned, LinearHead) else learned
     return PromptedModel(
         backbone,
-        prompts,
+        learned,
         card.class_names,
         card.template,
-        head=head,
         synonyms=card.synonyms,
         template_mean=card.template_mean,
     )

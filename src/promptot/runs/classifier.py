@@ -176,12 +176,11 @@ class Classifier:
         Those of the last few lists of names are kept.
         """
         model = self.model
-        prompts = () if model.prompts is None else tuple(model.prompts.parameters())
         key = (
             class_names,
             model.template,
             model.backbone.identity().digest,
-            tuple((tensor.data_ptr(), tensor._version) for tensor in prompts),
+            tuple((tensor.data_ptr(), tensor._version) for tensor in model.adaptation.parameters()),
         )
         if key not in self._text_features:
             with torch.no_grad():

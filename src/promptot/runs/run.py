@@ -351,10 +351,9 @@ def adapt(
     if recipe.probes or not recipe.trains:
         return PromptedModel(
             backbone,
-            None,
+            _fit_probe(backbone, task, seed, workers) if recipe.probes else None,
             names,
             templates,
-            head=_fit_probe(backbone, task, seed, workers) if recipe.probes else None,
             synonyms=task.synonyms,
             template_mean=recipe.data.template_mean,
         )

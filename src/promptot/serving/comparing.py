@@ -58,7 +58,7 @@ class Comparer:
         pixels = self._preprocess(load_image(image)).unsqueeze(0).to(model.backbone.device)
         patches = model.patch_tokens(pixels)
         frozen = model.encode_frozen(patches)
-        adapted = model.encode_images(patches) if model.prompt_tokens().vision else frozen
+        adapted = model.encode_images(patches, frozen)
         scale = model.backbone.logit_scale
         return Comparison(
             names,

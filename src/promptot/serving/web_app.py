@@ -142,14 +142,13 @@ class _Service:
 
     async def about(self, request: Request) -> Response:
         card, model = self.comparer.classifier.card, self.comparer.classifier.model
-        learned = model.learned
         return JSONResponse(
             {
                 "title": printable(self.title),
                 "recipe": str(card.recipe.get("name") or card.prompts.design),
                 "backbone": shown(card.backbone.name),
                 "class_names": list(self.comparer.classifier.class_names),
-                "any_names": learned is None or learned.classes is None,
+                "any_names": model.serves_any,
                 "flags": printable(self.flags.path.name),
                 "limits": {
                     "names": MOST_NAMES,

@@ -8,18 +8,10 @@ from dataclasses import dataclass
 import torch
 
 from promptot.adaptation.student import PromptedModel
-from promptot.backbones.towers.packing import PackedText
-from promptot.backbones.towers.transformer import Transformer
 from promptot.data.memory_bounds import free_bytes
 from promptot.errors import PromptotError
 
 GIB = 2**30
-# Tensors of one token's width that the backward pass keeps in each block. In fp32: the inputs of
-# both norms. In the precision of the matrices: queries, keys, values; the image tower also keeps
-# the attended values.
-RESIDUAL_TENSORS = 2
-IMAGE_TENSORS = 4
-TEXT_TENSORS = 3
 
 
 @dataclass(frozen=True)
@@ -53,40 +45,7 @@ def activation_bytes(model: PromptedModel, batch_size: int, words: int = 0) -> i
     Args:
         words: anchor words a step.
     """
-    prompts = model.prompt_tokens()
-    total = 0
-    if prompts.vision:
-        tower = model.backbone.image_tower
-        tokens = batch_size * (1 + tower.patches + prompts.vision[0].shape[-2])
-        total += _transformer_bytes(tower.transformer, tokens, IMAGE_TENSORS)
-    if prompts.text:
-        context = prompts.text[0]
-        text = _packed_text(model, context.shape[-2], words)
-        shared = len(text.prefix) + context.shape[-2]
-        tokens = len(text.suffixes) + shared * (context.shape[0] if context.dim() == 3 else 1)
-        pairs = sum(g.classes * g.length * (g.length + shared) for g in text.groups)
-        passes = 1 if prompts.shift is None else batch_size
-        transformer = model.backbone.text_tower.transformer
-        total += passes * _transformer_bytes(transformer, tokens, TEXT_TENSORS)
-        heads, size = transformer.blocks[0].attn.heads, transformer.blocks[0].element_size
-        total += passes * len(transformer.blocks) * pairs * heads * (4 + 2 * size)
-    return total
-
-
-def _packed_text(model: PromptedModel, context_tokens: int, words: int) -> PackedText:
-    """The class names and the first `words` of the vocabulary, as a step packs them."""
-    names = [*model.read_names, *model.vocabulary[:words]]
-    fixed_words = "" if model.prompts is None else model.prompts.fixed_words
-    backbone = model.backbone
-    return backbone.pack_names(backbone.tokenize_names(names, context_tokens, fixed_words))
-
-
-def _transformer_bytes(transformer: Transformer, tokens: int, tensors: int) -> int:
-    block = transformer.blocks[0]
-    width, hidden = block.mlp.c_fc.in_features, block.mlp.c_fc.out_features
-    per_token = RESIDUAL_TENSORS * width * 4 + (tensors * width + hidden) * block.element_size
-    last = width * 4 + 2 * width * block.element_size  # only keys and values: one query is read
-    return tokens * ((len(transformer.blocks) - 1) * per_token + last)
+    return model.activation_bytes(batch_size, words)
 
 
 def memory_estimate(model: PromptedModel, batch_size: int, words: int = 0) -> int:

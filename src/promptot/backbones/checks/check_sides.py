@@ -7,10 +7,7 @@ model are computed the plain way (`plain_forward`), their pictures read by open_
 
 from __future__ import annotations
 
-import contextlib
-import logging
-import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -24,13 +21,14 @@ from torch import Tensor
 
 from promptot.backbones.backbone import Backbone
 from promptot.backbones.checks.plain_forward import PlainClip
+from promptot.backbones.library_warnings import quiet
 from promptot.backbones.loaders.bundled_clip import ASSETS
 from promptot.errors import PromptotError
 from promptot.files.reading import read_json
 from promptot.files.weights_file import read_state_dict
 
-CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
-CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+OPENAI_MEAN = (0.48145466, 0.4578275, 0.40821073)
+OPENAI_STD = (0.26862954, 0.26130258, 0.27577711)
 
 
 @dataclass(frozen=True)
@@ -60,25 +58,20 @@ def our_side(backbone: Backbone) -> Side:
     """A backbone as everything in this package uses it."""
     from importlib.metadata import version
 
-    image, text, preprocess = backbone.image_tower, backbone.text_tower, backbone.preprocess
-    mode = getattr(preprocess, "resize_mode", "shortest")
-    resize = getattr(preprocess, "resize", None) or preprocess.resolution
+    shape, read = backbone.architecture(), backbone.preprocess
+    towers = [
+        (own.activation, own.heads, own.eps)
+        for own in (shape.image.transformer, shape.text.transformer)
+    ]
+    reading = Reading(
+        read.resolution, read.mean, read.std, read.interpolation, read.resize_mode, read.resized_to
+    )
+    pooling = "class token" if shape.image.pool == "class" else "mean of the patches"
     return Side(
         f"promptot {version('promptot')}",
-        _settings(
-            activations=[_activation(tower.transformer.blocks[0].mlp) for tower in (image, text)],
-            heads=[tower.transformer.blocks[0].attn.heads for tower in (image, text)],
-            eps=[image.ln_post.eps, text.ln_final.eps],
-            pooling="class token" if image.pool == "class" else "mean of the patches",
-            context=text.context_length,
-            resolution=preprocess.resolution,
-            mean=preprocess.mean,
-            std=preprocess.std,
-            interpolation=preprocess.interpolation,
-            resize=(mode, resize),
-        ),
+        _settings(towers, pooling, shape.text.context_length, reading),
         float(backbone.logit_scale),
-        preprocess.test(),
+        read.test(),
         backbone.tokenizer.encode,
         backbone.encode_image,
         lambda texts: backbone.encode_text(backbone.tokenize(texts, "{}")),
@@ -99,7 +92,7 @@ def library_side(name: str) -> Side:
         "bundled": _bundled_side,
     }
     try:
-        with _quiet(), torch.no_grad():
+        with quiet(), torch.no_grad():
             return sides[source](rest)
     except PromptotError:
         raise
@@ -111,39 +104,60 @@ def library_side(name: str) -> Side:
         ) from error
 
 
+@dataclass(frozen=True)
+class Reading:
+    """How a picture becomes a square of `resolution` pixels, as open_clip's transform has it.
+
+    Attributes:
+        mode, resized: how it is resized first, and to which side.
+    """
+
+    resolution: int
+    mean: Sequence[float] = OPENAI_MEAN
+    std: Sequence[float] = OPENAI_STD
+    interpolation: str = "bicubic"
+    mode: str = "shortest"
+    resized: int | None = None
+    fill: int = 0
+
+    def transform(self) -> Callable[[Image.Image], Tensor]:
+        from open_clip.transform import image_transform
+
+        transform: Callable[[Image.Image], Tensor] = image_transform(
+            self.resolution,
+            is_train=False,
+            mean=self.mean,
+            std=self.std,
+            interpolation=self.interpolation,
+            resize_mode=self.mode,
+            fill_color=self.fill,
+        )
+        return transform
+
+
 def _settings(
-    *,
-    activations: Sequence[str],
-    heads: Sequence[int],
-    eps: Sequence[float],
-    pooling: str,
-    context: int,
-    resolution: int,
-    mean: Sequence[float],
-    std: Sequence[float],
-    interpolation: str,
-    resize: tuple[str, int],
+    towers: Sequence[tuple[str, int, float]], pooling: str, context: int, reading: Reading
 ) -> dict[str, str]:
-    """Settings in words that are the same for every library; pairs are image and text tower."""
-    mode, side = resize
+    """Settings in words that are the same for every library.
+
+    Args:
+        towers: activation, heads and the norms' epsilon of the image tower and of the text tower.
+    """
+    (image_activation, image_heads, image_eps), (text_activation, text_heads, text_eps) = towers
+    side = reading.resized or reading.resolution
     return {
-        "activation, image": activations[0],
-        "activation, text": activations[1],
-        "heads": f"{heads[0]}, {heads[1]}",
-        "norm epsilon": f"{eps[0]:.0e}, {eps[1]:.0e}",
+        "activation, image": image_activation,
+        "activation, text": text_activation,
+        "heads": f"{image_heads}, {text_heads}",
+        "norm epsilon": f"{image_eps:.0e}, {text_eps:.0e}",
         "pooling": pooling,
         "context length": str(context),
-        "resolution": f"{resolution} px",
-        "resize": "none" if mode == "none" else f"{mode}, {side} px",
-        "interpolation": interpolation,
-        "mean": " ".join(f"{value:.5g}" for value in mean),
-        "std": " ".join(f"{value:.5g}" for value in std),
+        "resolution": f"{reading.resolution} px",
+        "resize": "none" if reading.mode == "none" else f"{reading.mode}, {side} px",
+        "interpolation": reading.interpolation,
+        "mean": " ".join(f"{value:.5g}" for value in reading.mean),
+        "std": " ".join(f"{value:.5g}" for value in reading.std),
     }
-
-
-def _activation(mlp: Any) -> str:
-    """The activation of one of our blocks, by what it computes."""
-    return "quick_gelu" if mlp.quick else "gelu"
 
 
 def _open_clip_side(spec: str) -> Side:
@@ -163,7 +177,16 @@ def _open_clip_side(spec: str) -> Side:
     visual, text = model.visual, getattr(model, "text", model)
     config = visual.preprocess_cfg
     size = config["size"] if isinstance(config["size"], int) else config["size"][0]
-    blocks = [tower.transformer.resblocks[0] for tower in (visual, text)]
+    kinds = {"QuickGELU": "quick_gelu", "GELU": "gelu"}
+    towers = []
+    for tower, norm in ((visual, visual.ln_post), (text, text.ln_final)):
+        block = tower.transformer.resblocks[0]
+        kind = type(block.mlp.gelu).__name__
+        towers.append((kinds.get(kind, kind), block.attn.num_heads, norm.eps))
+    pool = visual.pool_type
+    pooling = {"tok": "class token", "avg": "mean of the patches"}.get(pool, pool)
+    names = ("mean", "std", "interpolation", "resize_mode")
+    reading = Reading(size, *(config[name] for name in names))
 
     def encode_texts(texts: Sequence[str]) -> Tensor:
         features: Tensor = model.encode_text(tokenizer(list(texts)), normalize=True)
@@ -171,23 +194,7 @@ def _open_clip_side(spec: str) -> Side:
 
     return Side(
         f"open_clip {open_clip.__version__}",
-        _settings(
-            activations=[
-                {"QuickGELU": "quick_gelu", "GELU": "gelu"}.get(kind, kind)
-                for kind in (type(block.mlp.gelu).__name__ for block in blocks)
-            ],
-            heads=[block.attn.num_heads for block in blocks],
-            eps=[visual.ln_post.eps, text.ln_final.eps],
-            pooling={"tok": "class token", "avg": "mean of the patches"}.get(
-                visual.pool_type, visual.pool_type
-            ),
-            context=text.context_length,
-            resolution=size,
-            mean=config["mean"],
-            std=config["std"],
-            interpolation=config["interpolation"],
-            resize=(config["resize_mode"], size),
-        ),
+        _settings(towers, pooling, text.context_length, reading),
         float(model.logit_scale.detach().exp()),
         transform,
         partial(_up_to_end, tokenizer),
@@ -213,11 +220,22 @@ def _transformers_side(source: str) -> Side:
     vision, text = model.config.vision_config, model.config.text_config
     crop, size = _sides(processor.crop_size), _sides(processor.size)
     if not processor.do_resize:
-        resize = ("none", 0)
+        mode, side = "none", 0
     elif "shortest_edge" in size:
-        resize = ("shortest", size["shortest_edge"])
+        mode, side = "shortest", size["shortest_edge"]
     else:
-        resize = ("squash", size["height"])
+        mode, side = "squash", size["height"]
+    reading = Reading(
+        crop["height"] if processor.do_center_crop else vision.image_size,
+        processor.image_mean,
+        processor.image_std,
+        Image.Resampling(int(processor.resample)).name.lower(),
+        mode,
+        side,
+    )
+    towers = [
+        (own.hidden_act, own.num_attention_heads, own.layer_norm_eps) for own in (vision, text)
+    ]
     blank = torch.zeros(1, 3, vision.image_size, vision.image_size)
     any_text = tokenizer(["x"], return_tensors="pt")
 
@@ -235,18 +253,7 @@ def _transformers_side(source: str) -> Side:
 
     return Side(
         f"transformers {transformers.__version__}",
-        _settings(
-            activations=[vision.hidden_act, text.hidden_act],
-            heads=[vision.num_attention_heads, text.num_attention_heads],
-            eps=[vision.layer_norm_eps, text.layer_norm_eps],
-            pooling="class token",
-            context=text.max_position_embeddings,
-            resolution=crop["height"] if processor.do_center_crop else vision.image_size,
-            mean=processor.image_mean,
-            std=processor.image_std,
-            interpolation=Image.Resampling(int(processor.resample)).name.lower(),
-            resize=resize,
-        ),
+        _settings(towers, "class token", text.max_position_embeddings, reading),
         float(model.logit_scale.detach().exp()),
         pixels,
         lambda text: list(tokenizer(text)["input_ids"]),
@@ -282,13 +289,13 @@ def _openai_side(rest: str) -> Side:
     activation = str(said.get("activation", "quick_gelu"))
     patches = len(weights["visual.positional_embedding"]) - 1
     side = kernel.shape[-1] * round(patches**0.5)
-    transform = _Transform(
+    reading = Reading(
         side,
-        tuple(float(v) for v in _several(said.get("mean", CLIP_MEAN), 3)),
-        tuple(float(v) for v in _several(said.get("std", CLIP_STD), 3)),
+        [float(value) for value in _several(said.get("mean", OPENAI_MEAN), 3)],
+        [float(value) for value in _several(said.get("std", OPENAI_STD), 3)],
         str(said.get("interpolation", "bicubic")),
         str(said.get("resize_mode", "shortest")),
-        int(said.get("fill", 0)),
+        fill=int(said.get("fill", 0)),
     )
     from open_clip.tokenizer import SimpleTokenizer
 
@@ -296,7 +303,7 @@ def _openai_side(rest: str) -> Side:
         _up_to_end, SimpleTokenizer(context_length=len(weights["positional_embedding"]))
     )
     clip = PlainClip(weights, heads[0], heads[1], activation, activation)
-    return _plain_side(clip, transform, tokenizer)
+    return _plain_side(clip, reading, tokenizer)
 
 
 def _plain_weights(path: Path) -> dict[str, Tensor]:
@@ -351,80 +358,30 @@ def _bundled_side(name: str) -> Side:
         stem,
     )
     said = config["preprocess"]
-    transform = _Transform(
+    reading = Reading(
         said["resolution"],
-        tuple(said["mean"]),
-        tuple(said["std"]),
+        said["mean"],
+        said["std"],
         said["interpolation"],
         said.get("resize_mode", "shortest"),
-        said.get("fill", 0),
+        fill=said.get("fill", 0),
     )
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-    return _plain_side(clip, transform, lambda text: list(tokenizer.encode(text).ids))
+    return _plain_side(clip, reading, lambda text: list(tokenizer.encode(text).ids))
 
 
-@dataclass(frozen=True)
-class _Transform:
-    """How to read a picture, for open_clip's own transform."""
-
-    side: int
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    interpolation: str
-    resize_mode: str
-    fill: int
-
-    def build(self) -> Callable[[Image.Image], Tensor]:
-        from open_clip.transform import image_transform
-
-        transform: Callable[[Image.Image], Tensor] = image_transform(
-            self.side,
-            is_train=False,
-            mean=self.mean,
-            std=self.std,
-            interpolation=self.interpolation,
-            resize_mode=self.resize_mode,
-            fill_color=self.fill,
-        )
-        return transform
-
-
-def _plain_side(clip: PlainClip, read: _Transform, tokens: Callable[[str], list[int]]) -> Side:
+def _plain_side(clip: PlainClip, reading: Reading, tokens: Callable[[str], list[int]]) -> Side:
+    towers = [
+        (clip.image_activation, clip.image_heads, clip.eps),
+        (clip.text_activation, clip.text_heads, clip.eps),
+    ]
+    context = len(clip.weights["positional_embedding"])
     return Side(
         "the plain computation",
-        _settings(
-            activations=[clip.image_activation, clip.text_activation],
-            heads=[clip.image_heads, clip.text_heads],
-            eps=[clip.eps, clip.eps],
-            pooling="class token",
-            context=len(clip.weights["positional_embedding"]),
-            resolution=read.side,
-            mean=read.mean,
-            std=read.std,
-            interpolation=read.interpolation,
-            resize=(read.resize_mode, read.side),
-        ),
+        _settings(towers, "class token", context, reading),
         float(clip.weights["logit_scale"].exp()),
-        read.build(),
+        reading.transform(),
         tokens,
         clip.encode_images,
         lambda texts: clip.encode_texts([tokens(text) for text in texts]),
     )
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep what libraries say while they load off the screen.
-
-    open_clip warns that a tag's activation is not the architecture's, which is what is asked for.
-    """
-    root = logging.getLogger()
-    handlers, level = list(root.handlers), logging.root.manager.disable
-    logging.disable(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(level)
-        root.handlers[:] = handlers

@@ -13,12 +13,14 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
+from PIL import Image
 from torch import Tensor
 
 from promptot.backbones.backbone import Backbone
 from promptot.backbones.by_name import load_backbone
 from promptot.backbones.checks.check_inputs import SENTENCES, pictures
 from promptot.backbones.checks.check_sides import Side, library_side, our_side
+from promptot.data.images.read_image import load_image
 from promptot.errors import PromptotError
 
 PIXELS = 1e-4
@@ -131,6 +133,8 @@ def check_backbone(
     diagram: Any = None,
     *,
     load: Callable[[str], Backbone] = load_backbone,
+    library_of: Callable[[str], Side] = library_side,
+    read: Callable[..., Image.Image] = load_image,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> CheckReport:
     """Compare a backbone with its own library's model, in fp32 on the CPU.
@@ -142,6 +146,8 @@ def check_backbone(
         diagram: the picture CLIP.png of OpenAI's repository (an `ImageLike`), to compare with
             the probabilities in its README; for OpenAI's ViT-B/32 alone.
         load: loads our side.
+        library_of: loads the library's.
+        read: opens the pictures for our side.
         progress: called with (what, done, total).
 
     Raises:
@@ -159,11 +165,15 @@ def check_backbone(
         settings, scale, who = side.settings, side.scale, side.name
         context = backbone.text_tower.context_length
         sentences = [text for text in SENTENCES if len(side.tokens(text)) <= context]
-        ours = _compute(side, _read_ours(side), sentences)
-        seen = None if diagram is None else _diagram_probabilities(side, diagram)
+        ours = _compute(
+            side,
+            [side.pixels(read(picture.data, picture.what)) for picture in pictures()],
+            sentences,
+        )
+        seen = None if diagram is None else _diagram_probabilities(side, read(diagram))
         del side, backbone
         tell("backbone", 1, 2)
-        library = library_side(name)
+        library = library_of(name)
         theirs = _compute_library(name, library, sentences)
         comparisons += _compare(ours, theirs, _encode(library, ours.pixels), sentences)
         comparisons += _compare_scores(ours, theirs, scale, library.scale)
@@ -204,12 +214,6 @@ def _finite(value: float | None) -> float | None:
     return value if value is not None and math.isfinite(value) else None
 
 
-def _read_ours(side: Side) -> list[Tensor]:
-    from promptot.data.images.read_image import load_image
-
-    return [side.pixels(load_image(picture.data, picture.what)) for picture in pictures()]
-
-
 def _compute(side: Side, pixels: list[Tensor], sentences: list[str]) -> _Outputs:
     stacked = torch.stack(pixels)
     return _Outputs(
@@ -244,35 +248,23 @@ def _compare(
     ours: _Outputs, theirs: _Outputs, shared: Tensor | None, sentences: list[str]
 ) -> list[Comparison]:
     images, texts = f"{len(ours.pixels)} pictures", f"{len(sentences)} sentences"
-    unlike = [
-        text for text, a, b in zip(sentences, ours.tokens, theirs.tokens, strict=True) if a != b
-    ]
-    relative = "largest relative difference"
+    pairs = zip(sentences, ours.tokens, theirs.tokens, strict=True)
+    unlike = [text for text, a, b in pairs if a != b]
+    seen = _naming(images, _unlike_pictures(ours.pixels, theirs.pixels))
+    pixels = _largest(ours.pixels, theirs.pixels)
+    alike, own = f"{images}, pixels alike", f"{images}, each with its own pixels"
+    features = {
+        ("image features", alike): _relative(ours.images, shared),
+        ("text features", texts): _relative(ours.texts, theirs.texts),
+        ("image features from files", own): _relative(ours.images, theirs.images),
+    }
+    differ = float(len(unlike))
     return [
-        Comparison(
-            "pixels",
-            _naming(images, _unlike_pictures(ours.pixels, theirs.pixels)),
-            "largest difference",
-            PIXELS,
-            _largest(ours.pixels, theirs.pixels),
-        ),
-        Comparison(
-            "token ids", _naming(texts, unlike), "sentences that differ", 0, float(len(unlike))
-        ),
-        Comparison(
-            "image features",
-            f"{images}, pixels alike",
-            relative,
-            FEATURES,
-            _relative(ours.images, shared),
-        ),
-        Comparison("text features", texts, relative, FEATURES, _relative(ours.texts, theirs.texts)),
-        Comparison(
-            "image features from files",
-            f"{images}, each with its own pixels",
-            relative,
-            FEATURES,
-            _relative(ours.images, theirs.images),
+        Comparison("pixels", seen, "largest difference", PIXELS, pixels),
+        Comparison("token ids", _naming(texts, unlike), "sentences that differ", 0, differ),
+        *(
+            Comparison(what, on, "largest relative difference", FEATURES, measured)
+            for (what, on), measured in features.items()
         ),
     ]
 
@@ -295,17 +287,13 @@ def _compare_scores(
     ours: _Outputs, theirs: _Outputs, scale: float, library_scale: float
 ) -> list[Comparison]:
     pairs = f"{len(ours.pixels)} × {len(ours.tokens)} pairs"
+    scales = f"{scale:.4g}, {library_scale:.4g}"
     a, b = _cosines(ours), _cosines(theirs)
-    logits = _largest(_times(scale / library_scale, a), b)
+    far = abs(scale - library_scale) / abs(library_scale)
+    logits = _largest(None if a is None else scale / library_scale * a, b)
     return [
         Comparison("cosine similarities", pairs, "largest difference", COSINES, _largest(a, b)),
-        Comparison(
-            "logit scale",
-            f"{scale:.4g}, {library_scale:.4g}",
-            "relative difference",
-            SCALE,
-            abs(scale - library_scale) / abs(library_scale),
-        ),
+        Comparison("logit scale", scales, "relative difference", SCALE, far),
         Comparison("logits", pairs, "largest difference / scale", COSINES + SCALE, logits),
     ]
 
@@ -313,10 +301,6 @@ def _compare_scores(
 def _cosines(side: _Outputs) -> Tensor | None:
     """Cosine similarities [B, S]."""
     return None if side.images is None else side.images @ side.texts.T
-
-
-def _times(factor: float, values: Tensor | None) -> Tensor | None:
-    return None if values is None else factor * values
 
 
 def _largest(a: Tensor | None, b: Tensor | None) -> float | None:
@@ -343,9 +327,7 @@ def _check_diagram_model(backbone: Backbone) -> None:
         )
 
 
-def _diagram_probabilities(side: Side, diagram: Any) -> tuple[float, ...]:
-    from promptot.data.images.read_image import load_image
-
-    image = side.encode_images(side.pixels(load_image(diagram))[None])
+def _diagram_probabilities(side: Side, diagram: Image.Image) -> tuple[float, ...]:
+    image = side.encode_images(side.pixels(diagram)[None])
     logits = side.scale * image @ side.encode_texts(list(DIAGRAM_TEXTS)).T
     return tuple(logits.softmax(dim=-1)[0].tolist())

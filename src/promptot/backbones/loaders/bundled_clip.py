@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import TypeAdapter
 from safetensors.torch import load_file
 
-from promptot.backbones.architecture import Architecture, build_towers
+from promptot.backbones.architecture import Architecture
 from promptot.backbones.backbone import Backbone
 from promptot.backbones.preprocess import Preprocess
 from promptot.backbones.tokenizer import FileTokenizer
@@ -47,11 +47,10 @@ def load_folder(folder: Path, name: str) -> Backbone:
     architecture = TypeAdapter(Architecture).validate_python(config["architecture"])
     preprocess = TypeAdapter(Preprocess).validate_python(config["preprocess"])
     weights = load_file(folder / "model.safetensors")
-    logit_scale = weights.pop("logit_scale").float()
-    image_tower, text_tower = build_towers(architecture, weights)
     tokenizer = FileTokenizer(folder / "tokenizer.json")
-    backbone = Backbone(name, image_tower, text_tower, logit_scale, tokenizer, preprocess)
-    if isinstance(image_tower.stem, TrunkStem):
+    backbone = Backbone.from_weights(name, weights, architecture, tokenizer, preprocess)
+    stem = backbone.image_tower.stem
+    if isinstance(stem, TrunkStem):
         backbone.weight_hash()  # of the weights as they are stored
-        image_tower.stem.fuse_norms()
+        stem.fuse_norms()
     return backbone

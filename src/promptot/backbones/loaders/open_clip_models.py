@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from copy import deepcopy
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from promptot.backbones.architecture import (
-    Architecture,
-    ImageShape,
-    TextShape,
-    TransformerShape,
-    build_towers,
-)
+from promptot.backbones.architecture import Untold, infer_architecture
 from promptot.backbones.backbone import Backbone
+from promptot.backbones.layouts import SIZES, from_openai
 from promptot.backbones.library_warnings import refuse_warnings
-from promptot.backbones.loaders.open_clip_sources import find_open_clip, unsupported
-from promptot.backbones.loaders.openai_layout import SIZES, rename
+from promptot.backbones.loaders.open_clip_sources import find_open_clip, refuse_first, unsupported
 from promptot.backbones.preprocess import CLIP_MEAN, CLIP_STD, Preprocess
 from promptot.backbones.tokenizer import ClipTokenizer
 from promptot.errors import PromptotError
@@ -107,41 +101,18 @@ def convert(model: Any, tokenizer: Any, name: str) -> Backbone:
     if _text_pool(text) == "eos" and read_at != tokenizer.eot_token_id:
         raise unsupported(f"a text tower that is read at the token {read_at}")
 
-    projection = text.text_projection
-    weights = dict(model.state_dict())
-    biased = isinstance(projection, nn.Linear) and projection.bias is not None
-    if isinstance(projection, nn.Linear):
-        prefix = "text." if text is not model else ""
-        weights[f"{prefix}text_projection"] = weights.pop(f"{prefix}text_projection.weight").T
-        if biased:
-            weights[f"{prefix}projection_bias"] = weights.pop(f"{prefix}text_projection.bias")
-
-    architecture = Architecture(
-        embed_dim=visual.proj.shape[1],
-        image=ImageShape(
-            _transformer_shape(visual.transformer, visual.ln_post),
-            patches=len(visual.positional_embedding) - 1,
-            patch=visual.conv1.kernel_size[0],
-            patch_bias=visual.conv1.bias is not None,
-            pool={"tok": "class", "avg": "mean"}[visual.pool_type],
-            pre_norm=isinstance(visual.ln_pre, nn.LayerNorm),
-        ),
-        text=TextShape(
-            _transformer_shape(text.transformer, text.ln_final),
-            vocabulary=len(text.token_embedding.weight),
-            context_length=len(text.positional_embedding),
-            projection_bias=biased,
-        ),
+    weights = from_openai(model.state_dict())
+    architecture = infer_architecture(
+        weights,
+        [
+            _untold(visual.transformer, visual.ln_post),
+            _untold(text.transformer, text.ln_final),
+        ],
+        pool={"tok": "class", "avg": "mean"}[visual.pool_type],
     )
-    image_tower, text_tower = build_towers(architecture, rename(weights))
-    return Backbone(
-        name,
-        image_tower,
-        text_tower,
-        model.logit_scale.detach().float().exp().reshape(()),
-        ClipTokenizer(tokenizer),
-        read_preprocess(get_model_preprocess_cfg(model), visual.image_size[0]),
-    )
+    preprocess = read_preprocess(get_model_preprocess_cfg(model), visual.image_size[0])
+    tokens = ClipTokenizer(tokenizer)
+    return Backbone.from_weights(name, weights, architecture, tokens, preprocess)
 
 
 def read_preprocess(config: Mapping[str, Any], size: int) -> Preprocess:
@@ -175,20 +146,13 @@ def _three(values: Any) -> Any:
     return tuple(values) if isinstance(values, list | tuple) else (values,) * 3
 
 
-def _transformer_shape(transformer: Any, norm: nn.LayerNorm) -> TransformerShape:
+def _untold(transformer: Any, norm: nn.LayerNorm) -> Untold:
     block = transformer.resblocks[0]
     activation = type(block.mlp.gelu).__name__
     known = {"QuickGELU": "quick_gelu", "GELU": "gelu"}
     if activation not in known or getattr(block.mlp.gelu, "approximate", "none") != "none":
         raise unsupported(f"the activation {block.mlp.gelu}")
-    return TransformerShape(
-        width=block.ln_1.normalized_shape[0],
-        layers=len(transformer.resblocks),
-        heads=block.attn.num_heads,
-        mlp_width=block.mlp.c_fc.out_features,
-        activation=known[activation],
-        eps=norm.eps,
-    )
+    return Untold(block.attn.num_heads, known[activation], norm.eps)
 
 
 def _text_pool(text: Any) -> str | None:
@@ -196,25 +160,27 @@ def _text_pool(text: Any) -> str | None:
 
 
 def _check_supported(visual: Any, text: Any, model: Any) -> None:
-    if type(visual).__name__ == "ModifiedResNet":
-        raise unsupported("a ResNet image tower")
-    if type(visual).__name__ != "VisionTransformer":
-        raise unsupported(f"an image tower of the kind {type(visual).__name__} (as EVA, ConvNeXt)")
-    if getattr(model, "logit_bias", None) is not None:
-        raise unsupported("a SigLIP model")
-    if type(text).__name__ not in ("TextTransformer", "CLIP"):
-        raise unsupported(f"a text tower of the kind {type(text).__name__}")
-    if hasattr(model, "text_decoder") or getattr(text, "cls_emb", None) is not None:
-        raise unsupported("a CoCa model")
-    if _text_pool(text) not in ("argmax", "eos") or text.attn_mask is None:
-        raise unsupported("a text tower that is not causal or not read at its end token")
-    if visual.attn_pool is not None or visual.pool_type not in ("tok", "avg"):
-        raise unsupported("attention pooling")
-    if visual.final_ln_after_pool and visual.pool_type == "avg":
-        raise unsupported("a norm after average pooling")
-    if visual.image_size[0] != visual.image_size[1]:
-        raise unsupported("images that are not square")
+    refuse_first(_unsupported_parts(visual, text, model))
+
+
+def _unsupported_parts(visual: Any, text: Any, model: Any) -> Iterator[tuple[bool, str]]:
+    """Whether the model has a part, and which, in an order in which each can be asked."""
+    image_kind, text_kind = type(visual).__name__, type(text).__name__
+    yield image_kind == "ModifiedResNet", "a ResNet image tower"
+    other = image_kind != "VisionTransformer"
+    yield other, f"an image tower of the kind {image_kind} (as EVA, ConvNeXt)"
+    yield getattr(model, "logit_bias", None) is not None, "a SigLIP model"
+    yield text_kind not in ("TextTransformer", "CLIP"), f"a text tower of the kind {text_kind}"
+    coca = hasattr(model, "text_decoder") or getattr(text, "cls_emb", None) is not None
+    yield coca, "a CoCa model"
+    unread = _text_pool(text) not in ("argmax", "eos") or text.attn_mask is None
+    yield unread, "a text tower that is not causal or not read at its end token"
+    pooled = visual.attn_pool is not None or visual.pool_type not in ("tok", "avg")
+    yield pooled, "attention pooling"
+    late_norm = visual.final_ln_after_pool and visual.pool_type == "avg"
+    yield late_norm, "a norm after average pooling"
+    yield visual.image_size[0] != visual.image_size[1], "images that are not square"
     for transformer in (visual.transformer, text.transformer):
         block = transformer.resblocks[0]
-        if type(block.attn) is not nn.MultiheadAttention or not isinstance(block.ls_1, nn.Identity):
-            raise unsupported("a custom attention block")
+        usual = type(block.attn) is nn.MultiheadAttention and isinstance(block.ls_1, nn.Identity)
+        yield not usual, "a custom attention block"

@@ -9,7 +9,7 @@ second reason: it reads files itself, while here nothing but tensors is ever rea
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
@@ -113,16 +113,24 @@ def check_config(config: Mapping[str, Any]) -> None:
         PromptotError: a kind of model that is not supported.
     """
     vision, text = config.get("vision_cfg", {}), config.get("text_cfg", {})
-    if isinstance(vision.get("layers"), list):
-        raise unsupported("a ResNet image tower")
-    if "init_logit_bias" in config:
-        raise unsupported("a SigLIP objective")
-    if "timm_model_name" in vision:
-        raise unsupported(f"the image tower {vision['timm_model_name']} (as EVA, ConvNeXt)")
-    if "hf_model_name" in text or "multimodal_cfg" in config:
-        raise unsupported("a text tower of another kind (as CoCa, RoBERTa)")
-    if text.get("hf_tokenizer_name"):
-        raise unsupported(f"the tokenizer {text['hf_tokenizer_name']}")
+    trunk, tokenizer = vision.get("timm_model_name"), text.get("hf_tokenizer_name")
+    other_text = "hf_model_name" in text or "multimodal_cfg" in config
+    refuse_first(
+        [
+            (isinstance(vision.get("layers"), list), "a ResNet image tower"),
+            ("init_logit_bias" in config, "a SigLIP objective"),
+            ("timm_model_name" in vision, f"the image tower {trunk} (as EVA, ConvNeXt)"),
+            (other_text, "a text tower of another kind (as CoCa, RoBERTa)"),
+            (bool(tokenizer), f"the tokenizer {tokenizer}"),
+        ]
+    )
+
+
+def refuse_first(parts: Iterable[tuple[bool, str]]) -> None:
+    """Raise the error for the first part that a model has."""
+    for has, what in parts:
+        if has:
+            raise unsupported(what)
 
 
 def unsupported(what: str) -> PromptotError:

@@ -7,14 +7,9 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from promptot.backbones.architecture import (
-    Architecture,
-    ImageShape,
-    TextShape,
-    TransformerShape,
-    build_towers,
-)
+from promptot.backbones.architecture import Architecture, Untold, infer_architecture
 from promptot.backbones.backbone import Backbone
+from promptot.backbones.layouts import SIZES, from_openai
 from promptot.backbones.library_warnings import refuse_warnings
 from promptot.backbones.loaders.openai_settings import beside, openai_own, require, split_name
 from promptot.backbones.tokenizer import ClipTokenizer
@@ -48,22 +43,12 @@ def load_openai_file(name: str) -> Backbone:
     said = said.over(beside(path))
     if all(key in weights for key in SIZES):
         said = said.over(openai_own(image_width, text_width))
-    require(said, path, image_width, text_width)
-    assert said.heads is not None
-    assert said.activation is not None
-    architecture = infer_architecture(weights, said.heads, said.activation)
-    resolution = _resolution(weights, architecture)
-    image_tower, text_tower = build_towers(architecture, rename(weights))
-    preprocess = said.preprocessing(resolution)
+    heads, activation = require(said, path, image_width, text_width)
+    ours = from_openai(weights)
+    architecture = infer_architecture(ours, [Untold(count, activation) for count in heads])
+    preprocess = said.preprocessing(_resolution(weights, architecture))
     assert preprocess is not None
-    return Backbone(
-        f"openai:{name}",
-        image_tower,
-        text_tower,
-        weights["logit_scale"].float().exp().reshape(()),  # some save it as [1]
-        ClipTokenizer(),
-        preprocess,
-    )
+    return Backbone.from_weights(f"openai:{name}", ours, architecture, ClipTokenizer(), preprocess)
 
 
 def _check_layout(weights: Mapping[str, Tensor]) -> tuple[int, int]:
@@ -77,6 +62,7 @@ def _check_layout(weights: Mapping[str, Tensor]) -> tuple[int, int]:
         "visual.conv1.weight",
         "visual.proj",
         "visual.positional_embedding",
+        "visual.ln_pre.weight",
         "visual.transformer.resblocks.0.mlp.c_fc.weight",
         "token_embedding.weight",
         "positional_embedding",
@@ -91,48 +77,6 @@ def _check_layout(weights: Mapping[str, Tensor]) -> tuple[int, int]:
             fix="For a transformers folder use 'hf:<dir>', for open_clip 'open_clip:<arch>/<tag>'.",
         )
     return len(weights["visual.conv1.weight"]), len(weights["ln_final.weight"])
-
-
-def infer_architecture(
-    weights: Mapping[str, Tensor], heads: tuple[int, int], activation: str
-) -> Architecture:
-    """Every other dimension, from the shapes of the weights.
-
-    Args:
-        heads: of the image tower and of the text tower.
-        activation: "quick_gelu" or "gelu".
-    """
-    width, _, patch, _ = weights["visual.conv1.weight"].shape
-    text_width = len(weights["ln_final.weight"])
-    return Architecture(
-        embed_dim=weights["visual.proj"].shape[1],
-        image=ImageShape(
-            _infer_transformer(weights, "visual.transformer", width, heads[0], activation),
-            patches=len(weights["visual.positional_embedding"]) - 1,
-            patch=patch,
-        ),
-        text=TextShape(
-            _infer_transformer(weights, "transformer", text_width, heads[1], activation),
-            vocabulary=len(weights["token_embedding.weight"]),
-            context_length=len(weights["positional_embedding"]),
-        ),
-    )
-
-
-def _infer_transformer(
-    weights: Mapping[str, Tensor], name: str, width: int, heads: int, activation: str
-) -> TransformerShape:
-    prefix = f"{name}.resblocks."
-    layers = 1 + max(
-        int(key.removeprefix(prefix).split(".")[0]) for key in weights if key.startswith(prefix)
-    )
-    return TransformerShape(
-        width=width,
-        layers=layers,
-        heads=heads,
-        mlp_width=len(weights[f"{prefix}0.mlp.c_fc.weight"]),
-        activation=activation,
-    )
 
 
 def _resolution(weights: Mapping[str, Tensor], architecture: Architecture) -> int:
@@ -153,23 +97,3 @@ def _resolution(weights: Mapping[str, Tensor], architecture: Architecture) -> in
                 fix="Download or save it again.",
             )
     return resolution
-
-
-SIZES = ("input_resolution", "context_length", "vocab_size")
-"""Numbers that OpenAI's own files hold beside their weights."""
-NOT_WEIGHTS = ("logit_scale", "logit_bias", *SIZES)
-
-
-def rename(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Keys of the OpenAI layout → keys of our towers."""
-    renamed: dict[str, Tensor] = {}
-    for key, value in weights.items():
-        if key in NOT_WEIGHTS or key.endswith("attn_mask"):
-            continue
-        if key.startswith("visual.conv1."):
-            renamed[key.replace("visual.", "image_tower.stem.")] = value
-        elif key.startswith("visual."):
-            renamed[key.replace("visual.", "image_tower.", 1)] = value
-        else:
-            renamed[f"text_tower.{key.removeprefix('text.')}"] = value
-    return renamed

@@ -149,8 +149,10 @@ def openai_own(image_width: int, text_width: int) -> FileSettings:
     return FileSettings(heads=heads, **OF_OPENAI)
 
 
-def require(said: FileSettings, path: Path, image_width: int, text_width: int) -> None:
-    """Refuse a file of which not all is known that its tensors can't tell.
+def require(
+    said: FileSettings, path: Path, image_width: int, text_width: int
+) -> tuple[tuple[int, int], str]:
+    """Heads and activation of a file; one of which not all is known is refused.
 
     Raises:
         Unstated: something was not said; the fix is what to append to the name.
@@ -181,6 +183,7 @@ def require(said: FileSettings, path: Path, image_width: int, text_width: int) -
         error.as_openai = f"?{query}" if said == FileSettings() else None
         raise error
     assert said.heads is not None
+    assert said.activation is not None
     for tower, heads, width in zip(
         ("image", "text"), said.heads, (image_width, text_width), strict=True
     ):
@@ -190,6 +193,7 @@ def require(said: FileSettings, path: Path, image_width: int, text_width: int) -
                 fix="Correct 'heads' (first those of the image tower, then those of the text "
                 "tower).",
             )
+    return said.heads, said.activation
 
 
 def _validate(values: Mapping[str, Any] | Any, where: str) -> FileSettings:

@@ -7,17 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor
-
-from promptot.backbones.architecture import (
-    Architecture,
-    ImageShape,
-    TextShape,
-    TransformerShape,
-    build_towers,
-)
+from promptot.backbones.architecture import Untold, infer_architecture
 from promptot.backbones.backbone import Backbone
+from promptot.backbones.layouts import from_transformers
 from promptot.backbones.library_warnings import refuse_warnings
 from promptot.backbones.preprocess import INTERPOLATIONS, Preprocess
 from promptot.errors import PromptotError
@@ -95,24 +87,10 @@ def convert(
     model: Any, tokenizer: TransformersTokenizer, preprocess: Preprocess, source: str
 ) -> Backbone:
     """A transformers CLIPModel → a backbone."""
-    config = model.config
-    vision, text = config.vision_config, config.text_config
-    architecture = Architecture(
-        embed_dim=config.projection_dim,
-        image=ImageShape(
-            _transformer_shape(vision),
-            patches=(vision.image_size // vision.patch_size) ** 2,
-            patch=vision.patch_size,
-        ),
-        text=TextShape(
-            _transformer_shape(text),
-            vocabulary=text.vocab_size,
-            context_length=text.max_position_embeddings,
-        ),
-    )
-    image_tower, text_tower = build_towers(architecture, rename(model.state_dict()))
-    scale = model.logit_scale.detach().float().exp()
-    return Backbone(f"hf:{source}", image_tower, text_tower, scale, tokenizer, preprocess)
+    config, weights = model.config, from_transformers(model.state_dict())
+    untold = [_untold(tower) for tower in (config.vision_config, config.text_config)]
+    architecture = infer_architecture(weights, untold)
+    return Backbone.from_weights(f"hf:{source}", weights, architecture, tokenizer, preprocess)
 
 
 def read_preprocess(processor: Any, image_size: int) -> Preprocess:
@@ -290,68 +268,10 @@ def _check_tokenizer(tokenizer: Any, text: Any, source: str) -> None:
         )
 
 
-def _transformer_shape(config: Any) -> TransformerShape:
+def _untold(config: Any) -> Untold:
     if config.hidden_act not in ("quick_gelu", "gelu"):
         raise PromptotError(
             f"The activation '{config.hidden_act}' is not supported yet.",
             fix="Use a CLIP with 'quick_gelu' or 'gelu'.",
         )
-    return TransformerShape(
-        width=config.hidden_size,
-        layers=config.num_hidden_layers,
-        heads=config.num_attention_heads,
-        mlp_width=config.intermediate_size,
-        activation=config.hidden_act,
-        eps=config.layer_norm_eps,
-    )
-
-
-TOWERS = {"vision_model": "image_tower", "text_model": "text_tower"}
-TENSORS = {
-    "embeddings.class_embedding": "class_embedding",
-    "embeddings.patch_embedding.weight": "stem.conv1.weight",
-    "embeddings.position_embedding.weight": "positional_embedding",
-    "embeddings.token_embedding.weight": "token_embedding.weight",
-}
-MODULES = {
-    "pre_layrnorm": "ln_pre",
-    "post_layernorm": "ln_post",
-    "final_layer_norm": "ln_final",
-}
-BLOCK_MODULES = {
-    "layer_norm1": "ln_1",
-    "layer_norm2": "ln_2",
-    "mlp.fc1": "mlp.c_fc",
-    "mlp.fc2": "mlp.c_proj",
-    "self_attn.out_proj": "attn.out_proj",
-}
-
-
-def rename(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Keys of transformers' CLIPModel → keys of our towers; q, k and v become one matrix."""
-    renamed = {
-        "image_tower.proj": weights["visual_projection.weight"].T,
-        "text_tower.text_projection": weights["text_projection.weight"].T,
-    }
-    for key, value in weights.items():
-        model, _, rest = key.partition(".")
-        if model not in TOWERS or rest.endswith("position_ids"):
-            continue
-        tower = TOWERS[model]
-        if rest in TENSORS:
-            renamed[f"{tower}.{TENSORS[rest]}"] = value
-        elif rest.startswith("encoder.layers."):
-            _, _, index, rest = rest.split(".", 3)
-            block = f"{tower}.transformer.resblocks.{index}"
-            module, _, kind = rest.rpartition(".")
-            if module == "self_attn.q_proj":
-                parts = [
-                    weights[key.replace("q_proj", name)] for name in ("q_proj", "k_proj", "v_proj")
-                ]
-                renamed[f"{block}.attn.in_proj_{kind}"] = torch.cat(parts)
-            elif module in BLOCK_MODULES:
-                renamed[f"{block}.{BLOCK_MODULES[module]}.{kind}"] = value
-        else:
-            module, _, kind = rest.rpartition(".")
-            renamed[f"{tower}.{MODULES[module]}.{kind}"] = value
-    return renamed
+    return Untold(config.num_attention_heads, config.hidden_act, config.layer_norm_eps)

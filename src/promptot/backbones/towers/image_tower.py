@@ -2,49 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from dataclasses import asdict
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
+from promptot.backbones.architecture import ImageShape
+from promptot.backbones.encoders import ImageEncoder
+from promptot.backbones.injection import FROZEN, Injection
+from promptot.backbones.towers.activations import image_bytes
 from promptot.backbones.towers.transformer import Transformer
 
 
-class ImageTower(nn.Module):
+class ImageTower(ImageEncoder):
     """Vision Transformer behind a replaceable stem.
 
     Args:
         stem: module that maps images [B, 3, R, R] to patch tokens [B, N, W].
-        patches: N, the number of patch tokens.
-        width, layers, heads, mlp_width, activation, eps: of the transformer.
+        shape: of the rest; its `pool` says whether the feature is that of the class token, or the
+            mean of those of the patch tokens.
         embed_dim: size D of the features.
-        pool: "class" reads the class token, "mean" averages the patch tokens.
-        pre_norm: whether a LayerNorm precedes the first block, as in CLIP.
     """
 
-    def __init__(
-        self,
-        stem: nn.Module,
-        patches: int,
-        width: int,
-        layers: int,
-        heads: int,
-        mlp_width: int,
-        embed_dim: int,
-        activation: str = "quick_gelu",
-        eps: float = 1e-5,
-        pool: str = "class",
-        pre_norm: bool = True,
-    ) -> None:
+    promptable: ClassVar[bool] = True
+
+    def __init__(self, stem: nn.Module, shape: ImageShape, embed_dim: int) -> None:
         super().__init__()
         self.stem = stem
-        self.width = width
-        self.patches = patches
-        self.pool = pool
+        self.patches = shape.patches
+        self.pool = shape.pool
+        self.width = width = shape.transformer.width
+        positions = shape.patches + 1
         self.class_embedding = nn.Parameter(torch.randn(width) * width**-0.5)
-        self.positional_embedding = nn.Parameter(torch.randn(patches + 1, width) * width**-0.5)
-        self.ln_pre = nn.LayerNorm(width, eps=eps) if pre_norm else nn.Identity()
-        self.transformer = Transformer(width, layers, heads, mlp_width, activation, eps)
+        self.positional_embedding = nn.Parameter(torch.randn(positions, width) * width**-0.5)
+        eps = shape.transformer.eps
+        self.ln_pre = nn.LayerNorm(width, eps=eps) if shape.pre_norm else nn.Identity()
+        self.transformer = Transformer(**asdict(shape.transformer))
         self.ln_post = nn.LayerNorm(width, eps=eps)
         self.proj = nn.Parameter(torch.randn(width, embed_dim) * width**-0.5)
 
@@ -52,32 +46,35 @@ class ImageTower(nn.Module):
     def layers(self) -> int:
         return len(self.transformer.resblocks)
 
-    def forward(self, images: Tensor, prompts: Sequence[Tensor] = ()) -> Tensor:
-        """Features [B, D], not normalised, of images [B, 3, R, R]; prompts as in `encode`."""
-        return self.encode(self.stem(images), prompts)
+    @property
+    def embed_dim(self) -> int:
+        return self.proj.shape[1]
 
-    def encode(self, patch_tokens: Tensor, prompts: Sequence[Tensor] = ()) -> Tensor:
+    def store_matrices(self, dtype: torch.dtype) -> None:
+        self.transformer.store_matrices(dtype)
+
+    def activation_bytes(self, batch: int, injection: Injection) -> int:
+        return image_bytes(self.transformer, self.patches, batch, injection)
+
+    def encode(self, tokens: Tensor, injection: Injection = FROZEN) -> Tensor:
         """Features [B, D], not normalised, of patch tokens [B, N, W].
 
-        Args:
-            patch_tokens: what the stem gives, [B, N, W].
-            prompts: learnable tokens, one tensor a block from the first on, each [m, W] or, when
-                they depend on the image, [B, m, W]. The first is appended to the sequence; each
-                later one replaces those tokens before its block. Blocks beyond the last tensor
-                keep the tokens they are given.
+        The first of the injected tokens, [m, W] each, are appended to the sequence; those of each
+        later block replace them there. Blocks beyond the last keep the tokens they are given.
         """
-        batch = patch_tokens.shape[0]
+        prompts = injection.image_tokens
+        batch = tokens.shape[0]
         class_token = self.class_embedding.expand(batch, 1, -1)
-        x = torch.cat([class_token, patch_tokens], dim=1) + self.positional_embedding
+        x = torch.cat([class_token, tokens], dim=1) + self.positional_embedding
         kept = x.shape[1]
         if prompts:
-            x = torch.cat([x, _per_image(prompts[0], batch)], dim=1)
+            x = torch.cat([x, prompts[0].expand(batch, -1, -1)], dim=1)
         x = self.ln_pre(x)  # [B, 1 + N + m, W]
 
         *blocks, last = self.transformer.blocks
         for depth, block in enumerate(blocks, start=1):
             if depth < len(prompts):  # what this block makes of its prompts is not read by the next
-                x = torch.cat([block(x, kept), _per_image(prompts[depth], batch)], dim=1)
+                x = torch.cat([block(x, kept), prompts[depth].expand(batch, -1, -1)], dim=1)
             else:
                 x = block(x)
 
@@ -86,7 +83,3 @@ class ImageTower(nn.Module):
         else:
             pooled = self.ln_post(last(x)[:, 1:kept]).mean(dim=1)
         return pooled @ self.proj
-
-
-def _per_image(tokens: Tensor, batch: int) -> Tensor:
-    return tokens if tokens.dim() == 3 else tokens.expand(batch, -1, -1)

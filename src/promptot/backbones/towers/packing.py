@@ -75,6 +75,10 @@ class PackedText:
         return len(self.order)
 
     @property
+    def tokens(self) -> int:
+        return len(self.suffixes)
+
+    @property
     def longest(self) -> int:
         """Tokens of the longest sequence, prefix and [EOS] included."""
         return len(self.prefix) + self.groups[-1].length

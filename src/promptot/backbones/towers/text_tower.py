@@ -9,65 +9,76 @@ are packed one after another instead of padded to the longest name.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
+from promptot.backbones.architecture import TextShape
+from promptot.backbones.encoders import Packed, TextEncoder
+from promptot.backbones.injection import FROZEN, Injection
+from promptot.backbones.towers.activations import text_bytes
 from promptot.backbones.towers.packed_attention import attend_packed
-from promptot.backbones.towers.packing import LengthGroup, PackedText
+from promptot.backbones.towers.packing import (
+    PADDING_PER_GROUP,
+    PADDING_PER_GROUP_ON_GPU,
+    LengthGroup,
+    PackedText,
+    pack,
+)
+from promptot.backbones.towers.per_image import repeat_for_images
 from promptot.backbones.towers.transformer import Block, Transformer
 
 
-class TextTower(nn.Module):
+class TextTower(TextEncoder):
     """Causal transformer over class names that share a prefix.
 
     Args:
-        vocabulary: number of tokens.
-        context_length: largest number of positions.
-        width, layers, heads, mlp_width, activation, eps: of the transformer.
+        shape: numbers of tokens and positions, and the transformer's sizes.
         embed_dim: size D of the features.
-        projection_bias: whether the final projection has a bias.
     """
 
-    def __init__(
-        self,
-        vocabulary: int,
-        context_length: int,
-        width: int,
-        layers: int,
-        heads: int,
-        mlp_width: int,
-        embed_dim: int,
-        activation: str = "quick_gelu",
-        eps: float = 1e-5,
-        projection_bias: bool = False,
-    ) -> None:
+    def __init__(self, shape: TextShape, embed_dim: int) -> None:
         super().__init__()
-        self.width = width
-        self.context_length = context_length
-        self.token_embedding = nn.Embedding(vocabulary, width)
-        self.positional_embedding = nn.Parameter(torch.randn(context_length, width) * 0.01)
-        self.transformer = Transformer(width, layers, heads, mlp_width, activation, eps)
-        self.ln_final = nn.LayerNorm(width, eps=eps)
+        self.width = width = shape.transformer.width
+        self.context_length = length = shape.context_length
+        self.token_embedding = nn.Embedding(shape.vocabulary, width)
+        self.positional_embedding = nn.Parameter(torch.randn(length, width) * 0.01)
+        self.transformer = Transformer(**asdict(shape.transformer))
+        self.ln_final = nn.LayerNorm(width, eps=shape.transformer.eps)
         self.text_projection = nn.Parameter(torch.randn(width, embed_dim) * width**-0.5)
-        self.projection_bias = nn.Parameter(torch.zeros(embed_dim)) if projection_bias else None
+        bias = nn.Parameter(torch.zeros(embed_dim)) if shape.projection_bias else None
+        self.projection_bias = bias
 
     @property
     def layers(self) -> int:
         return len(self.transformer.resblocks)
 
-    def forward(self, text: PackedText, context: Sequence[Tensor] = ()) -> Tensor:
+    def store_matrices(self, dtype: torch.dtype) -> None:
+        self.transformer.store_matrices(dtype)
+
+    def pack(self, sequences: Sequence[Sequence[int]], *, prompted: bool = False) -> PackedText:
+        """What all names share counts as the prefix; [SOS] alone where learned tokens follow it."""
+        device = self.positional_embedding.device
+        if not prompted:
+            return pack(sequences).to(device)
+        padding = PADDING_PER_GROUP if device.type == "cpu" else PADDING_PER_GROUP_ON_GPU
+        return pack(sequences, shared=1, padding=padding).to(device)
+
+    def activation_bytes(self, packed: Packed, injection: Injection, images: int) -> int:
+        return text_bytes(self.transformer, _own(packed), injection, images)
+
+    def encode(self, packed: Packed, injection: Injection = FROZEN) -> Tensor:
         """Features [C, D], not normalised, in the order of the class names.
 
-        Args:
-            text: the packed class names.
-            context: learnable context tokens, one tensor a block from the first on, each [n, W]
-                or, class-specific, [C, n, W]. The first is inserted after the packed prefix
-                (and is given position embeddings); each later one replaces those positions
-                before its block.
+        The first of the injected tokens, [n, W] or, class-specific, [C, n, W], are inserted after
+        the packed prefix (and are given position embeddings); those of each later block replace
+        them there. With one context an image, [B, n, W], the features are [B, C, D].
         """
-        context = [_packed_order(tokens, text) for tokens in context]
+        text = _own(packed)
+        if injection.images is not None:
+            text = repeat_for_images(text, injection.images)
+        context = [_packed_order(tokens, text) for tokens in injection.text_tokens]
         prefix = self.token_embedding(text.prefix).unsqueeze(0)  # [1, P, W]
         if context:
             prefix = _join(prefix, context[0])  # [1 or C, P + n, W]
@@ -88,6 +99,11 @@ class TextTower(nn.Module):
         if self.projection_bias is not None:
             features = features + self.projection_bias
         return text.unsort(features)
+
+
+def _own(packed: Packed) -> PackedText:
+    assert isinstance(packed, PackedText), "this tower packed it"
+    return packed
 
 
 def _packed_order(tokens: Tensor, text: PackedText) -> Tensor:

@@ -248,3 +248,8 @@ class Transformer(nn.Module):
     @property
     def blocks(self) -> list[Block]:
         return [block for block in self.resblocks if isinstance(block, Block)]
+
+    def store_matrices(self, dtype: torch.dtype) -> None:
+        """Store the matrices of all blocks in `dtype`; products are computed in it."""
+        for block in self.blocks:
+            block.store_matrices(dtype)

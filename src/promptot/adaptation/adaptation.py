@@ -1,4 +1,4 @@
-"""What every prompt design has in common."""
+"""What learns in the encoders: its call gives what is injected into them in this step."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from promptot.adaptation.prompt_tokens import PromptTokens
+from promptot.backbones.injection import Injection
 
 INIT_STD = 0.02
 MOST_BLOCKS = 1024
@@ -15,34 +15,36 @@ MOST_BLOCKS = 1024
 Arguments = dict[str, int | str | None]
 
 
-class PromptDesign(nn.Module):
-    """Learnable parameters that become prompt tokens.
+class Adaptation(nn.Module):
+    """Learnable parameters that become an `Injection`; this one has none and injects nothing.
 
     A design is rebuilt by `type(design)(**design.arguments)` and its state dict; an adapter keeps
-    both. To add one, write a subclass and give it a line in `DESIGNS`, in
-    `promptot.adaptation.build_prompts`.
+    both. To add one, write a subclass and give it a line in `promptot.adaptation.build_prompts`.
 
     Args:
-        arguments: those of the subclass's constructor that decide its shapes and its words.
+        fixed_words: words that stay frozen between the learned context and the class name.
+        own_classes: the number of classes that have parameters of their own; None if all share
+            them, so that they serve any class name.
+        arguments: those of the subclass's constructor that decide its shapes.
 
     Attributes:
-        name: as recipes and adapter cards call the design.
-        fixed_words: words that stay frozen between the learned context and the class name.
-        classes: the number of classes that have parameters of their own; None if all share them,
-            so that they serve any class name.
+        classes: `own_classes`.
+        name: as recipes and adapter cards call the design; empty where nothing learns.
     """
 
-    name: ClassVar[str]
+    name: ClassVar[str] = ""
 
-    def __init__(self, arguments: Arguments, fixed_words: str, classes: int | None) -> None:
+    def __init__(
+        self, fixed_words: str = "", own_classes: int | None = None, **arguments: int | None
+    ) -> None:
         super().__init__()
-        self.arguments = arguments
+        self.arguments: Arguments = {**arguments, "fixed_words": fixed_words}
         self.fixed_words = fixed_words
-        self.classes = classes
+        self.classes = own_classes
 
-    def forward(self) -> PromptTokens:
-        """The tokens of this step; gradients flow through them to the parameters."""
-        raise NotImplementedError
+    def forward(self) -> Injection:
+        """What is injected in this step; gradients flow through it to the parameters."""
+        return Injection()
 
 
 def random_tokens(

@@ -1,0 +1,102 @@
+"""The seams of a backbone: what an image encoder and a text encoder are."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import ClassVar, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from promptot.backbones.injection import FROZEN, Injection
+
+
+class Packed(Protocol):
+    """Token sequences of C class names, as a text encoder wants them."""
+
+    @property
+    def tokens(self) -> int:
+        """How many tokens are computed for all classes together."""
+        ...
+
+
+class ImageEncoder(nn.Module, ABC):
+    """Images to features, in two steps, of which an adaptation only changes the second.
+
+    Attributes:
+        stem: images [B, 3, R, R] → tokens [B, N, W].
+        patches, width, layers: N, W, and the number of blocks.
+        embed_dim: size D of the features.
+        promptable: whether `encode` takes image tokens; if not, it is a fixed feature extractor.
+    """
+
+    promptable: ClassVar[bool] = False
+    stem: nn.Module
+    patches: int
+    width: int
+
+    @property
+    @abstractmethod
+    def layers(self) -> int: ...
+
+    @property
+    @abstractmethod
+    def embed_dim(self) -> int: ...
+
+    @abstractmethod
+    def encode(self, tokens: Tensor, injection: Injection = FROZEN) -> Tensor:
+        """Features [B, D], not normalised, of the stem's tokens [B, N, W]."""
+
+    @abstractmethod
+    def store_matrices(self, dtype: torch.dtype) -> None:
+        """Store the matrices in `dtype`; products are computed in it."""
+
+    def activation_bytes(self, batch: int, injection: Injection) -> int:
+        """Bytes that `encode` keeps for the backward pass to an injection."""
+        return 0
+
+    def forward(self, images: Tensor, injection: Injection = FROZEN) -> Tensor:
+        """Features [B, D], not normalised, of images [B, 3, R, R]."""
+        return self.encode(self.stem(images), injection)
+
+
+class TextEncoder(nn.Module, ABC):
+    """Class names to features; how they are laid out (packed, padded) is the encoder's business.
+
+    Attributes:
+        width, layers: W, and the number of blocks.
+        context_length: largest number of positions.
+        token_embedding: token ids → [.., W].
+    """
+
+    width: int
+    context_length: int
+    token_embedding: nn.Embedding
+
+    @property
+    @abstractmethod
+    def layers(self) -> int: ...
+
+    @abstractmethod
+    def pack(self, sequences: Sequence[Sequence[int]], *, prompted: bool = False) -> Packed:
+        """Token ids of C names, each from [SOS] to [EOS], on the encoder's device.
+
+        Args:
+            prompted: whether `encode` will insert learned tokens behind [SOS].
+        """
+
+    @abstractmethod
+    def encode(self, packed: Packed, injection: Injection = FROZEN) -> Tensor:
+        """Features [C, D], not normalised; [B, C, D] of an injection for B images."""
+
+    @abstractmethod
+    def store_matrices(self, dtype: torch.dtype) -> None:
+        """Store the matrices in `dtype`; products are computed in it."""
+
+    def activation_bytes(self, packed: Packed, injection: Injection, images: int) -> int:
+        """Bytes that `encode` keeps for the backward pass, for B images with texts of their own."""
+        return 0
+
+    def forward(self, packed: Packed, injection: Injection = FROZEN) -> Tensor:
+        return self.encode(packed, injection)

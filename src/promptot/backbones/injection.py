@@ -1,0 +1,47 @@
+"""What an adaptation puts into the frozen encoders in one step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from torch import Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Injection:
+    """Learned inputs of both encoders; without any of them they are frozen.
+
+    Another kind of change, such as low-rank weight deltas a block, is one more field here.
+
+    Attributes:
+        text_tokens: context tokens, one tensor a block from the first block on, each [n, W_text],
+            or [C, n, W_text] when class-specific; empty for an unprompted text encoder.
+        image_tokens: tokens appended to the patches, a tensor a block, each [m, W_image].
+        text_shift: from L2-normalised image features [B, D] to what each image adds to every token
+            of `text_tokens[0]`, [B, W_text]; None where the context is the same for every image.
+        images: B, once `for_images` has made a context of its own for each image: then
+            `text_tokens[0]` is [B, n, W_text]. None before.
+    """
+
+    text_tokens: tuple[Tensor, ...] = ()
+    image_tokens: tuple[Tensor, ...] = ()
+    text_shift: Callable[[Tensor], Tensor] | None = None
+    images: int | None = None
+
+    def select_classes(self, rows: Sequence[int] | slice) -> Injection:
+        """The class-specific tokens of some of the classes, in this order; others as they are."""
+        chosen = (own[rows] if own.dim() == 3 else own for own in self.text_tokens)
+        return replace(self, text_tokens=tuple(chosen))
+
+    def for_images(self, image_features: Tensor) -> Injection:
+        """The shift applied for each of B images, of their L2-normalised features [B, D]."""
+        if self.text_shift is None:
+            return self
+        first = self.text_tokens[0] + self.text_shift(image_features)[:, None]  # [B, n, W]
+        tokens = (first, *self.text_tokens[1:])
+        return replace(self, text_tokens=tokens, text_shift=None, images=len(image_features))
+
+
+FROZEN = Injection()
+"""No injection: the encoders as they were loaded."""

@@ -1,0 +1,49 @@
+"""How many bytes a pass through a tower keeps for its backward pass, by its shapes."""
+
+from __future__ import annotations
+
+from promptot.backbones.injection import Injection
+from promptot.backbones.towers.packing import PackedText
+from promptot.backbones.towers.transformer import Transformer
+
+# Tensors of one token's width that the backward pass keeps in each block. In fp32: the inputs of
+# both norms. In the precision of the matrices: queries, keys, values; the image tower also keeps
+# the attended values.
+RESIDUAL_TENSORS = 2
+IMAGE_TENSORS = 4
+TEXT_TENSORS = 3
+
+
+def image_bytes(transformer: Transformer, patches: int, batch: int, injection: Injection) -> int:
+    """Of B · (1 + N + m) tokens in each block; nothing is kept where no token learns."""
+    if not injection.image_tokens:
+        return 0
+    tokens = batch * (1 + patches + injection.image_tokens[0].shape[-2])
+    return _transformer_bytes(transformer, tokens, IMAGE_TENSORS)
+
+
+def text_bytes(
+    transformer: Transformer, text: PackedText, injection: Injection, images: int
+) -> int:
+    """Of the shared prefix once and the own tokens of each class, and of the attention weights.
+
+    All of that once for each of B images where the text depends on the image.
+    """
+    if not injection.text_tokens:
+        return 0
+    context = injection.text_tokens[0]
+    shared = len(text.prefix) + context.shape[-2]
+    tokens = text.tokens + shared * (context.shape[0] if context.dim() == 3 else 1)
+    pairs = sum(g.classes * g.length * (g.length + shared) for g in text.groups)
+    block, blocks = transformer.blocks[0], len(transformer.blocks)
+    weights = blocks * pairs * block.attn.heads * (4 + 2 * block.element_size)
+    passes = 1 if injection.text_shift is None else images
+    return passes * (_transformer_bytes(transformer, tokens, TEXT_TENSORS) + weights)
+
+
+def _transformer_bytes(transformer: Transformer, tokens: int, tensors: int) -> int:
+    block = transformer.blocks[0]
+    width, hidden = block.mlp.c_fc.in_features, block.mlp.c_fc.out_features
+    per_token = RESIDUAL_TENSORS * width * 4 + (tensors * width + hidden) * block.element_size
+    last = width * 4 + 2 * width * block.element_size  # only keys and values: one query is read
+    return tokens * ((len(transformer.blocks) - 1) * per_token + last)
