@@ -236,14 +236,18 @@ def test_benchmark_says_what_is_wrong(fails, trained: Path, clip_file: Path) -> 
     assert "Line 1 of 'bench/results.jsonl'" in message("--tasks", "photos", *model)
 
 
+class ClosedPipe(io.StringIO):
+    """Standard output whose reader has gone."""
+
+    def write(self, text: str) -> int:
+        raise BrokenPipeError(32, "Broken pipe")
+
+
 def test_output_into_a_closed_pipe_is_no_traceback(
     run, trained: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def closed(text: str) -> None:
-        raise BrokenPipeError(32, "Broken pipe")
-
     with monkeypatch.context() as patched:
-        patched.setattr("promptot.cli.app.write_result", lambda *_: closed(""))
-        patched.setattr("sys.stdout", io.StringIO())
+        patched.setattr("sys.stdout", ClosedPipe())
         assert run("recipes").code == 1
+        assert run("recipes", "--json", "-").code == 1
     assert run("recipes").code == 0
