@@ -180,7 +180,7 @@ def test_demo(run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(demo, name, fewer(getattr(demo, name)))
     result = run(
         *("demo", "--out", tmp_path / "demo", "--set", "optim.epochs=1", "--set", "data.views=1"),
-        *("--json", "-"),
+        *("--set", "data.shots=1", "--json", "-"),
     )
     assert result.code == 0
     assert [row["method"] for row in json.loads(result.out)["results"]] == [

@@ -16,11 +16,6 @@ Command = Callable[..., Any]
 OPTION = f"--backbone {FIRST_CHOICE.name}"
 
 
-@pytest.fixture
-def few_drawings(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("promptot.runs.run.OTHER_DRAWINGS", 8)
-
-
 def lines_with(text: str, part: str) -> list[str]:
     return [line for line in text.splitlines() if part in line]
 
@@ -59,9 +54,7 @@ def test_data_says_nothing_of_it_for_drawings_or_another_model(
     assert FIRST_CHOICE.name not in result.out + result.err
 
 
-def test_fit_says_it_once_with_the_command_as_it_was_typed(
-    run: Command, trained: Path, few_drawings: None
-) -> None:
+def test_fit_says_it_once_with_the_command_as_it_was_typed(run: Command, trained: Path) -> None:
     typed = ["--recipe", "zero-shot", "--seed", "3", "--set", "data.template=a {}.", "--classes",
              "base", "--device", "cpu", "--no-report", "--json", "-", "--overwrite"]  # fmt: skip
     result = run("fit", "photos", "--out", "runs/a b", *typed)
@@ -89,17 +82,16 @@ def test_fit_says_nothing_of_it_with_another_model(
 
 
 def test_retention_of_a_model_that_is_mostly_wrong_is_doubted_first(
-    run: Command, trained: Path, few_drawings: None, monkeypatch: pytest.MonkeyPatch
+    run: Command, trained: Path, quick: list[str], classes: Callable[..., Path]
 ) -> None:
-    monkeypatch.setattr("promptot.evaluation.retention.MOSTLY_WRONG", 1.01)  # whoever is asked
-    result = run("fit", "photos", "--out", "b", "--recipe", "zero-shot", "--device", "cpu",
-                 "--no-report")  # fmt: skip
+    many = classes("many", images=24)  # so many that a random model is surely wrong
+    options = [*quick[:4], "--recipe", "zero-shot", "--test-share", "0.9", "--no-report"]
+    result = run("fit", many, "--out", "b", *options)
     assert result.code == 0, result.err
     assert "retention says little here" in result.out
     assert result.out.index("retention says little") < result.out.index("Retention")
-    monkeypatch.setattr("promptot.evaluation.retention.MOSTLY_WRONG", 0.0)
-    result = run("fit", "photos", "--out", "c", "--recipe", "zero-shot", "--device", "cpu",
-                 "--no-report")  # fmt: skip
+    result = run("fit", "photos", "--out", "c", *options)  # so few that it may be chance
+    assert result.code == 0, result.err
     assert "retention says little" not in result.out
 
 

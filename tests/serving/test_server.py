@@ -126,16 +126,16 @@ def test_a_port_that_is_taken() -> None:
 
 @pytest.mark.parametrize(("host", "warns"), [("0.0.0.0", True), ("127.0.0.1", False)])
 def test_a_warning_where_others_are_let_in(
-    run_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
-    host: str, warns: bool,
-) -> None:  # fmt: skip
+    capsys: pytest.CaptureFixture[str], host: str, warns: bool
+) -> None:
     from promptot.cli import main
-    from promptot.serving import server
 
-    monkeypatch.setattr(server, "serve", lambda run, **kwargs: kwargs["on_ready"]("http://x/"))
-    with pytest.raises(SystemExit):
-        main(["serve", str(run_folder), "--host", host])
-    assert ("no password" in capsys.readouterr().err) == warns
+    with pytest.raises(SystemExit) as stop:  # after the warning, and before anything is loaded
+        main(["serve", "run", "--host", host, "--allow-host", "no name"])
+    assert stop.value.code == 1
+    said = capsys.readouterr().err
+    assert "'no name' is no host name." in said
+    assert ("no password" in said) == warns
 
 
 def test_a_missing_library_says_what_to_install(

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from rich import box
 from rich.console import Group
-from rich.table import Table
+from rich.table import Column, Table
 
 from promptot.cli.console import plain
+from promptot.cli.grid import folded, grid, listing
 from promptot.reports.tables import format_interval, format_value
 
 if TYPE_CHECKING:
@@ -39,21 +39,21 @@ def survey_tables(found: Survey) -> Group:
 def _class_table(found: Survey) -> Table:
     images = found.images
     splits = [split for split in images if images[split]]
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_footer=True)
-    table.add_column("class", "all", overflow="fold", max_width=26)
-    for split in splits:
-        table.add_column(split, str(images[split]), justify="right")
     accuracy = "" if found.accuracy is None else format_value(found.accuracy, "share")
-    table.add_column("zero-shot", accuracy, justify="right", no_wrap=True)
-    table.add_column("", no_wrap=True, min_width=_BAR)
-    table.add_column("taken for", overflow="ellipsis", no_wrap=True, max_width=18)
+    table = grid(
+        folded("class", footer="all", max_width=26),
+        *(Column(split, str(images[split]), justify="right") for split in splits),
+        Column("zero-shot", accuracy, justify="right", no_wrap=True),
+        Column(no_wrap=True, min_width=_BAR),
+        Column("taken for", overflow="ellipsis", no_wrap=True, max_width=18),
+        show_footer=True,
+    )
     shown = _worth_showing(found.classes)
     for summary in shown:
         table.add_row(*_class_row(summary, splits))
     hidden = len(found.classes) - len(shown)
     if hidden:
         table.caption = f"The {len(shown)} hardest classes; {hidden} more are in --json."
-        table.caption_justify = "left"
     return table
 
 
@@ -83,9 +83,7 @@ def _class_row(summary: ClassSummary, splits: list[str]) -> Iterator[str]:
 
 
 def _facts(found: Survey) -> Table:
-    table = Table(box=None, show_header=False, pad_edge=False)
-    table.add_column(style="bold", no_wrap=True)
-    table.add_column(overflow="fold")
+    table = listing(Column(style="bold", no_wrap=True), folded())
     for label, text in _lines(found):
         table.add_row(label, text)
     return table

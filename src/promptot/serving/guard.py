@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Collection
-from typing import Protocol
+from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -26,14 +26,26 @@ HEADERS = {
 }
 
 
-class BodyLimits(Protocol):
-    """How much of a request is read, and for how long."""
+@dataclass(frozen=True)
+class Limits:
+    """What one request may cost.
 
-    @property
-    def upload_bytes(self) -> int: ...
+    Attributes:
+        upload_bytes: of a request's body.
+        upload_seconds: until the body must have arrived.
+        decode_seconds: that reading the image may take.
+        answer_seconds: until the models must have answered, waiting for others included.
+        waiting: requests that may wait for the models.
+    """
 
-    @property
-    def upload_seconds(self) -> float: ...
+    upload_bytes: int = 20 * 2**20
+    upload_seconds: float = 60.0
+    decode_seconds: float = 20.0
+    answer_seconds: float = 120.0
+    waiting: int = 128
+
+
+LIMITS = Limits()
 
 
 class _Refused(Exception):  # noqa: N818 - what happened to the request
@@ -64,7 +76,7 @@ class Guard:
     def __init__(
         self,
         app: ASGIApp,
-        limits: BodyLimits,
+        limits: Limits,
         loopback_only: bool,
         allowed_hosts: Collection[str] = (),
     ) -> None:

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-import signal
 import socket
-import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from promptot.backbones.backbone import Backbone
-from promptot.devices import pick_device
 from promptot.errors import PromptotError
 from promptot.runs.classifier import load
 from promptot.serving.hosts import is_host, is_loopback
@@ -32,7 +28,10 @@ def serve(
     device: str = "auto",
     on_ready: Callable[[str], None] = lambda address: None,
 ) -> None:
-    """Serve the page of a run until SIGINT (Ctrl-C) or SIGTERM comes.
+    """Serve a page on which a run and the frozen model answer side by side, until a signal comes.
+
+    SIGINT (Ctrl-C) or SIGTERM ends it, and not whoever called it. Called in another thread than the
+    main one, it does not hear of them.
 
     Args:
         run: a run folder that `fit` wrote, its adapter folder, or "hf-hub:user/name".
@@ -47,6 +46,11 @@ def serve(
 
     Raises:
         PromptotError: a library is missing, there is no adapter, or the address can't be had.
+
+    Example:
+        >>> import promptot
+        >>> promptot.serve("runs/photos", on_ready=print)  # doctest: +SKIP
+        http://127.0.0.1:8765/
     """
     uvicorn = _need_libraries()
     from promptot.serving.comparing import Comparer
@@ -60,13 +64,12 @@ def serve(
                 f"'{name}' is no host name.",
                 fix="Write it like photos.example.org, without http:// and without a port.",
             )
-    comparer = Comparer(load(run, backbone, pick_device(device)))
-    place = Path(flags) if flags is not None else _flags_of(run)
-    if place.is_dir():
-        raise PromptotError(f"'{place}' is a folder.", fix="Give a file for the flags.")
-    title = Path(run).resolve().name if Path(run).exists() else os.fspath(run)
+    comparer = Comparer(load(run, backbone, device))
+    folder = Path(run)
+    place = Path(flags or (folder / FLAGS if folder.is_dir() else FLAGS))
     flag_file = FlagFile(place)
     flag_file.check()
+    title = folder.resolve().name if folder.exists() else os.fspath(run)
     app = create_app(
         comparer,
         flag_file,
@@ -89,7 +92,6 @@ def serve(
         lifespan="on",
     )
     server = Server(config)
-    server.capture_signals = lambda: _stop_on_signal(server)
     with listener, sparing_log():
         on_ready(_address(listener))
         try:
@@ -105,7 +107,7 @@ def listen(host: str, port: int) -> socket.socket:
         PromptotError: the name is unknown, or the port is taken or not allowed.
     """
     try:
-        family, kind, protocol, _, address = socket.getaddrinfo(
+        family, *_, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
     except OSError as error:
@@ -113,19 +115,15 @@ def listen(host: str, port: int) -> socket.socket:
             f"'{host}' is no address of this machine ({error.strerror}).",
             fix="Leave --host out to serve this machine only.",
         ) from error
-    listener = socket.socket(family, kind, protocol)
+    both = family == socket.AF_INET6 and socket.has_dualstack_ipv6()
     try:
-        if os.name == "posix":  # elsewhere this option would let two servers share a port
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(address)
-        listener.listen(512)
+        return socket.create_server(address, family=family, backlog=512, dualstack_ipv6=both)
     except OSError as error:
-        listener.close()
+        reason = os.strerror(error.errno) if error.errno else error
         raise PromptotError(
-            f"Can't listen at {host}:{port} ({error.strerror}).",
+            f"Can't listen at {host}:{port} ({reason}).",
             fix="Choose another port (--port 0 takes any that is free).",
         ) from error
-    return listener
 
 
 def _address(listener: socket.socket) -> str:
@@ -133,28 +131,6 @@ def _address(listener: socket.socket) -> str:
     if host in ("0.0.0.0", "::"):
         host = socket.gethostname()
     return f"http://[{host}]:{port}/" if ":" in host else f"http://{host}:{port}/"
-
-
-def _flags_of(run: str | os.PathLike[str]) -> Path:
-    folder = Path(run)
-    return folder / FLAGS if folder.is_dir() else Path(FLAGS)
-
-
-@contextlib.contextmanager
-def _stop_on_signal(server: Any) -> Iterator[None]:
-    """Let the signals end the server, and not whoever called it."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = {
-        number: signal.signal(number, server.handle_exit)
-        for number in (signal.SIGINT, signal.SIGTERM)
-    }
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _need_libraries() -> Any:
