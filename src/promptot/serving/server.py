@@ -6,12 +6,16 @@ import os
 import socket
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from promptot.backbones.backbone import Backbone
 from promptot.errors import PromptotError
 from promptot.runs.classifier import load
 from promptot.serving.hosts import is_host, is_loopback
+
+if TYPE_CHECKING:
+    import uvicorn
+    from starlette.applications import Starlette
 
 FLAGS = "flags.csv"
 GRACE = 10  # seconds that running requests get at the end
@@ -52,9 +56,9 @@ def serve(
         >>> promptot.serve("runs/photos", on_ready=print)  # doctest: +SKIP
         http://127.0.0.1:8765/
     """
-    uvicorn = _need_libraries()
+    _need_libraries()
     from promptot.serving.comparing import Comparer
-    from promptot.serving.connections import ACCEPTED_TOGETHER, Connection, Server, sparing_log
+    from promptot.serving.connections import sparing_log
     from promptot.serving.flags import FlagFile
     from promptot.serving.web_app import create_app
 
@@ -66,19 +70,30 @@ def serve(
             )
     comparer = Comparer(load(run, backbone, device))
     folder = Path(run)
-    place = Path(flags or (folder / FLAGS if folder.is_dir() else FLAGS))
-    flag_file = FlagFile(place)
+    flag_file = FlagFile(Path(flags or (folder / FLAGS if folder.is_dir() else FLAGS)))
     flag_file.check()
-    title = folder.resolve().name if folder.exists() else os.fspath(run)
     app = create_app(
         comparer,
         flag_file,
-        title=title,
+        title=folder.resolve().name if folder.exists() else os.fspath(run),
         loopback_only=is_loopback(host),
         allowed_hosts=(*allowed_hosts, host),
     )
-    listener = listen(host, port)
-    config = uvicorn.Config(
+    with listen(host, port) as listener, sparing_log():
+        on_ready(address_of(listener))
+        try:
+            page_server(app).run(sockets=[listener])
+        finally:
+            app.state.stop()
+
+
+def page_server(app: Starlette) -> uvicorn.Server:
+    """The server of an application; its `run` takes sockets that listen."""
+    from uvicorn import Config
+
+    from promptot.serving.connections import ACCEPTED_TOGETHER, Connection, Server
+
+    config = Config(
         app,
         http=Connection,
         ws="none",
@@ -91,13 +106,7 @@ def serve(
         timeout_graceful_shutdown=GRACE,
         lifespan="on",
     )
-    server = Server(config)
-    with listener, sparing_log():
-        on_ready(_address(listener))
-        try:
-            server.run(sockets=[listener])
-        finally:
-            app.state.stop()
+    return Server(config)
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -126,20 +135,20 @@ def listen(host: str, port: int) -> socket.socket:
         ) from error
 
 
-def _address(listener: socket.socket) -> str:
+def address_of(listener: socket.socket) -> str:
+    """The address of the page for a browser."""
     host, port = listener.getsockname()[:2]
     if host in ("0.0.0.0", "::"):
         host = socket.gethostname()
     return f"http://[{host}]:{port}/" if ":" in host else f"http://{host}:{port}/"
 
 
-def _need_libraries() -> Any:
+def _need_libraries() -> None:
     try:
         import python_multipart  # noqa: F401 - starlette reads forms with it
         import starlette  # noqa: F401
-        import uvicorn
+        import uvicorn  # noqa: F401
     except ImportError as error:
         raise PromptotError(
             f"The page needs {error.name}.", fix="pip install 'promptot[serve]'"
         ) from error
-    return uvicorn
