@@ -71,7 +71,7 @@ def test_push_and_pull_name_the_place(
     assert "Fetched into out" in run("pull", "me/it", "--out", "out", "--revision", "v1").out
     assert told == [("me/it", True), ("me/it", "v1")]
     assert run("predict", "out", "photos/red/0.png").code == 0
-    assert "already" in run("pull", "me/it", "--out", "out").err
+    assert "is not empty" in run("pull", "me/it", "--out", "out").err
     assert run("pull", "me/it", "--out", "out", "--overwrite").code == 0
 
 

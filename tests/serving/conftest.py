@@ -84,8 +84,8 @@ def in_thread() -> Callable[[Starlette], AbstractContextManager[str]]:
 
 
 @pytest.fixture(scope="session")
-def live(classifier: Classifier, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def live(classifier: Classifier, run_folder: Path) -> Iterator[str]:
     """The address of a real server."""
-    flags = FlagFile(tmp_path_factory.mktemp("live") / "flags.csv")
+    flags = FlagFile(run_folder / "flags.csv")
     with _in_thread(create_app(Comparer(classifier), flags, title="run")) as address:
         yield address
