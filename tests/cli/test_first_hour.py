@@ -75,7 +75,7 @@ def test_fit_says_nothing_of_it_with_another_model(
 def test_retention_of_a_model_that_is_mostly_wrong_is_doubted_first(
     run: Command, trained: Path, quick: list[str], classes: Callable[..., Path]
 ) -> None:
-    names = tuple(["ant", "bee", "cat", "dog", "eel", "fox", "gnu", "hen", "ibex"])
+    names = ("ant", "bee", "cat", "dog", "eel", "fox", "gnu", "hen", "ibex")
     many = classes("many", names, images=8)  # three classes of a colour: two of three are wrong
     options = [*quick[:4], "--recipe", "zero-shot", "--test-share", "0.9", "--no-report"]
     result = run("fit", many, "--out", "b", *options)

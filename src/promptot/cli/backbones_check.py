@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from promptot.cli import common_options as common
 from promptot.cli.console import Screen, in_stages, plain
 
 if TYPE_CHECKING:
     from promptot.backbones.checks.compare import CheckReport
 
 
-@dataclass(frozen=True)
-class CheckBackboneOptions:
+class CheckBackboneOptions(common.Options):
     """What `promptot backbones check` takes."""
 
     name: Annotated[

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Annotated, Literal
 
 import typer
 
+from promptot.cli import common_options as common
 from promptot.cli.backbones_check import check
 from promptot.cli.command_options import add_command, typer_function
 from promptot.cli.console import Screen, command
@@ -14,8 +14,7 @@ from promptot.cli.console import Screen, command
 Purpose = Literal["start", "small", "photographs", "papers", "languages"]
 
 
-@dataclass(frozen=True)
-class BackbonesOptions:
+class BackbonesOptions(common.Options):
     """What `promptot backbones` takes."""
 
     context: typer.Context

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from promptot.cli import common_options as common
-from promptot.cli.command_options import keywords
 from promptot.cli.console import Screen, interruption_note, plain, progress_bar
 
 if TYPE_CHECKING:
@@ -19,8 +17,7 @@ SETTINGS = ("methods", "tasks", "seeds", "shots", "overrides", "read_at")
 """What the settings of a suite's cells depend on, which take no data and no weights."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class BenchmarkOptions:
+class BenchmarkOptions(common.Options):
     """What `promptot benchmark` takes."""
 
     protocol: Annotated[
@@ -77,8 +74,7 @@ def benchmark(options: BenchmarkOptions, screen: Screen) -> None:
 
     Protocols: base-to-novel, cross-dataset, domain-generalization, few-shot.
     """
-    request = keywords(
-        options,
+    request = options.keywords(
         *("protocol", "out", "settings", "estimate", "report_only", "workers"),
         tasks=tuple(common.by_commas(options.tasks)),
         sources=tuple(common.by_commas(options.sources)),

@@ -72,22 +72,6 @@ def typer_function(run: Callable[..., None]) -> Callable[..., None]:
     return call
 
 
-def keywords(options: Any, *without: str, **instead: Any) -> dict[str, Any]:
-    """The options that have a value, groups flattened, as keywords of a function of the library.
-
-    Args:
-        without: fields to leave out, beside the context of the command.
-        instead: values in place of those of the fields.
-    """
-    values: dict[str, Any] = {}
-    for field in fields(options):
-        value = getattr(options, field.name)
-        values |= keywords(value) if is_dataclass(value) else {field.name: value}
-    values |= instead
-    left_out = {*without, "context"}
-    return {k: value for k, value in values.items() if value is not None and k not in left_out}
-
-
 def _typed_fields(kind: Any) -> Iterator[tuple[Field[Any], Any]]:
     hints = get_type_hints(kind, include_extras=True)
     return ((field, hints[field.name]) for field in fields(kind))

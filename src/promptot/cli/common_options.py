@@ -5,13 +5,35 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar, dataclass_transform
 
 import typer
 
 from promptot.errors import PromptotError
 
 Number = TypeVar("Number", int, float)
+
+
+@dataclass_transform(frozen_default=True, kw_only_default=True)
+class Options:
+    """What commands take; a subclass is a frozen dataclass, for `typer_function`."""
+
+    def __init_subclass__(cls) -> None:
+        dataclass(frozen=True, kw_only=True)(cls)
+
+    def keywords(self, *without: str, **instead: Any) -> dict[str, Any]:
+        """The options that have a value, groups flattened, as keywords of a library's function.
+
+        Args:
+            without: options to leave out, beside the context of the command.
+            instead: values in place of those of the options.
+        """
+        values: dict[str, Any] = {}
+        for name, value in vars(self).items():
+            values |= value.keywords() if isinstance(value, Options) else {name: value}
+        values |= instead
+        left_out = {*without, "context"}
+        return {k: value for k, value in values.items() if value is not None and k not in left_out}
 
 
 def _no_nan(value: float) -> float:
@@ -62,8 +84,7 @@ Precision = Annotated[Literal["fp32", "bf16"], "Of the matrices in both towers."
 Workers = Annotated[int, typer.Option(min=0, help="Processes that load images.")]
 
 
-@dataclass(frozen=True)
-class Computing:
+class Computing(Options):
     """Where and how to compute."""
 
     device: Device = "auto"
@@ -71,8 +92,7 @@ class Computing:
     workers: Workers = 0
 
 
-@dataclass(frozen=True, kw_only=True)
-class Learning:
+class Learning(Options):
     """What a run is made with beside data, recipe and backbone."""
 
     seed: Seed = 1

@@ -9,8 +9,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from enum import Enum
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -133,15 +132,14 @@ def again(context: typer.Context, *words: str, **instead: object) -> str:
         given = source is not None and source.name == "COMMANDLINE"
         value = instead.get(name, context.params.get(name) if given else None)
         for each in value if isinstance(value, list | tuple) else [value]:
-            one = each.value if isinstance(each, Enum) else each
-            flags = parameter.secondary_opts if one is False else parameter.opts
-            if one is None or not flags:
+            flags = parameter.secondary_opts if each is False else parameter.opts
+            if each is None or not flags:
                 continue
             flag = max(flags, key=len)
             if parameter.param_type_name == "argument":
-                arguments.append(one)
+                arguments.append(each)
             else:
-                options += [flag] if isinstance(one, bool) else [flag, one]
+                options += [flag] if isinstance(each, bool) else [flag, each]
     return command(*words, *arguments, *options)
 
 
@@ -231,10 +229,8 @@ def progress_bar() -> Iterator[Progress]:
         redirect_stdout=False,
         disable=not errors.is_terminal,
     )
-    if bar.disable:  # ending it would print an empty line, with earlier versions of the library
-        yield bar
-        return
-    with bar:
+    # Ending one that is disabled would print an empty line, with earlier versions of the library.
+    with nullcontext() if bar.disable else bar:
         yield bar
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -16,8 +15,7 @@ if TYPE_CHECKING:
     from promptot.data.catalog.public import SetCheck
 
 
-@dataclass(frozen=True)
-class CheckOptions:
+class CheckOptions(common.Options):
     """What `promptot data check` takes."""
 
     suite: common.Suite

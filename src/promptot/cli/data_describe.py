@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import typer
 
 from promptot.cli import common_options as common
-from promptot.cli.command_options import keywords
 from promptot.cli.console import Screen, again, command, in_stages
 
 
-@dataclass(frozen=True)
-class DescribeOptions:
+class DescribeOptions(common.Options):
     """What `promptot data describe` takes."""
 
     context: typer.Context
@@ -32,7 +28,7 @@ def describe(options: DescribeOptions, screen: Screen) -> None:
     from promptot.cli.data_tables import survey_tables
     from promptot.inspection.survey_task import survey
 
-    found = in_stages(survey)(options.data, **keywords(options, "data"))
+    found = in_stages(survey)(options.data, **options.keywords("data"))
     screen.print(survey_tables(found))
     real = again(options.context, "data", backbone=FIRST_CHOICE.name, json_path=None)
     note = real_clip(options.backbone, found.own_images, real)

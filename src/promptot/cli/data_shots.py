@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 from typing import Annotated
@@ -11,8 +10,7 @@ from promptot.cli import common_options as common
 from promptot.cli.console import Screen, plain
 
 
-@dataclass(frozen=True)
-class ShotsOptions:
+class ShotsOptions(common.Options):
     """What `promptot data shots` takes."""
 
     suite: common.Suite

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 from promptot.cli import common_options as common
-from promptot.cli.command_options import keywords
 from promptot.cli.console import Screen, in_stages, plain
 
 
-@dataclass(frozen=True)
-class DemoOptions:
+class DemoOptions(common.Options):
     """What `promptot demo` takes."""
 
     out: Annotated[Path, "Folder for the report."] = Path("promptot-demo")
@@ -27,7 +24,7 @@ def demo(options: DemoOptions, screen: Screen) -> None:
     from promptot.experiments.demo import headline, run_demo
     from promptot.reports import rich_table
 
-    result = in_stages(run_demo)(**keywords(options))
+    result = in_stages(run_demo)(**options.keywords())
     screen.print(rich_table(result.table, title="A small CLIP, adapted to drawings of animals"))
     screen.print(plain(headline(result.outcomes)))
     screen.print(f"[dim]{plain(result.table.caption)}[/]")

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from promptot.cli import common_options as common
-from promptot.cli.command_options import keywords
 from promptot.cli.console import Screen, in_stages, show_notes, with_backbone
 
 
-@dataclass(frozen=True, kw_only=True)
-class EvaluateOptions:
+class EvaluateOptions(common.Options):
     """What `promptot evaluate` takes."""
 
     run: common.RunFolder
@@ -26,7 +22,7 @@ def evaluate(options: EvaluateOptions, screen: Screen) -> None:
     from promptot.cli.result_tables import score_table
     from promptot.runs.commands import evaluate as evaluate_run
 
-    settings = keywords(options, "run", "data")
+    settings = options.keywords("run", "data")
     result = with_backbone(in_stages(evaluate_run), options.run, options.data, **settings)
     show_notes(screen, result.notes)
     screen.skipped(result.skipped)

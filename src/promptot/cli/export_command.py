@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -10,8 +9,7 @@ from promptot.cli import common_options as common
 from promptot.cli.console import Screen, plain, with_backbone
 
 
-@dataclass(frozen=True)
-class ExportOptions:
+class ExportOptions(common.Options):
     """What `promptot export` takes."""
 
     run: common.RunFolder

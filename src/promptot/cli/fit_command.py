@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from promptot.cli import common_options as common
-from promptot.cli.command_options import keywords
 from promptot.cli.console import Screen, again, command, interruption_note, plain, progress_bar
 
 if TYPE_CHECKING:
     from promptot.runs.run import Run
 
 
-@dataclass(frozen=True, kw_only=True)
-class FitOptions:
+class FitOptions(common.Options):
     """What `promptot fit` takes."""
 
     context: typer.Context
@@ -54,7 +51,7 @@ def fit(options: FitOptions, screen: Screen) -> None:
     with interruption_note(note, lambda: has_checkpoint(out)), progress_bar() as bar:
         callbacks = training_callbacks(bar, f"{options.recipe} on {options.backbone}", out)
         trackers = common.by_commas(options.log)
-        settings = keywords(options, "data", "out", log=trackers, callbacks=callbacks)
+        settings = options.keywords("data", "out", log=trackers, callbacks=callbacks)
         run = fit_folder(options.data, out, **settings)
     if run.was_complete:
         screen.say(

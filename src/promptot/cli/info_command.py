@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from promptot.cli import common_options as common
 from promptot.cli.console import Screen
 
 
-@dataclass(frozen=True)
-class InfoOptions:
+class InfoOptions(common.Options):
     """What `promptot info` takes."""
 
     run: Annotated[

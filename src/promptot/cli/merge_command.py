@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -12,8 +11,7 @@ from promptot.cli import common_options as common
 from promptot.cli.console import Screen, command, plain
 
 
-@dataclass(frozen=True)
-class MergeOptions:
+class MergeOptions(common.Options):
     """What `promptot merge` takes."""
 
     runs: Annotated[list[Path], typer.Argument(help="Two runs or more.", metavar="RUN...")]

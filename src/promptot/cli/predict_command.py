@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
@@ -17,8 +16,7 @@ if TYPE_CHECKING:
     from promptot.runs.classifier import Prediction
 
 
-@dataclass(frozen=True)
-class PredictOptions:
+class PredictOptions(common.Options):
     """What `promptot predict` takes."""
 
     run: common.RunFolder

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 from promptot.cli import common_options as common
-from promptot.cli.command_options import keywords
 from promptot.cli.console import Screen, command, plain
 
 
-@dataclass(frozen=True)
-class PullOptions:
+class PullOptions(common.Options):
     """What `promptot pull` takes."""
 
     repository: common.Repository
@@ -25,7 +22,7 @@ def pull(options: PullOptions, screen: Screen) -> None:
     """Fetch an adapter from the Hugging Face Hub."""
     from promptot.runs.hub import pull as pull_run
 
-    folder = pull_run(**keywords(options))
+    folder = pull_run(**options.keywords())
     screen.say(f"Fetched into [bold]{plain(folder)}[/].")
     screen.say(f"Next: {command('predict', folder, 'new.jpg')}")
     screen.result({"folder": str(folder)})

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Annotated
 
 import typer
 
+from promptot.cli import common_options as common
 from promptot.cli.console import Screen
 
 
-@dataclass(frozen=True)
-class RecipesOptions:
+class RecipesOptions(common.Options):
     """What `promptot recipes` takes."""
 
     name: Annotated[

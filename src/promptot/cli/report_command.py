@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from promptot.cli import common_options as common
-from promptot.cli.command_options import keywords
 from promptot.cli.console import Screen, in_stages, plain, with_backbone
 
 
-@dataclass(frozen=True, kw_only=True)
-class ReportOptions:
+class ReportOptions(common.Options):
     """What `promptot report` takes."""
 
     run: common.RunFolder
@@ -36,7 +33,7 @@ def report(options: ReportOptions, screen: Screen) -> None:
     """Write the page of a run again, from its own test images or from others."""
     from promptot.runs.commands import report as write_page
 
-    settings = keywords(options, "run", "data")
+    settings = options.keywords("run", "data")
     page = with_backbone(in_stages(write_page), options.run, options.data, **settings)
     screen.say(f"Report: [bold]{plain(page)}[/]")
     screen.result({"report": str(page)})

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from promptot.cli import common_options as common
-from promptot.cli.command_options import keywords
 from promptot.cli.console import errors, plain, with_backbone
 
 
-@dataclass(frozen=True)
-class ServeOptions:
+class ServeOptions(common.Options):
     """What `promptot serve` takes."""
 
     run: Annotated[str, typer.Argument(help="A run folder, or hf-hub:user/name.", metavar="RUN")]
@@ -54,5 +51,5 @@ def serve(options: ServeOptions) -> None:
 
             webbrowser.open(address)
 
-    with_backbone(serve_run, **keywords(options, "open", on_ready=ready))
+    with_backbone(serve_run, **options.keywords("open", on_ready=ready))
     errors.print("Stopped.")

@@ -50,27 +50,23 @@ def forecast_table(forecast: Forecast) -> Table:
 
 
 def show_forecast(console: Console, forecast: Forecast) -> None:
-    """Print what the missing cells will cost."""
+    """Print what the missing cells will cost, and the sums in a sentence."""
     if not forecast.methods:
         console.print("Nothing is missing.")
         return
+    share = ""
+    if forecast.jobs > 1:
+        least = format_value(forecast.seconds / forecast.jobs, "seconds")
+        share = f" ({least} at best with {forecast.jobs} jobs)"
     console.print(forecast_table(forecast))
-    console.print(forecast_text(forecast), soft_wrap=True)
+    console.print(
+        f"About {format_value(forecast.seconds, 'seconds')} of work{share}, "
+        f"{forecast.memory_bytes / GIB:.1f} GiB of memory a process, "
+        f"{forecast.disk_bytes / GIB:.1f} GiB of disk for what is kept of images.",
+        soft_wrap=True,
+    )
 
 
 def forecast_json(forecast: Forecast) -> dict[str, Any]:
     """The same as plain values."""
     return {**dataclasses.asdict(forecast), "seconds": forecast.seconds}
-
-
-def forecast_text(forecast: Forecast) -> str:
-    """One sentence with the sums."""
-    hours = format_value(forecast.seconds, "seconds")
-    share = ""
-    if forecast.jobs > 1:
-        least = format_value(forecast.seconds / forecast.jobs, "seconds")
-        share = f" ({least} at best with {forecast.jobs} jobs)"
-    return (
-        f"About {hours} of work{share}, {forecast.memory_bytes / GIB:.1f} GiB of memory a process, "
-        f"{forecast.disk_bytes / GIB:.1f} GiB of disk for what is kept of images."
-    )

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from promptot.cli import common_options as common
-from promptot.cli.command_options import keywords
 from promptot.cli.console import Screen, Stages, errors, interruption_note, plain, progress_bar
 
 if TYPE_CHECKING:
@@ -19,8 +17,7 @@ if TYPE_CHECKING:
 _UNITS = {"": 1, "s": 1, "m": 60, "min": 60, "h": 3600}
 
 
-@dataclass(frozen=True, kw_only=True)
-class TuneOptions:
+class TuneOptions(common.Options):
     """What `promptot tune` takes."""
 
     folder: Annotated[Path, typer.Argument(help="A folder of class folders.", metavar="DIR")]
@@ -75,7 +72,7 @@ def tune(options: TuneOptions, screen: Screen) -> None:
     from promptot.experiments.tuning.tuning_page import fit_command
 
     out = options.out
-    settings = keywords(options, "folder", "out", budget=parse_duration(options.budget))
+    settings = options.keywords("folder", "out", budget=parse_duration(options.budget))
 
     def show(number: int, point: Point) -> None:
         if bar.disable:

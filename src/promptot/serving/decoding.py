@@ -59,7 +59,7 @@ class Decoder:
         try:
             image = process.decode(content, self.seconds)
         except UnreadableImage:
-            self._give_back(process)
+            self._idle.append(process)
             raise
         except (OSError, EOFError, ValueError) as error:
             started, late = process.started, process.late
@@ -71,7 +71,7 @@ class Decoder:
             reason = "it ended the process that was to decode it"
             reason = f"it takes more than {self.seconds:g} s to decode" if late else reason
             raise UnreadableImage("image", reason) from error
-        self._give_back(process)
+        self._idle.append(process)
         return image
 
     def close(self) -> None:
@@ -94,10 +94,6 @@ class Decoder:
             process = _Process(self._command)
             self._all.add(process)
             return process
-
-    def _give_back(self, process: _Process) -> None:
-        with self._lock:
-            self._idle.append(process)
 
     def _end(self, process: _Process) -> None:
         with self._lock:

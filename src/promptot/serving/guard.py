@@ -6,7 +6,6 @@ import asyncio
 import time
 from collections.abc import Collection
 from dataclasses import dataclass
-from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import JSONResponse
@@ -52,14 +51,6 @@ class _Refused(Exception):  # noqa: N818 - what happened to the request
     def __init__(self, status: int, problem: str) -> None:
         super().__init__(problem)
         self.status, self.problem = status, problem
-
-
-def _netloc(origin: str) -> str:
-    """The "host:port" of an origin; empty if it has none."""
-    try:
-        return urlsplit(origin).netloc.lower()
-    except ValueError:
-        return ""
 
 
 class Guard:
@@ -124,7 +115,8 @@ class Guard:
             )
         changes = scope["method"] not in ("GET", "HEAD")
         origin = headers.get("origin")
-        foreign = origin is not None and _netloc(origin) != host.lower()
+        own = (f"http://{host}".lower(), f"https://{host}".lower())
+        foreign = origin is not None and origin.lower() not in own
         site = headers.get("sec-fetch-site")
         if foreign or (changes and site in ("cross-site", "same-site")):
             raise _Refused(403, "Another site may not ask here.")
