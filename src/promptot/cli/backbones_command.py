@@ -41,9 +41,11 @@ def catalogue(options: BackbonesOptions, screen: Screen) -> None:
 
     known = read_catalogue()
     most, largest = options.max_parameters, options.max_download
-    filtered = bool(options.search) or options.supported or options.all
-    filtered = filtered or most is not None or largest is not None
-    if filtered or options.purpose is not None:
+    given = {
+        name for name, value in options.keywords().items() if value is not False and value != ""
+    }
+    filtered = bool(given - {"purpose"})
+    if given:
         entries = known.select(
             search=options.search,
             purpose=options.purpose,
@@ -58,7 +60,7 @@ def catalogue(options: BackbonesOptions, screen: Screen) -> None:
         screen.print(catalogue_table(entries, known, by_purpose=not filtered))
     else:
         screen.print("None is like that.")
-    if not (filtered or options.purpose is not None):
+    if not given:
         _show_names(screen, len(known.entries))
     patterns = {name: {"pattern": s.pattern, "summary": s.summary} for name, s in SOURCES.items()}
     screen.result(
