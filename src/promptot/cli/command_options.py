@@ -1,4 +1,4 @@
-"""A command's options are the fields of a frozen dataclass; here they become typer's, and keywords.
+"""A command's options are the fields of a frozen dataclass (`Options`); here they become typer's.
 
 A field is typer's own argument or option, as in `Annotated[int, typer.Option(min=1)]`; or texts for
 an option's flags and help, as in `Annotated[Path, "--out", "-o", "Folder for the run."]`, where the
@@ -11,13 +11,11 @@ import inspect
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import MISSING, Field, fields, is_dataclass
 from pathlib import Path
-from typing import Annotated, Any, TypeVar, get_origin, get_type_hints
+from typing import Annotated, Any, get_origin, get_type_hints
 
 import typer
 
 from promptot.cli.console import Screen
-
-Options = TypeVar("Options")
 
 
 def _json_place(path: Path | None) -> Path | None:
