@@ -104,7 +104,7 @@ def test_no_path_leads_out(live: str, path: str) -> None:
 @pytest.mark.skipif(sys.platform == "win32", reason="signals are POSIX's")
 def test_ctrl_c_ends_it_after_what_is_under_way(run_folder: Path) -> None:
     file = io.BytesIO()
-    Image.new("RGB", (6000, 6000), "teal").save(file, "PNG")  # takes a while to read
+    Image.new("RGB", (3000, 3000), "teal").save(file, "PNG")  # and its reader has to start
     with ThreadPoolExecutor(3) as pool:
         with serving(run_folder, stop=signal.SIGINT) as address:  # which looks at how it ends
             asked = [pool.submit(compare, address, file.getvalue()) for _ in range(3)]
