@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import pkgutil
 
 import pytest
 import torch
@@ -54,7 +55,7 @@ def test_a_device_is_picked_automatically_everywhere() -> None:
     found = {
         f"{module}.{name}": inspect.signature(thing).parameters["device"].default
         for module, name, thing in public_callables()
-        if "device" in inspect.signature(thing).parameters
+        if optional(thing, "device")
     }
     assert {"promptot.runs.classifier.load", "promptot.experiments.demo.run_demo"} <= set(found)
     assert {key: value for key, value in found.items() if value != "auto"} == {}
@@ -76,12 +77,18 @@ def test_every_command_picks_a_device_automatically() -> None:
     assert set(found.values()) == {"auto"}
 
 
+def optional(thing, name: str) -> bool:
+    parameter = inspect.signature(thing).parameters.get(name)
+    return parameter is not None and parameter.default is not inspect.Parameter.empty
+
+
 def public_callables():
-    names = ("runs.commands", "backbones.by_name", "runs.classifier", "experiments.demo")
-    names += ("runs.estimator", "experiments.benchmarking", "serving.server")
-    for short in (*names, "inspection.survey_task", "experiments.tuning.tune_task"):
-        module = importlib.import_module(f"promptot.{short}")
-        for name, thing in vars(module).items():
-            own = getattr(thing, "__module__", None) == module.__name__
-            if own and callable(thing) and not name.startswith("_"):
-                yield module.__name__, name, thing
+    rooms = ("backbones", "experiments", "inspection", "runs", "serving")
+    for room in rooms:
+        package = importlib.import_module(f"promptot.{room}")
+        for info in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
+            module = importlib.import_module(info.name)
+            for name, thing in vars(module).items():
+                own = getattr(thing, "__module__", None) == module.__name__
+                if own and callable(thing) and not name.startswith("_"):
+                    yield module.__name__, name, thing

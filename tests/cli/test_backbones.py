@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import get_args
 
 import pytest
+import typer
 
 from promptot.backbones import load_backbone
 from promptot.backbones.catalogue import read_catalogue
+from promptot.backbones.checks.compare import check_backbone
+from promptot.cli.backbones_check import show_check
 from promptot.cli.backbones_command import Purpose
+from promptot.cli.console import Screen
 
 
 def listed(run, *arguments: str) -> tuple[list[str], str]:
@@ -49,9 +54,9 @@ def test_all_and_filters(run) -> None:
 
 
 def test_every_purpose_can_be_asked_for(run) -> None:
-    assert [purpose.value for purpose in Purpose] == list(read_catalogue().purposes)
-    for purpose in Purpose:
-        assert listed(run, "--for", purpose.value)[0]
+    assert list(get_args(Purpose)) == list(read_catalogue().purposes)
+    for purpose in get_args(Purpose):
+        assert listed(run, "--for", purpose)[0]
 
 
 def test_json_names_the_source_of_each_figure(run) -> None:
@@ -64,31 +69,31 @@ def test_json_names_the_source_of_each_figure(run) -> None:
     assert found["bundled"] == ["tiny"]
 
 
-def test_check_is_equal_or_names_what_differs_by_exit_code(
-    run, clip_file: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    name = f"openai:{clip_file}"
-    equal = run("backbones", "check", name)
+def test_check_is_equal_or_names_what_differs_by_exit_code(run, clip_file: Path) -> None:
+    equal = run("backbones", "check", f"openai:{clip_file}")
     assert equal.code == 0
     assert "Equal: " in equal.out
     assert max(map(len, equal.out.splitlines())) <= 80
     for text in ("activation, image", "quick_gelu", "0.48145", "image features", "token ids"):
         assert text in equal.out
 
+
+def test_what_differs_is_named_and_is_exit_code_1(
+    clip_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     def wrong(name: str):
         backbone = load_backbone(name)
         for block in backbone.image_tower.transformer.resblocks:
             block.mlp.quick = False
         return backbone
 
-    from promptot.backbones.checks import compare as check
-
-    monkeypatch.setattr(check.check_backbone, "__kwdefaults__",
-                        {**check.check_backbone.__kwdefaults__, "load": wrong})  # fmt: skip
-    different = run("backbones", "check", name, "--json", "-")
-    assert different.code == 1
-    assert "Different: activation, image; image features;" in different.err
-    found = json.loads(different.out)
+    report = check_backbone(f"openai:{clip_file}", load=wrong)
+    with pytest.raises(typer.Exit) as stop:
+        show_check(report, Screen(Path("-")))
+    assert stop.value.exit_code == 1
+    printed = capsys.readouterr()
+    assert "Different: activation, image; image features;" in printed.err
+    found = json.loads(printed.out)
     assert found["equal"] is False
     assert found["differences"][0] == "activation, image"
 

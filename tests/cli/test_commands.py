@@ -180,7 +180,7 @@ def test_demo(run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(demo, name, fewer(getattr(demo, name)))
     result = run(
         *("demo", "--out", tmp_path / "demo", "--set", "optim.epochs=1", "--set", "data.views=1"),
-        *("--json", "-"),
+        *("--set", "data.shots=1", "--json", "-"),
     )
     assert result.code == 0
     assert [row["method"] for row in json.loads(result.out)["results"]] == [
@@ -236,14 +236,18 @@ def test_benchmark_says_what_is_wrong(fails, trained: Path, clip_file: Path) -> 
     assert "Line 1 of 'bench/results.jsonl'" in message("--tasks", "photos", *model)
 
 
+class ClosedPipe(io.StringIO):
+    """Standard output whose reader has gone."""
+
+    def write(self, text: str) -> int:
+        raise BrokenPipeError(32, "Broken pipe")
+
+
 def test_output_into_a_closed_pipe_is_no_traceback(
     run, trained: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def closed(text: str) -> None:
-        raise BrokenPipeError(32, "Broken pipe")
-
     with monkeypatch.context() as patched:
-        patched.setattr("promptot.cli.app.write_result", lambda *_: closed(""))
-        patched.setattr("sys.stdout", io.StringIO())
+        patched.setattr("sys.stdout", ClosedPipe())
         assert run("recipes").code == 1
+        assert run("recipes", "--json", "-").code == 1
     assert run("recipes").code == 0

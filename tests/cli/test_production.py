@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -45,19 +46,33 @@ def test_merge_and_use_the_mean(run: Callable, fails: Fails, trained: Path, quic
 
 
 def test_push_and_pull_name_the_place(
-    run: Callable, trained: Path, monkeypatch: pytest.MonkeyPatch
+    run: Callable, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from promptot.runs import hub
-
+    huggingface_hub = pytest.importorskip("huggingface_hub")
+    hub = tmp_path / "hub"
     told: list[tuple[object, ...]] = []
-    monkeypatch.setattr(hub, "push", lambda *a, **k: told.append((*a, k)) or "https://hub/me/it")
-    monkeypatch.setattr(hub, "pull", lambda *a, **k: told.append((*a, k)) or Path("out"))
-    assert "https://hub/me/it" in run("push", "run", "me/it", "--private").out
+
+    class Api:
+        def __init__(self, token: str | None = None) -> None: ...
+
+        def create_repo(self, repo_id: str, *, private: bool, exist_ok: bool) -> None:
+            told.append((repo_id, private))
+
+        def upload_folder(self, *, repo_id: str, folder_path: str, **more: object) -> None:
+            shutil.copytree(folder_path, hub / repo_id)
+
+    def snapshot_download(repo_id: str, *, revision: str | None = None, **more: object) -> str:
+        told.append((repo_id, revision))
+        return str(hub / repo_id)
+
+    monkeypatch.setattr(huggingface_hub, "HfApi", Api)
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot_download)
+    assert "https://huggingface.co/me/it" in run("push", "run", "me/it", "--private").out
     assert "Fetched into out" in run("pull", "me/it", "--out", "out", "--revision", "v1").out
-    assert told == [
-        (Path("run"), "me/it", {"private": True}),
-        ("me/it", Path("out"), {"revision": "v1", "overwrite": False}),
-    ]
+    assert told == [("me/it", True), ("me/it", "v1")]
+    assert run("predict", "out", "photos/red/0.png").code == 0
+    assert "is not empty" in run("pull", "me/it", "--out", "out").err
+    assert run("pull", "me/it", "--out", "out", "--overwrite").code == 0
 
 
 def test_fit_tells_trackers(run: Callable, fails: Fails, trained: Path, quick: list) -> None:

@@ -73,7 +73,7 @@ def test_errors(run, trained: Path, hostile: Path, arguments: tuple[str, ...]) -
     assert not OBEYED.search(result.out + result.err), result.err
 
 
-def test_names_of_a_task(run, trained: Path) -> None:
+def test_names_of_a_task(run, trained: Path, quick: list[str]) -> None:
     """Class folders, an unreadable image and the run itself have such names."""
     for name in (f"=cat{ESCAPES}", f"@dog{ESCAPES}"):
         folder = Path(f"data{ESCAPES}") / name
@@ -84,15 +84,16 @@ def test_names_of_a_task(run, trained: Path) -> None:
             )
     (folder / f"bad{ESCAPES}.png").write_bytes(b"no image")
     data, out = f"data{ESCAPES}", f"-run{ESCAPES}"
+    model = quick[:4]
     few = ("--shots", "1", "--set", "optim.epochs=1")
     for arguments in (
-        ("data", data),
-        ("fit", data, f"--out={out}", *few),
+        ("data", data, *model),
+        ("fit", data, f"--out={out}", *few, *model),
         ("evaluate", "--", out, data),
         ("report", "--", out),
         ("info", "--", out),
         ("benchmark", "base-to-novel", "--out", "b", "--tasks", data, "--methods", "zero-shot",
-         "--seeds", "1", "--shots", "1"),
+         "--seeds", "1", "--shots", "1", *model),
     ):  # fmt: skip
         result = run(*arguments)
         assert result.code == 0, result.err

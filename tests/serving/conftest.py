@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import sys
+import threading
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -16,12 +18,18 @@ pytest.importorskip("starlette")
 pytest.importorskip("python_multipart")
 sys.path.insert(0, str(Path(__file__).parent))
 
+from starlette.applications import Starlette
+
 import promptot
 from promptot.adaptation import build_prompts
 from promptot.backbones import Backbone
 from promptot.recipes import load_recipe
 from promptot.runs.adapter import save_adapter
 from promptot.runs.classifier import Classifier
+from promptot.serving.comparing import Comparer
+from promptot.serving.flags import FlagFile
+from promptot.serving.server import address_of, listen, page_server
+from promptot.serving.web_app import create_app
 
 NAMES = ("cat", "red panda", "bicycle")
 
@@ -57,10 +65,27 @@ def make_image() -> Callable[..., bytes]:
     return make
 
 
-@pytest.fixture(scope="session")
-def live(run_folder: Path) -> Iterator[str]:
-    """The address of a real server."""
-    from server_process import serving
+@contextmanager
+def _in_thread(app: Starlette) -> Iterator[str]:
+    """Serve an application in a thread of this process; gives its address."""
+    server = page_server(app)
+    with listen("127.0.0.1", 0) as listener:
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
+        thread.start()
+        yield address_of(listener)
+        server.should_exit = True
+        thread.join(20)
+    assert not thread.is_alive()
 
-    with serving(run_folder) as address:
+
+@pytest.fixture(scope="session")
+def in_thread() -> Callable[[Starlette], AbstractContextManager[str]]:
+    return _in_thread
+
+
+@pytest.fixture(scope="session")
+def live(classifier: Classifier, run_folder: Path) -> Iterator[str]:
+    """The address of a real server."""
+    flags = FlagFile(run_folder / "flags.csv")
+    with _in_thread(create_app(Comparer(classifier), flags, title="run")) as address:
         yield address

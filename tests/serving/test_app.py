@@ -21,8 +21,9 @@ from promptot.errors import PromptotError
 from promptot.runs.adapter import save_adapter
 from promptot.runs.classifier import Classifier, load
 from promptot.serving.comparing import Comparer, Comparison
-from promptot.serving.flags import FlagFile
-from promptot.serving.web_app import Limits, create_app
+from promptot.serving.flags import Flag, FlagFile
+from promptot.serving.guard import Limits
+from promptot.serving.web_app import create_app
 
 Images = Callable[..., bytes]
 SHA = "ab" * 32
@@ -275,12 +276,17 @@ def test_the_page_may_load_nothing_from_elsewhere(client: TestClient) -> None:
         assert "unsafe" not in answer.headers["content-security-policy"]
 
 
+class FailingComparer(Comparer):
+    """Has a bug."""
+
+    def __call__(self, image, class_names=None) -> Comparison:
+        raise ZeroDivisionError
+
+
 def test_a_failure_does_not_show_its_insides(
-    classifier: Classifier, make_image: Images, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    classifier: Classifier, make_image: Images, tmp_path: Path
 ) -> None:
-    comparer = Comparer(classifier)
-    monkeypatch.setattr(type(comparer), "__call__", lambda *args: 1 / 0)
-    with client_of(comparer, tmp_path / "flags.csv") as client:
+    with client_of(FailingComparer(classifier), tmp_path / "flags.csv") as client:
         answer = ask(client, make_image())
     assert answer.status_code == 500
     assert "ZeroDivision" not in answer.text
@@ -352,14 +358,11 @@ def test_flags_of_many_at_once_are_all_there(client: TestClient, tmp_path: Path)
     assert {row.split(",")[4] for row in rows[1:]} == {f"n{i}" for i in range(30)}
 
 
-def test_a_full_flag_file_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from promptot.serving import flags
-
-    monkeypatch.setattr(flags, "LARGEST", 200)
-    file = FlagFile(tmp_path / "flags.csv")
-    file.add(flags.Flag.model_validate(flag_of("cat")))
+def test_a_full_flag_file_says_so(tmp_path: Path) -> None:
+    file = FlagFile(tmp_path / "flags.csv", largest=200)
+    file.add(Flag.model_validate(flag_of("cat")))
     with pytest.raises(PromptotError, match="is full"):
-        file.add(flags.Flag.model_validate(flag_of("cat")))
+        file.add(Flag.model_validate(flag_of("cat")))
 
 
 # long use

@@ -117,15 +117,16 @@ def test_how_many_there_may_be(monkeypatch: pytest.MonkeyPatch) -> None:
         assert most_connections() == most
 
 
-def test_a_log_that_is_flooded_stays_short(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_log_that_is_flooded_stays_short(capsys: pytest.CaptureFixture[str]) -> None:
     logger = logging.getLogger("uvicorn.error")
-    with sparing_log():
+    with sparing_log(seconds=2.0):
+        began = time.monotonic()
         for number in range(10_000):
             logger.warning("line %d\x1b[31m", number)
-        monkeypatch.setattr(connections, "LOG_SECONDS", -1.0)
+        flooded = time.monotonic() - began
+        time.sleep(max(0.0, 2.1 - flooded))
         logger.warning("later")
+    assert flooded < 2
     said = capsys.readouterr().err.splitlines()
     assert len(said) == connections.LOG_LINES + 1
     assert "No more lines" in said[-2]

@@ -24,7 +24,7 @@ from promptot.serving import decoding
 from promptot.serving.comparing import Comparer
 from promptot.serving.decoding import Decoder
 from promptot.serving.flags import FlagFile
-from promptot.serving.web_app import Limits, create_app
+from promptot.serving.web_app import create_app
 
 Images = Callable[..., bytes]
 
@@ -52,8 +52,7 @@ def encoded(image: Image.Image, kind: str = "PNG", **options: object) -> bytes:
 
 
 @pytest.mark.parametrize("mode", ["RGB", "RGBA", "L", "P", "1"])
-def test_the_pixels_are_those_of_load_image(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(decoding, "STRIP_BYTES", 1 << 12)  # here; the process has its own
+def test_the_pixels_are_those_of_load_image(mode: str) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (61, 83, 3), np.uint8)
     content = encoded(Image.fromarray(noise).convert(mode))
     decoder = Decoder(20)
@@ -127,13 +126,10 @@ def test_closing_ends_what_is_stuck() -> None:
 
 
 def test_others_are_answered_meanwhile(
-    classifier: Classifier, make_image: Images, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    classifier: Classifier, make_image: Images, tmp_path: Path
 ) -> None:
-    from promptot.serving import web_app as app
-
-    monkeypatch.setattr(app, "Decoder", lambda seconds: Decoder(seconds, COMMAND))
     flags = FlagFile(tmp_path / "flags.csv")
-    page = create_app(Comparer(classifier), flags, title="", limits=Limits(decode_seconds=4))
+    page = create_app(Comparer(classifier), flags, title="", decoder=Decoder(4, COMMAND))
     answers = []
     with TestClient(page, base_url="http://127.0.0.1:8765") as client:
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -12,8 +13,12 @@ import pytest
 from server_process import serving
 
 from promptot.errors import PromptotError
+from promptot.runs.classifier import Classifier
+from promptot.serving.comparing import Comparer
+from promptot.serving.flags import FlagFile
 from promptot.serving.hosts import own_names
 from promptot.serving.server import serve
+from promptot.serving.web_app import create_app
 
 
 @pytest.fixture(scope="module")
@@ -85,8 +90,14 @@ def test_two_hosts_or_none_are_refused(open_to_all: int) -> None:
     assert ask(open_to_all, "GET / HTTP/1.0\n\n") == 421
 
 
-def test_names_can_be_allowed_on_loopback_too(run_folder: Path) -> None:
-    with serving(run_folder, "--allow-host", "photos.example") as address:
+def test_names_can_be_allowed_on_loopback_too(
+    classifier: Classifier, tmp_path: Path, in_thread: Callable[..., AbstractContextManager[str]]
+) -> None:
+    app = create_app(
+        Comparer(classifier), FlagFile(tmp_path / "flags.csv"), title="run",
+        allowed_hosts=("photos.example",),
+    )  # fmt: skip
+    with in_thread(app) as address:
         port = urlsplit(address).port or 0
         assert get(port, "photos.example") == 200
         assert get(port, "b.example") == 421

@@ -104,7 +104,7 @@ def test_no_path_leads_out(live: str, path: str) -> None:
 @pytest.mark.skipif(sys.platform == "win32", reason="signals are POSIX's")
 def test_ctrl_c_ends_it_after_what_is_under_way(run_folder: Path) -> None:
     file = io.BytesIO()
-    Image.new("RGB", (6000, 6000), "teal").save(file, "PNG")  # takes a while to read
+    Image.new("RGB", (3000, 3000), "teal").save(file, "PNG")  # and its reader has to start
     with ThreadPoolExecutor(3) as pool:
         with serving(run_folder, stop=signal.SIGINT) as address:  # which looks at how it ends
             asked = [pool.submit(compare, address, file.getvalue()) for _ in range(3)]
@@ -126,16 +126,16 @@ def test_a_port_that_is_taken() -> None:
 
 @pytest.mark.parametrize(("host", "warns"), [("0.0.0.0", True), ("127.0.0.1", False)])
 def test_a_warning_where_others_are_let_in(
-    run_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
-    host: str, warns: bool,
-) -> None:  # fmt: skip
+    capsys: pytest.CaptureFixture[str], host: str, warns: bool
+) -> None:
     from promptot.cli import main
-    from promptot.serving import server
 
-    monkeypatch.setattr(server, "serve", lambda run, **kwargs: kwargs["on_ready"]("http://x/"))
-    with pytest.raises(SystemExit):
-        main(["serve", str(run_folder), "--host", host])
-    assert ("no password" in capsys.readouterr().err) == warns
+    with pytest.raises(SystemExit) as stop:  # after the warning, and before anything is loaded
+        main(["serve", "run", "--host", host, "--allow-host", "no name"])
+    assert stop.value.code == 1
+    said = capsys.readouterr().err
+    assert "'no name' is no host name." in said
+    assert ("no password" in said) == warns
 
 
 def test_a_missing_library_says_what_to_install(

@@ -9,13 +9,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from httpx import Response
 from starlette.testclient import TestClient
 
 from promptot.errors import PromptotError
 from promptot.files.writing import explain
 from promptot.runs.classifier import Classifier
 from promptot.serving.comparing import Comparer
-from promptot.serving.flags import FlagFile
+from promptot.serving.flags import Flag, FlagFile
 from promptot.serving.web_app import create_app
 
 Images = Callable[..., bytes]
@@ -106,16 +107,29 @@ def full(target: Path) -> PromptotError:
     return error
 
 
+def answer_to_a_flag(classifier: Classifier, flags: FlagFile) -> Response:
+    app = create_app(Comparer(classifier), flags, title="")
+    with TestClient(app, base_url="http://127.0.0.1:8765") as client:
+        return client.post("/flag", json=FLAG)
+
+
+class FullDisk(FlagFile):
+    """Flags on a disk that is full."""
+
+    bare = False
+
+    def add(self, flag: Flag) -> int:
+        error = full(self.path)
+        raise error.__cause__ if self.bare and error.__cause__ else error
+
+
 @pytest.mark.parametrize("bare", [False, True])
 def test_a_full_disk_is_said_without_its_paths(
-    client: TestClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bare: bool
+    classifier: Classifier, tmp_path: Path, bare: bool
 ) -> None:
-    def refuse(self: FlagFile, flag: object) -> int:
-        error = full(self.path)
-        raise error.__cause__ if bare and error.__cause__ else error
-
-    monkeypatch.setattr(FlagFile, "add", refuse)
-    answer = client.post("/flag", json=FLAG)
+    flags = FullDisk(tmp_path / "flags.csv")
+    flags.bare = bare
+    answer = answer_to_a_flag(classifier, flags)
     assert answer.status_code == 507
     assert "disk of the machine that runs the page is full" in answer.json()["problem"]
     assert str(tmp_path) not in answer.text
@@ -123,24 +137,23 @@ def test_a_full_disk_is_said_without_its_paths(
 
 
 def test_a_real_failure_to_write_is_said_without_paths(
-    client: TestClient, tmp_path: Path, classifier: Classifier
+    tmp_path: Path, classifier: Classifier
 ) -> None:
     (tmp_path / "file").write_text("x")
-    app = create_app(Comparer(classifier), FlagFile(tmp_path / "file" / "flags.csv"), title="")
-    with TestClient(app, base_url="http://127.0.0.1:8765") as other:
-        answer = other.post("/flag", json=FLAG)
+    answer = answer_to_a_flag(classifier, FlagFile(tmp_path / "file" / "flags.csv"))
     assert answer.status_code == 507
     assert "The flag was not kept" in answer.json()["problem"]
     assert str(tmp_path) not in answer.text
 
 
-def test_other_errors_of_the_file_name_it_alone(
-    client: TestClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def refuse(self: FlagFile, flag: object) -> int:
+class ForeignFile(FlagFile):
+    """Flags in the place of somebody else's file."""
+
+    def add(self, flag: Flag) -> int:
         raise PromptotError(f"'{self.path}' is not ours.", fix=f"Move '{self.path.resolve()}'.")
 
-    monkeypatch.setattr(FlagFile, "add", refuse)
-    answer = client.post("/flag", json=FLAG)
+
+def test_other_errors_of_the_file_name_it_alone(tmp_path: Path, classifier: Classifier) -> None:
+    answer = answer_to_a_flag(classifier, ForeignFile(tmp_path / "flags.csv"))
     assert answer.status_code == 400
     assert answer.json() == {"problem": "'flags.csv' is not ours.", "fix": "Move 'flags.csv'."}

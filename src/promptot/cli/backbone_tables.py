@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from itertools import groupby
 from typing import TYPE_CHECKING
 
-from rich import box
-from rich.table import Table
+from rich.table import Column, Table
 
 from promptot.backbones.catalogue import Catalogue, Entry
 from promptot.cli.console import plain
+from promptot.cli.grid import folded, grid, numbers
 
 if TYPE_CHECKING:
     from promptot.backbones.checks.compare import CheckReport, Comparison
@@ -26,11 +26,8 @@ def catalogue_table(
     entries: Sequence[Entry], catalogue: Catalogue, *, by_purpose: bool = False
 ) -> Table:
     """What is known of each backbone, below each purpose if they come sorted so."""
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, caption=CAPTION, caption_justify="left")
-    table.padding = (0, 1, 0, 0)
-    table.add_column("backbone", overflow="fold")
-    for label in ("params", "size", "px", "GFLOP", "top-1"):
-        table.add_column(label, justify="right", no_wrap=True)
+    figures = numbers("params", "size", "px", "GFLOP", "top-1", no_wrap=True)
+    table = grid(folded("backbone"), *figures, caption=CAPTION, padding=(0, 1, 0, 0))
     groups = groupby(entries, key=lambda e: e.purpose) if by_purpose else [(None, entries)]
     for purpose, members in groups:
         if by_purpose and purpose is not None:
@@ -39,15 +36,19 @@ def catalogue_table(
             table.add_row(
                 f"[bold]{plain(entry.name)}[/]\n[dim]{plain(_kind(entry))}[/]"
                 + (f"\n{plain(entry.reason)}" if entry.reason else ""),
-                "" if entry.parameters is None else f"{entry.parameters / 1e6:.0f}",
+                _figure(entry.parameters, "{:.0f}", 1e6),
                 _size(entry),
-                "" if entry.resolution is None else str(entry.resolution),
-                "" if entry.gflops is None else f"{entry.gflops:.0f}",
-                "" if entry.imagenet is None else f"{entry.imagenet:.1f}",
+                _figure(entry.resolution, "{:.0f}"),
+                _figure(entry.gflops, "{:.0f}"),
+                _figure(entry.imagenet, "{:.1f}"),
             )
         if by_purpose:
             table.add_section()
     return table
+
+
+def _figure(value: float | None, form: str, unit: float = 1.0) -> str:
+    return "" if value is None else form.format(value / unit)
 
 
 def _kind(entry: Entry) -> str:
@@ -76,29 +77,18 @@ def _size(entry: Entry) -> str:
 
 def settings_table(report: CheckReport) -> Table:
     """What beside the weights changes the function, as each side has it."""
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    table.add_column("setting", no_wrap=True)
-    for side in (report.ours, report.library):
-        table.add_column(plain(side), overflow="fold")
-    table.add_column("", no_wrap=True)
+    sides = [folded(plain(side)) for side in (report.ours, report.library)]
+    table = grid(Column("setting", no_wrap=True), *sides, Column(no_wrap=True))
     for setting in report.settings:
-        table.add_row(
-            plain(setting.what),
-            plain(setting.ours),
-            plain(setting.library),
-            _verdict(setting.equal),
-        )
+        texts = map(plain, (setting.what, setting.ours, setting.library))
+        table.add_row(*texts, _verdict(setting.equal))
     return table
 
 
 def comparison_table(report: CheckReport) -> Table:
     """Each step that both sides computed: the largest difference beside its bound."""
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    table.add_column("compared", overflow="fold")
-    table.add_column("measure", overflow="fold")
-    for label in ("measured", "bound"):
-        table.add_column(label, justify="right", no_wrap=True)
-    table.add_column("", no_wrap=True)
+    figures = numbers("measured", "bound", no_wrap=True)
+    table = grid(folded("compared"), folded("measure"), *figures, Column(no_wrap=True))
     for item in report.comparisons:
         table.add_row(
             f"{plain(item.what)}\n[dim]{plain(item.on)}[/]",

@@ -9,8 +9,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from enum import Enum
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -27,25 +26,47 @@ if TYPE_CHECKING:
     from promptot.errors import PromptotError
 
 Result = TypeVar("Result")
-errors = Console(stderr=True, highlight=False)
 
 
-def console_for(json_path: Path | None) -> Console:
-    """Standard output, unless the JSON goes there: then standard error."""
-    to_stdout = json_path is not None and str(json_path) == "-"
-    return errors if to_stdout else Console(highlight=False)
+class Screen(Console):
+    """What a command shows: text with Rich's markup for people, and its result as JSON.
+
+    Args:
+        json_path: where the JSON goes; "-" is standard output, and what is for people goes to
+            standard error then.
+        stderr: whether that is so anyhow.
+    """
+
+    def __init__(self, json_path: Path | None = None, *, stderr: bool = False) -> None:
+        super().__init__(stderr=stderr or str(json_path) == "-", highlight=False)
+        self._json_path = json_path
+
+    def say(self, text: str) -> None:
+        """Print text that may be copied or searched: nobody but the terminal breaks its lines."""
+        self.print(text, soft_wrap=True)
+
+    def skipped(self, images: Sequence[Skipped], most: int = 10) -> None:
+        """Name the images that were left out."""
+        if not images:
+            return
+        count = "1 image" if len(images) == 1 else f"{len(images)} images"
+        self.print(f"[yellow]Left out {count}:[/]")
+        for item in images[:most]:
+            self.say(f"  '{plain(item.path)}': {plain(item.reason)}")
+        if len(images) > most:
+            self.print(f"  and {len(images) - most} more; --json lists all.")
+
+    def result(self, result: Any) -> None:
+        """Write the command's result as JSON, if that was asked for."""
+        if str(self._json_path) == "-":
+            sys.stdout.write(f"{json_text(result, indent=2)}\n")
+        elif self._json_path is not None:
+            from promptot.files.writing import write_json
+
+            write_json(self._json_path, result)
 
 
-def write_result(result: Any, path: Path | None) -> None:
-    """Write a command's result as JSON to a file, or to standard output for "-"."""
-    if path is None:
-        return
-    if str(path) == "-":
-        sys.stdout.write(f"{json_text(result, indent=2)}\n")
-    else:
-        from promptot.files.writing import write_json
-
-        write_json(path, result)
+errors = Screen(stderr=True)
 
 
 def json_text(value: Any, indent: int | None = None) -> str:
@@ -111,45 +132,62 @@ def again(context: typer.Context, *words: str, **instead: object) -> str:
         given = source is not None and source.name == "COMMANDLINE"
         value = instead.get(name, context.params.get(name) if given else None)
         for each in value if isinstance(value, list | tuple) else [value]:
-            one = each.value if isinstance(each, Enum) else each
-            flags = parameter.secondary_opts if one is False else parameter.opts
-            if one is None or not flags:
+            flags = parameter.secondary_opts if each is False else parameter.opts
+            if each is None or not flags:
                 continue
             flag = max(flags, key=len)
             if parameter.param_type_name == "argument":
-                arguments.append(one)
+                arguments.append(each)
             else:
-                options += [flag] if isinstance(one, bool) else [flag, one]
+                options += [flag] if isinstance(each, bool) else [flag, each]
     return command(*words, *arguments, *options)
 
 
 def show_error(error: PromptotError) -> None:
     """What is wrong in red, what to do about it below."""
-    errors.print(f"[bold red]Error:[/] {plain(error.problem)}", soft_wrap=True)
+    errors.say(f"[bold red]Error:[/] {plain(error.problem)}")
     if error.fix:
-        errors.print(plain(error.fix), soft_wrap=True)
+        errors.say(plain(error.fix))
 
 
-def with_backbone(call: Callable[[str | None], Result], backbone: str | None) -> Result:
+def with_backbone(
+    call: Callable[..., Result], *arguments: Any, backbone: str | None = None, **more: Any
+) -> Result:
     """Do what loads an adapter; ask at a terminal before a backbone is loaded that its card names.
 
     Args:
-        call: takes the backbone; None stands for the one on the card.
+        call: takes `backbone`; None stands for the one on the card.
         backbone: what --backbone says, or None.
 
     Raises:
         UnaskedBackbone: the answer is no, or there is nobody to ask.
     """
     try:
-        return call(backbone)
+        return call(*arguments, backbone=backbone, **more)
     except UnaskedBackbone as error:
         if not (sys.stdin.isatty() and errors.is_terminal):
             raise
-        errors.print(f"[yellow]{plain(error.problem)}[/]", soft_wrap=True)
+        errors.say(f"[yellow]{plain(error.problem)}[/]")
         answer = errors.input("Load it, now and from now on? \\[y/N] ")
         if answer.strip().lower() not in ("y", "yes"):
             raise
-        return call(error.name)
+        return call(*arguments, backbone=error.name, **more)
+
+
+@contextmanager
+def interruption_note(text: str, kept: Callable[[], bool]) -> Iterator[None]:
+    """When Ctrl-C or SIGTERM ends the work, say what is left of it.
+
+    Args:
+        text: to say.
+        kept: whether anything is.
+    """
+    try:
+        yield
+    except (KeyboardInterrupt, SystemExit):
+        if kept():
+            errors.say(text)
+        raise
 
 
 @contextmanager
@@ -161,7 +199,7 @@ def warnings_shown() -> Iterator[None]:
 
     def show(message: Warning | str, category: type[Warning], *rest: Any, **more: Any) -> None:
         if issubclass(category, PromptotWarning):
-            errors.print(f"[yellow]Warning:[/] {plain(message)}", soft_wrap=True)
+            errors.say(f"[yellow]Warning:[/] {plain(message)}")
         else:
             before(message, category, *rest, **more)
 
@@ -171,22 +209,10 @@ def warnings_shown() -> Iterator[None]:
         yield
 
 
-def show_skipped(console: Console, skipped: tuple[Skipped, ...], most: int = 10) -> None:
-    """Name the images that were left out."""
-    if not skipped:
-        return
-    images = "1 image" if len(skipped) == 1 else f"{len(skipped)} images"
-    console.print(f"[yellow]Left out {images}:[/]")
-    for item in skipped[:most]:
-        console.print(f"  '{plain(item.path)}': {plain(item.reason)}", soft_wrap=True)
-    if len(skipped) > most:
-        console.print(f"  and {len(skipped) - most} more; --json lists all.")
-
-
-def show_notes(console: Console, notes: Sequence[str]) -> None:
+def show_notes(screen: Screen, notes: Sequence[str]) -> None:
     """Say what was taken for what in the data."""
     for note in notes:
-        console.print(f"[cyan]i[/] {plain(note)}", soft_wrap=True)
+        screen.say(f"[cyan]i[/] {plain(note)}")
 
 
 @contextmanager
@@ -203,11 +229,19 @@ def progress_bar() -> Iterator[Progress]:
         redirect_stdout=False,
         disable=not errors.is_terminal,
     )
-    if bar.disable:  # ending it would print an empty line, with earlier versions of the library
+    # Ending one that is disabled would print an empty line, with earlier versions of the library.
+    with nullcontext() if bar.disable else bar:
         yield bar
-        return
-    with bar:
-        yield bar
+
+
+def in_stages(call: Callable[..., Result]) -> Callable[..., Result]:
+    """A call that shows on standard error how far it is, with `Stages` as its `progress`."""
+
+    def run(*arguments: Any, **more: Any) -> Result:
+        with progress_bar() as bar:
+            return call(*arguments, progress=Stages(bar), **more)
+
+    return run
 
 
 class Stages:
@@ -227,7 +261,7 @@ class Stages:
         self._bar.update(self._tasks[what], completed=done, total=total)
         seconds = time.monotonic() - self._began[what]
         if self._bar.disable and done == total and seconds > self.LONG:
-            errors.print(f"{plain(what)}: {done} in {seconds:.0f} s", soft_wrap=True)
+            errors.say(f"{plain(what)}: {done} in {seconds:.0f} s")
 
     def counter(self, what: str, total: int) -> Callable[[int], None]:
         """A callback that takes how much more is done."""

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from rich import box
 from rich.console import Group
-from rich.table import Table
+from rich.table import Column, Table
 
 from promptot.cli.console import plain
+from promptot.cli.grid import folded, grid, listing
 from promptot.reports.tables import format_interval, format_value
 
 if TYPE_CHECKING:
@@ -22,12 +22,15 @@ _BAR = 12
 
 def survey_tables(found: Survey) -> Group:
     """The whole description."""
+    facts = listing(Column(style="bold", no_wrap=True), folded())
+    for label, text in _facts(found):
+        facts.add_row(label, text)
     return Group(
         f"[bold]{plain(found.name)}[/]: {_count(len(found.classes), 'class', 'classes')}, "
         f"{_count(sum(found.images.values()), 'image')}",
         "",
         _class_table(found),
-        _facts(found),
+        facts,
         *(f"[cyan]i[/] {plain(text)}" for text in found.notes),
         *_problems(found),
         *([""] if found.advice or found.name_warnings else []),
@@ -39,21 +42,21 @@ def survey_tables(found: Survey) -> Group:
 def _class_table(found: Survey) -> Table:
     images = found.images
     splits = [split for split in images if images[split]]
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_footer=True)
-    table.add_column("class", "all", overflow="fold", max_width=26)
-    for split in splits:
-        table.add_column(split, str(images[split]), justify="right")
     accuracy = "" if found.accuracy is None else format_value(found.accuracy, "share")
-    table.add_column("zero-shot", accuracy, justify="right", no_wrap=True)
-    table.add_column("", no_wrap=True, min_width=_BAR)
-    table.add_column("taken for", overflow="ellipsis", no_wrap=True, max_width=18)
+    table = grid(
+        folded("class", footer="all", max_width=26),
+        *(Column(split, str(images[split]), justify="right") for split in splits),
+        Column("zero-shot", accuracy, justify="right", no_wrap=True),
+        Column(no_wrap=True, min_width=_BAR),
+        Column("taken for", overflow="ellipsis", no_wrap=True, max_width=18),
+        show_footer=True,
+    )
     shown = _worth_showing(found.classes)
     for summary in shown:
         table.add_row(*_class_row(summary, splits))
     hidden = len(found.classes) - len(shown)
     if hidden:
         table.caption = f"The {len(shown)} hardest classes; {hidden} more are in --json."
-        table.caption_justify = "left"
     return table
 
 
@@ -73,25 +76,15 @@ def _class_row(summary: ClassSummary, splits: list[str]) -> Iterator[str]:
     if summary.zero_shot is None:
         yield from ("[dim]–[/]", "", "")
         return
-    colour = (
-        "green" if summary.zero_shot >= 0.8 else "yellow" if summary.zero_shot >= 0.5 else "red"
-    )
-    filled = round(_BAR * summary.zero_shot)
-    yield format_value(summary.zero_shot, "share")
+    share = summary.zero_shot
+    colour = "green" if share >= 0.8 else "yellow" if share >= 0.5 else "red"
+    filled = round(_BAR * share)
+    yield format_value(share, "share")
     yield f"[{colour}]{'█' * filled}[/][dim]{'·' * (_BAR - filled)}[/]"
     yield f"[dim]{plain(summary.mistaken_for or '')}[/]"
 
 
-def _facts(found: Survey) -> Table:
-    table = Table(box=None, show_header=False, pad_edge=False)
-    table.add_column(style="bold", no_wrap=True)
-    table.add_column(overflow="fold")
-    for label, text in _lines(found):
-        table.add_row(label, text)
-    return table
-
-
-def _lines(found: Survey) -> Iterator[tuple[str, Any]]:
+def _facts(found: Survey) -> Iterator[tuple[str, Any]]:
     if found.accuracy is not None and found.interval is not None:
         yield (
             "zero-shot",
@@ -124,36 +117,37 @@ def _lines(found: Survey) -> Iterator[tuple[str, Any]]:
     leaks = sum(d.leaks for d in found.duplicates)
     crossed = sum(d.contradicts for d in found.duplicates)
     groups = len(found.duplicates)
-    if groups:
-        yield (
-            "duplicates",
-            f"[yellow]{_count(groups, 'group')}[/] of images that show the same picture: "
-            f"[{'red' if leaks else 'green'}]{leaks} across splits[/], "
-            f"[{'red' if crossed else 'green'}]{crossed} across classes[/]",
-        )
-    else:
-        yield "duplicates", clear
+    shown = (
+        f"[yellow]{_count(groups, 'group')}[/] of images that show the same picture: "
+        f"[{'red' if leaks else 'green'}]{leaks} across splits[/], "
+        f"[{'red' if crossed else 'green'}]{crossed} across classes[/]"
+    )
+    yield "duplicates", shown if groups else clear
 
 
 def _problems(found: Survey) -> Iterator[str]:
-    if found.skipped:
-        yield "\n[red]Left out:[/]"
-        for item in found.skipped[:MOST_LINES]:
-            yield f"  '{plain(item.path)}': {plain(item.reason)}"
-        yield from _more(len(found.skipped))
+    skipped = [f"  '{plain(item.path)}': {plain(item.reason)}" for item in found.skipped]
+    yield from _section("[red]Left out:[/]", skipped)
     leaks = [d for d in found.duplicates if d.leaks]
-    if leaks:
-        yield (
-            "\n[red]Leaks:[/] the same picture is trained on and tested, so the test flatters. "
-            "Keep one of each."
-        )
-        yield from (_group(d) for d in leaks[:MOST_LINES])
-        yield from _more(len(leaks))
+    yield from _section(
+        "[red]Leaks:[/] the same picture is trained on and tested, so the test flatters. Keep one "
+        "of each.",
+        [_group(d) for d in leaks],
+    )
     crossed = [d for d in found.duplicates if d.contradicts and not d.leaks]
-    if crossed:
-        yield "\n[red]Contradictions:[/] the same picture in two classes. One of them is wrong."
-        yield from (_group(d) for d in crossed[:MOST_LINES])
-        yield from _more(len(crossed))
+    yield from _section(
+        "[red]Contradictions:[/] the same picture in two classes. One of them is wrong.",
+        [_group(d) for d in crossed],
+    )
+
+
+def _section(title: str, lines: Sequence[str]) -> Iterator[str]:
+    """A title and the first few lines, if there are any."""
+    if lines:
+        yield f"\n{title}"
+    yield from lines[:MOST_LINES]
+    if len(lines) > MOST_LINES:
+        yield f"  and {len(lines) - MOST_LINES} more; --json lists all."
 
 
 def _group(duplicates: Duplicates) -> str:
@@ -165,11 +159,6 @@ def _group(duplicates: Duplicates) -> str:
     ]
     more = f" and {len(listed) - 3} more" if len(listed) > 3 else ""
     return f"  {kind}: {' = '.join(listed[:3])}{more}"
-
-
-def _more(total: int) -> Iterator[str]:
-    if total > MOST_LINES:
-        yield f"  and {total - MOST_LINES} more; --json lists all."
 
 
 def _count(number: int, one: str, many: str | None = None) -> str:

@@ -6,11 +6,11 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from rich import box
 from rich.console import Group
-from rich.table import Table
+from rich.table import Column, Table
 
 from promptot.cli.console import plain
+from promptot.cli.grid import folded, grid, listing, numbers
 from promptot.reports.tables import format_difference, format_interval, format_value
 
 if TYPE_CHECKING:
@@ -24,15 +24,11 @@ if TYPE_CHECKING:
 
 def score_table(scores: Mapping[str, Scores]) -> Table:
     """Zero-shot and adapted accuracy side by side, each with its interval below."""
-    table = Table(
-        box=box.SIMPLE_HEAD,
-        pad_edge=False,
+    table = grid(
+        "tested on",
+        *numbers("images", "classes", "zero-shot", "adapted", "change"),
         caption="Accuracy, with its 95 % interval (Wilson) over these images.",
-        caption_justify="left",
     )
-    table.add_column("tested on")
-    for label in ("images", "classes", "zero-shot", "adapted", "change"):
-        table.add_column(label, justify="right")
     for name, result in scores.items():
         change = result.student_accuracy - result.teacher_accuracy
         colour = "green" if change > 0 else "red" if change < 0 else "dim"
@@ -51,19 +47,12 @@ def tuning_table(found: Tuning) -> Table:
     """Each setting that was tried: its fit and its retention."""
     from promptot.experiments.tuning.search import describe_settings
 
-    table = Table(
-        box=box.SIMPLE_HEAD,
-        pad_edge=False,
-        caption=(
-            f"Fit: accuracy on {found.validation} validation images. Retention: "
-            f"{found.retention}. ★ recommended, • not beaten by another point."
-        ),
-        caption_justify="left",
+    table = grid(
+        *("point", "setting"),
+        *numbers("fit", "retention", "time"),
+        caption=f"Fit: accuracy on {found.validation} validation images. Retention: "
+        f"{found.retention}. ★ recommended, • not beaten by another point.",
     )
-    table.add_column("point")
-    table.add_column("setting")
-    for label in ("fit", "retention", "time"):
-        table.add_column(label, justify="right")
     rows = [("", "zero-shot", found.zero_shot)]
     front = set(found.front)
     for place, point in enumerate(found.points):
@@ -90,10 +79,8 @@ def _measure(value: float, interval: tuple[float, float]) -> str:
 
 def prediction_table(predictions: Iterable[Prediction]) -> Table:
     """The likeliest names of each image, with bars; a reason where it could not be read."""
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    table.add_column("image", overflow="fold", ratio=2)
-    table.add_column("class", ratio=2)
-    table.add_column("probability", no_wrap=True, min_width=24)
+    probability = Column("probability", no_wrap=True, min_width=24)
+    table = grid(folded("image", ratio=2), Column("class", ratio=2), probability)
     for p in predictions:
         if p.problem:
             table.add_row(plain(p.image), f"[red]not read: {plain(p.problem)}[/]", "")
@@ -110,9 +97,7 @@ def prediction_table(predictions: Iterable[Prediction]) -> Table:
 
 def pairs(values: Mapping[str, object], title: str = "") -> Table:
     """Names and values in two columns."""
-    table = Table(box=None, show_header=False, pad_edge=False, title=title, title_justify="left")
-    table.add_column(style="bold", no_wrap=True)
-    table.add_column(overflow="fold")
+    table = listing(Column(style="bold", no_wrap=True), folded(), title=title)
     for key, value in values.items():
         table.add_row(plain(key), plain("none" if value is None else value))
     return table
@@ -120,7 +105,7 @@ def pairs(values: Mapping[str, object], title: str = "") -> Table:
 
 def source_list(sources: Iterable[Source]) -> Table:
     """How each kind of backbone is written, and what it is."""
-    table = Table(box=None, show_header=False, pad_edge=False)
+    table = listing()
     for source in sources:
         names = [f"[bold]{plain(name)}[/]" for name in _forms(source.pattern)]
         table.add_row("\n".join(names) + f"\n  {plain(source.summary)}")
@@ -134,9 +119,7 @@ def _forms(pattern: str) -> list[str]:
 
 def recipe_list(recipes: Iterable[Recipe]) -> Table:
     """Each recipe's name, what it does, and where it was published."""
-    table = Table(box=None, show_header=False, pad_edge=False)
-    table.add_column(style="bold", no_wrap=True)
-    table.add_column()
+    table = listing(Column(style="bold", no_wrap=True), Column())
     for recipe in recipes:
         paper = f"\n[dim]{plain(recipe.paper)}[/]" if recipe.paper else ""
         table.add_row(plain(recipe.name), plain(recipe.summary) + paper)

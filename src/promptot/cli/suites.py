@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from promptot.cli.grid import grid, numbers
 from promptot.data.catalog.public import SetCheck
 from promptot.experiments.forecast import Forecast
-from promptot.experiments.settings_listing import CellSettings, SettingsRow, as_json
 from promptot.reports.tables import format_value, printable
 from promptot.training.estimate import GIB
 
@@ -22,7 +21,7 @@ _STYLES = {"ready": "green", "other counts": "yellow", "damaged": "red", "missin
 
 def check_table(checks: Sequence[SetCheck]) -> Table:
     """A line a data set: its state and its counts."""
-    table = _table("", "State", "Classes", "Train", "Val", "Test")
+    table = grid("", "State", *numbers("Classes", "Train", "Val", "Test"))
     for check in checks:
         task = None if check.found is None else check.found.task
         counts = [""] * 4
@@ -34,20 +33,9 @@ def check_table(checks: Sequence[SetCheck]) -> Table:
     return table
 
 
-def missing_lines(checks: Sequence[SetCheck]) -> list[str]:
-    """What has to be fetched, where it belongs and where it comes from."""
-    lines = []
-    for check in checks:
-        for source in check.missing:
-            note = f" ({source.note})" if source.note else ""
-            lines.append(f"{check.facts.folder}/{source.place}")
-            lines.append(f"    from {source.url}{note}")
-    return lines
-
-
 def forecast_table(forecast: Forecast) -> Table:
     """What the missing cells will cost, a line a method."""
-    table = _table("", "Cells", "Steps", "Training", "Testing")
+    table = grid("", *numbers("Cells", "Steps", "Training", "Testing"))
     for method in forecast.methods:
         table.add_row(
             Text(printable(method.label)),
@@ -62,50 +50,23 @@ def forecast_table(forecast: Forecast) -> Table:
 
 
 def show_forecast(console: Console, forecast: Forecast) -> None:
-    """Print what the missing cells will cost."""
+    """Print what the missing cells will cost, and the sums in a sentence."""
     if not forecast.methods:
         console.print("Nothing is missing.")
         return
+    share = ""
+    if forecast.jobs > 1:
+        least = format_value(forecast.seconds / forecast.jobs, "seconds")
+        share = f" ({least} at best with {forecast.jobs} jobs)"
     console.print(forecast_table(forecast))
-    console.print(forecast_text(forecast), soft_wrap=True)
+    console.print(
+        f"About {format_value(forecast.seconds, 'seconds')} of work{share}, "
+        f"{forecast.memory_bytes / GIB:.1f} GiB of memory a process, "
+        f"{forecast.disk_bytes / GIB:.1f} GiB of disk for what is kept of images.",
+        soft_wrap=True,
+    )
 
 
 def forecast_json(forecast: Forecast) -> dict[str, Any]:
     """The same as plain values."""
     return {**dataclasses.asdict(forecast), "seconds": forecast.seconds}
-
-
-def settings_json(
-    protocol: str,
-    asked: Mapping[str, Any],
-    cells: Sequence[CellSettings],
-    rows: Sequence[SettingsRow],
-) -> dict[str, Any]:
-    """The settings of each cell of a suite, and the same summed up, as plain values."""
-    return {
-        "suite": asked["suite"],
-        "protocol": protocol,
-        "read_at": asked["read_at"],
-        "cells": [as_json(cell) for cell in cells],
-        "rows": [as_json(row) for row in rows],
-    }
-
-
-def forecast_text(forecast: Forecast) -> str:
-    """One sentence with the sums."""
-    hours = format_value(forecast.seconds, "seconds")
-    share = ""
-    if forecast.jobs > 1:
-        least = format_value(forecast.seconds / forecast.jobs, "seconds")
-        share = f" ({least} at best with {forecast.jobs} jobs)"
-    return (
-        f"About {hours} of work{share}, {forecast.memory_bytes / GIB:.1f} GiB of memory a process, "
-        f"{forecast.disk_bytes / GIB:.1f} GiB of disk for what is kept of images."
-    )
-
-
-def _table(*labels: str) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for number, label in enumerate(labels):
-        table.add_column(label, justify="right" if number and label != "State" else "left")
-    return table

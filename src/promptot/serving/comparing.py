@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -39,8 +39,7 @@ class Comparer:
     def __init__(self, classifier: Classifier) -> None:
         self.classifier = classifier
         self._preprocess = classifier.model.backbone.preprocess.test()
-        self._lists: OrderedDict[tuple[str, ...], tuple[PromptedModel, Tensor | None]]
-        self._lists = OrderedDict()
+        self._model = lru_cache(KEPT_LISTS)(self._model_over)
 
     @torch.no_grad()
     def __call__(self, image: ImageLike, class_names: tuple[str, ...] | None = None) -> Comparison:
@@ -66,19 +65,13 @@ class Comparer:
             tuple(model.logits(adapted, text)[0].tolist()),
         )
 
-    def _model(self, names: tuple[str, ...]) -> tuple[PromptedModel, Tensor | None]:
-        """The model over these names and its text features; the last few lists are kept."""
-        if names in self._lists:
-            self._lists.move_to_end(names)
-            return self._lists[names]
-        own = self.classifier.model
-        if names != own.class_names:
+    def _model_over(self, names: tuple[str, ...]) -> tuple[PromptedModel, Tensor | None]:
+        """The model over these names and its text features."""
+        model = self.classifier.model
+        if names != model.class_names:
             _check_names(names)
-        model = own if names == own.class_names else own.for_classes(names)
-        self._lists[names] = (model, model.shared_text())
-        if len(self._lists) > KEPT_LISTS:
-            self._lists.popitem(last=False)
-        return self._lists[names]
+            model = model.for_classes(names)
+        return model, model.shared_text()
 
 
 def _check_names(names: tuple[str, ...]) -> None:

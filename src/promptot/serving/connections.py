@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import signal
 import socket
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -27,7 +29,20 @@ LOG_LINES, LOG_SECONDS = 20, 60.0
 
 
 class Server(uvicorn.Server):
-    """A server whose connections are `Connection`s, and whose log can't be flooded."""
+    """A server that signals end, and not whoever called it; and whose listeners wait for long."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        numbers = (signal.SIGINT, signal.SIGTERM)
+        before = [signal.signal(number, self.handle_exit) for number in numbers]
+        try:
+            yield
+        finally:
+            for number, handler in zip(numbers, before, strict=True):
+                signal.signal(number, handler)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
@@ -116,20 +131,20 @@ def most_connections() -> int:
 
 
 class _Sparing(logging.Filter):
-    """Lets so many lines through in a minute; says when it lets no more."""
+    """Lets `LOG_LINES` lines through in some seconds; says when it lets no more."""
 
-    def __init__(self) -> None:
+    def __init__(self, seconds: float) -> None:
         super().__init__()
-        self._began = 0.0
-        self._count = 0
+        self.seconds = seconds
+        self._began, self._count = 0.0, 0
 
     def filter(self, record: logging.LogRecord) -> bool:
         now = time.monotonic()
-        if now - self._began > LOG_SECONDS:
+        if now - self._began > self.seconds:
             self._began, self._count = now, 0
         self._count += 1
         if self._count == LOG_LINES:
-            record.msg = f"{record.getMessage()} (No more lines for {LOG_SECONDS:.0f} s.)"
+            record.msg = f"{record.getMessage()} (No more lines for {self.seconds:.0f} s.)"
             record.args = None
         return self._count <= LOG_LINES
 
@@ -146,20 +161,19 @@ class _Printable(logging.Formatter):
 
 
 @contextmanager
-def sparing_log() -> Iterator[None]:
-    """Warnings and errors of the server, to standard error, a few lines a minute at most."""
+def sparing_log(seconds: float = LOG_SECONDS) -> Iterator[None]:
+    """Warnings and errors of the server, to standard error; `LOG_LINES` in some seconds at most."""
     handler = logging.StreamHandler()
     handler.setLevel(logging.WARNING)
     handler.setFormatter(_Printable("%(levelname)s: %(message)s"))
-    handler.addFilter(_Sparing())
-    loggers = [logging.getLogger(name) for name in ("uvicorn", "asyncio")]
-    before = [logger.propagate for logger in loggers]
-    for logger in loggers:
+    handler.addFilter(_Sparing(seconds))
+    before = {logger: logger.propagate for logger in map(logging.getLogger, ("uvicorn", "asyncio"))}
+    for logger in before:
         logger.addHandler(handler)
         logger.propagate = False
     try:
         yield
     finally:
-        for logger, propagate in zip(loggers, before, strict=True):
+        for logger, propagate in before.items():
             logger.removeHandler(handler)
             logger.propagate = propagate

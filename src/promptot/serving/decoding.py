@@ -14,7 +14,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator, Sequence
-from typing import IO
+from typing import IO, Any
 
 from PIL import Image
 
@@ -41,13 +41,8 @@ class Decoder:
 
     def __init__(self, seconds: float, command: Sequence[str] | None = None) -> None:
         self.seconds = seconds
-        self._command = command or [
-            sys.executable,
-            "-I",
-            "-c",
-            _WORK,
-            json.dumps(list(map(str, sys.path))),
-        ]
+        own = (sys.executable, "-I", "-c", _WORK, json.dumps(list(map(str, sys.path))))
+        self._command = command or own
         self._lock = threading.Lock()
         self._all: set[_Process] = set()
         self._idle: list[_Process] = []
@@ -63,6 +58,9 @@ class Decoder:
         process = self._take()
         try:
             image = process.decode(content, self.seconds)
+        except UnreadableImage:
+            self._idle.append(process)
+            raise
         except (OSError, EOFError, ValueError) as error:
             started, late = process.started, process.late
             self._end(process)
@@ -70,13 +68,10 @@ class Decoder:
                 raise UnreadableImage("image", "the page is being closed") from error
             if not started:
                 raise RuntimeError("The process that decodes images did not start.") from error
-            reason = f"it takes more than {self.seconds:g} s to decode"
-            reason = reason if late else "it ended the process that was to decode it"
+            reason = "it ended the process that was to decode it"
+            reason = f"it takes more than {self.seconds:g} s to decode" if late else reason
             raise UnreadableImage("image", reason) from error
-        except UnreadableImage:
-            self._give_back(process)
-            raise
-        self._give_back(process)
+        self._idle.append(process)
         return image
 
     def close(self) -> None:
@@ -100,15 +95,9 @@ class Decoder:
             self._all.add(process)
             return process
 
-    def _give_back(self, process: _Process) -> None:
-        with self._lock:
-            self._idle.append(process)
-
     def _end(self, process: _Process) -> None:
         with self._lock:
             self._all.discard(process)
-            if process in self._idle:
-                self._idle.remove(process)
         process.end()
 
 
@@ -116,16 +105,16 @@ class _Process:
     """One process, one image at a time."""
 
     def __init__(self, command: Sequence[str]) -> None:
-        alone: dict[str, object] = {"start_new_session": True}  # Ctrl-C is for the page alone
+        alone: dict[str, Any] = {"start_new_session": True}  # Ctrl-C is for the page alone
         if sys.platform == "win32":
             alone = {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP}
+        pipe = subprocess.PIPE
         self._process: subprocess.Popen[bytes] = subprocess.Popen(
-            command,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            **alone,  # type: ignore[call-overload]
+            command, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, **alone
         )
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._input, self._output = self._process.stdin, self._process.stdout
         self.late = False
         self.started = False
 
@@ -136,17 +125,14 @@ class _Process:
             UnreadableImage: it can't be read.
             OSError, EOFError, ValueError: the process has ended.
         """
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
         if not self.started:
             with self._limited(START_SECONDS):
-                _read(self._process.stdout, 1)
+                _read(self._output, 1)
             self.started = True
         with self._limited(seconds):
-            self._process.stdin.write(struct.pack(">Q", len(content)))
-            self._process.stdin.write(content)
-            self._process.stdin.flush()
-            image = _receive(self._process.stdout)
+            self._input.write(struct.pack(">Q", len(content)))
+            _send(self._input, content)
+            image = _receive(self._output)
         if self.late:  # at the last moment
             raise EOFError
         return image
@@ -171,10 +157,9 @@ class _Process:
     def end(self) -> None:
         self._process.kill()
         self._process.wait()
-        for stream in (self._process.stdin, self._process.stdout):
-            if stream is not None:
-                with contextlib.suppress(OSError):  # what was to be written still
-                    stream.close()
+        for stream in (self._input, self._output):
+            with contextlib.suppress(OSError):  # what was to be written still
+                stream.close()
 
 
 def work() -> None:

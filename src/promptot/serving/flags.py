@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import threading
 from io import FileIO
 from pathlib import Path
 from typing import Annotated
@@ -15,7 +14,7 @@ from promptot.files.csv_text import Number, csv_line, write_cell
 from promptot.files.locks import append
 from promptot.files.owned import head_of
 
-LARGEST = 16 * 2**20  # bytes of the file
+LARGEST = 16 * 2**20
 
 Text = Annotated[str, Field(max_length=300)]
 Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
@@ -55,11 +54,12 @@ class FlagFile:
 
     Args:
         path: the file; it is made when the first flag comes.
+        largest: bytes that it may have before it is full.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, largest: int = LARGEST) -> None:
         self.path = path
-        self._lock = threading.Lock()
+        self._largest = largest
 
     def add(self, flag: Flag) -> int:
         """Append a flag; gives how many the file holds.
@@ -81,7 +81,7 @@ class FlagFile:
             nonlocal count
             text = file.read()
             self._check(text[: len(HEADER)])
-            if len(text) > LARGEST:
+            if len(text) > self._largest:
                 raise PromptotError(
                     f"'{self.path.name}' is full.", fix="Move it away; a new one will be started."
                 )
@@ -89,8 +89,7 @@ class FlagFile:
             count = (text + start).count(b"\n")
             return start + _line(row)
 
-        with self._lock:
-            append(self.path, prepare)
+        append(self.path, prepare)
         return count
 
     def check(self) -> None:
@@ -101,7 +100,8 @@ class FlagFile:
         """
         if self.path.exists():
             if not self.path.is_file():
-                raise PromptotError(f"'{self.path}' is not a file.", fix="Choose another --flags.")
+                what = "a folder" if self.path.is_dir() else "not a file"
+                raise PromptotError(f"'{self.path}' is {what}.", fix="Give a file for the flags.")
             self._check(head_of(self.path.resolve(), len(HEADER)))
 
     def _check(self, head: bytes) -> None:

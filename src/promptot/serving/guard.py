@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Collection
-from typing import Protocol
-from urllib.parse import urlsplit
+from dataclasses import dataclass
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import JSONResponse
@@ -26,28 +25,32 @@ HEADERS = {
 }
 
 
-class BodyLimits(Protocol):
-    """How much of a request is read, and for how long."""
+@dataclass(frozen=True)
+class Limits:
+    """What one request may cost.
 
-    @property
-    def upload_bytes(self) -> int: ...
+    Attributes:
+        upload_bytes: of a request's body.
+        upload_seconds: until the body must have arrived.
+        decode_seconds: that reading the image may take.
+        answer_seconds: until the models must have answered, waiting for others included.
+        waiting: requests that may wait for the models.
+    """
 
-    @property
-    def upload_seconds(self) -> float: ...
+    upload_bytes: int = 20 * 2**20
+    upload_seconds: float = 60.0
+    decode_seconds: float = 20.0
+    answer_seconds: float = 120.0
+    waiting: int = 128
+
+
+LIMITS = Limits()
 
 
 class _Refused(Exception):  # noqa: N818 - what happened to the request
     def __init__(self, status: int, problem: str) -> None:
         super().__init__(problem)
         self.status, self.problem = status, problem
-
-
-def _netloc(origin: str) -> str:
-    """The "host:port" of an origin; empty if it has none."""
-    try:
-        return urlsplit(origin).netloc.lower()
-    except ValueError:
-        return ""
 
 
 class Guard:
@@ -64,7 +67,7 @@ class Guard:
     def __init__(
         self,
         app: ASGIApp,
-        limits: BodyLimits,
+        limits: Limits,
         loopback_only: bool,
         allowed_hosts: Collection[str] = (),
     ) -> None:
@@ -112,7 +115,8 @@ class Guard:
             )
         changes = scope["method"] not in ("GET", "HEAD")
         origin = headers.get("origin")
-        foreign = origin is not None and _netloc(origin) != host.lower()
+        own = (f"http://{host}".lower(), f"https://{host}".lower())
+        foreign = origin is not None and origin.lower() not in own
         site = headers.get("sec-fetch-site")
         if foreign or (changes and site in ("cross-site", "same-site")):
             raise _Refused(403, "Another site may not ask here.")

@@ -16,12 +16,8 @@ def is_loopback(host: str) -> bool:
         >>> is_loopback("127.0.0.1"), is_loopback("::1"), is_loopback("0.0.0.0")
         (True, True, False)
     """
-    if host.lower() == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
+    address = _address(host)
+    return host.lower() == "localhost" or (address is not None and address.is_loopback)
 
 
 def own_names() -> frozenset[str]:
@@ -52,13 +48,7 @@ def is_ours(host: str, names: Collection[str], loopback_only: bool) -> bool:
     host = normal(host)
     if is_loopback(host) or host in names:
         return True
-    if loopback_only:
-        return False
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    return True
+    return not loopback_only and _address(host) is not None
 
 
 def normal(host: str) -> str:
@@ -78,11 +68,8 @@ def is_host(text: str) -> bool:
         >>> is_host("photos.example.org"), is_host("::1"), is_host("https://a.b"), is_host("a.b:80")
         (True, True, False, False)
     """
-    try:
-        ipaddress.ip_address(text)
-    except ValueError:
-        return re.fullmatch(r"[a-z0-9_][a-z0-9_.-]*", text.lower()) is not None
-    return True
+    name = re.fullmatch(r"[a-z0-9_][a-z0-9_.-]*", text.lower())
+    return name is not None or _address(text) is not None
 
 
 def host_of(netloc: str) -> str:
@@ -98,3 +85,10 @@ def host_of(netloc: str) -> str:
         return urlsplit(f"//{netloc}").hostname or ""
     except ValueError:
         return ""
+
+
+def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    try:
+        return ipaddress.ip_address(host)
+    except ValueError:
+        return None

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-import signal
 import socket
-import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from promptot.backbones.backbone import Backbone
-from promptot.devices import pick_device
 from promptot.errors import PromptotError
 from promptot.runs.classifier import load
 from promptot.serving.hosts import is_host, is_loopback
+
+if TYPE_CHECKING:
+    import uvicorn
+    from starlette.applications import Starlette
 
 FLAGS = "flags.csv"
 GRACE = 10  # seconds that running requests get at the end
@@ -32,7 +32,10 @@ def serve(
     device: str = "auto",
     on_ready: Callable[[str], None] = lambda address: None,
 ) -> None:
-    """Serve the page of a run until SIGINT (Ctrl-C) or SIGTERM comes.
+    """Serve a page on which a run and the frozen model answer side by side, until a signal comes.
+
+    SIGINT (Ctrl-C) or SIGTERM ends it, and not whoever called it. Called in another thread than the
+    main one, it does not hear of them.
 
     Args:
         run: a run folder that `fit` wrote, its adapter folder, or "hf-hub:user/name".
@@ -47,10 +50,15 @@ def serve(
 
     Raises:
         PromptotError: a library is missing, there is no adapter, or the address can't be had.
+
+    Example:
+        >>> import promptot
+        >>> promptot.serve("runs/photos", on_ready=print)  # doctest: +SKIP
+        http://127.0.0.1:8765/
     """
-    uvicorn = _need_libraries()
+    _need_libraries()
     from promptot.serving.comparing import Comparer
-    from promptot.serving.connections import ACCEPTED_TOGETHER, Connection, Server, sparing_log
+    from promptot.serving.connections import sparing_log
     from promptot.serving.flags import FlagFile
     from promptot.serving.web_app import create_app
 
@@ -60,22 +68,32 @@ def serve(
                 f"'{name}' is no host name.",
                 fix="Write it like photos.example.org, without http:// and without a port.",
             )
-    comparer = Comparer(load(run, backbone, pick_device(device)))
-    place = Path(flags) if flags is not None else _flags_of(run)
-    if place.is_dir():
-        raise PromptotError(f"'{place}' is a folder.", fix="Give a file for the flags.")
-    title = Path(run).resolve().name if Path(run).exists() else os.fspath(run)
-    flag_file = FlagFile(place)
+    comparer = Comparer(load(run, backbone, device))
+    folder = Path(run)
+    flag_file = FlagFile(Path(flags or (folder / FLAGS if folder.is_dir() else FLAGS)))
     flag_file.check()
     app = create_app(
         comparer,
         flag_file,
-        title=title,
+        title=folder.resolve().name if folder.exists() else os.fspath(run),
         loopback_only=is_loopback(host),
         allowed_hosts=(*allowed_hosts, host),
     )
-    listener = listen(host, port)
-    config = uvicorn.Config(
+    with listen(host, port) as listener, sparing_log():
+        on_ready(address_of(listener))
+        try:
+            page_server(app).run(sockets=[listener])
+        finally:
+            app.state.stop()
+
+
+def page_server(app: Starlette) -> uvicorn.Server:
+    """The server of an application; its `run` takes sockets that listen."""
+    from uvicorn import Config
+
+    from promptot.serving.connections import ACCEPTED_TOGETHER, Connection, Server
+
+    config = Config(
         app,
         http=Connection,
         ws="none",
@@ -88,14 +106,7 @@ def serve(
         timeout_graceful_shutdown=GRACE,
         lifespan="on",
     )
-    server = Server(config)
-    server.capture_signals = lambda: _stop_on_signal(server)
-    with listener, sparing_log():
-        on_ready(_address(listener))
-        try:
-            server.run(sockets=[listener])
-        finally:
-            app.state.stop()
+    return Server(config)
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -105,7 +116,7 @@ def listen(host: str, port: int) -> socket.socket:
         PromptotError: the name is unknown, or the port is taken or not allowed.
     """
     try:
-        family, kind, protocol, _, address = socket.getaddrinfo(
+        family, *_, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
     except OSError as error:
@@ -113,57 +124,31 @@ def listen(host: str, port: int) -> socket.socket:
             f"'{host}' is no address of this machine ({error.strerror}).",
             fix="Leave --host out to serve this machine only.",
         ) from error
-    listener = socket.socket(family, kind, protocol)
+    both = family == socket.AF_INET6 and socket.has_dualstack_ipv6()
     try:
-        if os.name == "posix":  # elsewhere this option would let two servers share a port
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(address)
-        listener.listen(512)
+        return socket.create_server(address, family=family, backlog=512, dualstack_ipv6=both)
     except OSError as error:
-        listener.close()
+        reason = os.strerror(error.errno) if error.errno else error
         raise PromptotError(
-            f"Can't listen at {host}:{port} ({error.strerror}).",
+            f"Can't listen at {host}:{port} ({reason}).",
             fix="Choose another port (--port 0 takes any that is free).",
         ) from error
-    return listener
 
 
-def _address(listener: socket.socket) -> str:
+def address_of(listener: socket.socket) -> str:
+    """The address of the page for a browser."""
     host, port = listener.getsockname()[:2]
     if host in ("0.0.0.0", "::"):
         host = socket.gethostname()
     return f"http://[{host}]:{port}/" if ":" in host else f"http://{host}:{port}/"
 
 
-def _flags_of(run: str | os.PathLike[str]) -> Path:
-    folder = Path(run)
-    return folder / FLAGS if folder.is_dir() else Path(FLAGS)
-
-
-@contextlib.contextmanager
-def _stop_on_signal(server: Any) -> Iterator[None]:
-    """Let the signals end the server, and not whoever called it."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = {
-        number: signal.signal(number, server.handle_exit)
-        for number in (signal.SIGINT, signal.SIGTERM)
-    }
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def _need_libraries() -> Any:
+def _need_libraries() -> None:
     try:
         import python_multipart  # noqa: F401 - starlette reads forms with it
         import starlette  # noqa: F401
-        import uvicorn
+        import uvicorn  # noqa: F401
     except ImportError as error:
         raise PromptotError(
             f"The page needs {error.name}.", fix="pip install 'promptot[serve]'"
         ) from error
-    return uvicorn

@@ -7,11 +7,12 @@ import errno
 import hashlib
 import json
 import logging
+import re
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -30,7 +31,7 @@ from promptot.reports.tables import printable
 from promptot.serving.comparing import LONGEST_NAME, MOST_NAMES, Comparer, Comparison
 from promptot.serving.decoding import Decoder
 from promptot.serving.flags import Flag, FlagFile
-from promptot.serving.guard import Guard
+from promptot.serving.guard import LIMITS, Guard, Limits
 
 logger = logging.getLogger("uvicorn.error")  # which `serve` shows at the terminal
 PAGE = Path(__file__).parent / "page"
@@ -41,25 +42,7 @@ FILES = {
     "/icon.svg": ("icon.svg", "image/svg+xml"),
 }
 """All that is read from disk for a request; no path is ever made of what a request says."""
-
-
-@dataclass(frozen=True)
-class Limits:
-    """What one request may cost.
-
-    Attributes:
-        upload_bytes: of a request's body.
-        upload_seconds: until the body must have arrived.
-        decode_seconds: that reading the image may take.
-        answer_seconds: until the models must have answered, waiting for others included.
-        waiting: requests that may wait for the models.
-    """
-
-    upload_bytes: int = 20 * 2**20
-    upload_seconds: float = 60.0
-    decode_seconds: float = 20.0
-    answer_seconds: float = 120.0
-    waiting: int = 128
+SURROGATE = re.compile("[\ud800-\udfff]")  # half a character, which is no text
 
 
 def create_app(
@@ -67,7 +50,8 @@ def create_app(
     flags: FlagFile,
     *,
     title: str,
-    limits: Limits = Limits(),
+    limits: Limits = LIMITS,
+    decoder: Decoder | None = None,
     loopback_only: bool = True,
     allowed_hosts: Collection[str] = (),
 ) -> Starlette:
@@ -80,19 +64,21 @@ def create_app(
         flags: where flagged mistakes go.
         title: the run's name, for the page.
         limits: see `Limits`.
+        decoder: reads the images; by default one that keeps to the limits.
         loopback_only: answer only requests that name this machine as their host, so that no other
             web site can reach the page through a host name of its own; where other machines are
             let in, those that name an address or one of this machine's names too.
         allowed_hosts: host names to answer to as well.
     """
-    service = _Service(comparer, flags, title, limits)
+    decoder = decoder or Decoder(limits.decode_seconds)
+    service = _Service(comparer, flags, decoder, title, limits)
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         yield
         service.close()
 
-    files = [Route(path, _file(*found), methods=["GET"]) for path, found in FILES.items()]
+    files = [Route(path, _file(*file), methods=["GET"]) for path, file in FILES.items()]
     app = Starlette(
         routes=[
             *files,
@@ -100,20 +86,13 @@ def create_app(
             Route("/compare", service.compare, methods=["POST"]),
             Route("/flag", service.flag, methods=["POST"]),
         ],
-        middleware=[
-            Middleware(
-                Guard, limits=limits, loopback_only=loopback_only, allowed_hosts=allowed_hosts
-            )
-        ],
-        exception_handlers={
-            PromptotError: _on_error,
-            HTTPException: _on_http_error,
-            ClientDisconnect: _on_leaving,
-            Exception: _on_failure,
-        },
+        middleware=[Middleware(Guard, limits, loopback_only, allowed_hosts)],
+        exception_handlers=dict.fromkeys(
+            (PromptotError, HTTPException, ClientDisconnect, Exception), _on_error
+        ),
         lifespan=lifespan,
     )
-    app.state.stop = service.decoder.close
+    app.state.stop = decoder.close
     return app
 
 
@@ -124,13 +103,15 @@ IMAGES_TOGETHER = 2
 class _Service:
     """What the routes do. A thread an image; the models look at one image at a time."""
 
-    def __init__(self, comparer: Comparer, flags: FlagFile, title: str, limits: Limits) -> None:
+    def __init__(
+        self, comparer: Comparer, flags: FlagFile, decoder: Decoder, title: str, limits: Limits
+    ) -> None:
         self.comparer = comparer
         self.flags = flags
+        self.decoder = decoder
         self.title = title
         self.limits = limits
-        self.waiting = 0
-        self.decoder = Decoder(limits.decode_seconds)
+        self.waiting = asyncio.Semaphore(limits.waiting)
         self.turn = threading.Lock()
         self.models = ThreadPoolExecutor(IMAGES_TOGETHER, thread_name_prefix="models")
         self.disk = ThreadPoolExecutor(1, thread_name_prefix="flags")
@@ -169,21 +150,17 @@ class _Service:
                 names = _names(form)
         except UnicodeError:  # of a character set that the form names
             return _problem(400, "The form is not valid text.", "Send it as UTF-8.")
-        if self.waiting >= self.limits.waiting:
+        if self.waiting.locked():
             return _problem(503, "Too many people are asking at once.", "Try again in a moment.")
-        self.waiting += 1
-        try:
+        async with self.waiting:
             loop = asyncio.get_running_loop()
-            found = await asyncio.wait_for(
-                loop.run_in_executor(self.models, self._run, content, names),
-                self.limits.answer_seconds,
-            )
-        except TimeoutError:
-            return _problem(503, "The models did not answer in time.", "Try again in a moment.")
-        finally:
-            self.waiting -= 1
+            answer = loop.run_in_executor(self.models, self._run, content, names)
+            try:
+                comparison = await asyncio.wait_for(answer, self.limits.answer_seconds)
+            except TimeoutError:
+                return _problem(503, "The models did not answer in time.", "Try again in a moment.")
         digest = hashlib.sha256(content).hexdigest()
-        return JSONResponse({**asdict(found), "sha256": digest})
+        return JSONResponse({**asdict(comparison), "sha256": digest})
 
     async def flag(self, request: Request) -> Response:
         try:
@@ -240,20 +217,12 @@ def _names(form: FormData) -> tuple[str, ...] | None:
         raise PromptotError("The class names are not a list of texts.", fix="Send a JSON list.")
     if not names:
         raise PromptotError("There are no class names.", fix="Give at least one.")
-    if any(_is_broken(name) for name in names):
+    if any(SURROGATE.search(name) for name in names):
         raise PromptotError(
             "A class name is not valid text: it holds half a character (a lone surrogate).",
             fix="Type it anew.",
         )
     return tuple(" ".join(name.split()) for name in names)
-
-
-def _is_broken(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return True
-    return False
 
 
 def _file(name: str, kind: str) -> Callable[[Request], Awaitable[Response]]:
@@ -266,26 +235,20 @@ def _file(name: str, kind: str) -> Callable[[Request], Awaitable[Response]]:
 
 
 def _problem(status: int, problem: str, fix: str | None = None) -> JSONResponse:
-    said = {"problem": problem, "fix": fix}
-    whole = {key: text and text.encode("utf-8", "replace").decode() for key, text in said.items()}
+    texts = {"problem": problem, "fix": fix}
+    whole = {key: text and SURROGATE.sub("?", text) for key, text in texts.items()}
     return JSONResponse(whole, status_code=status)
 
 
 def _on_error(request: Request, error: Exception) -> Response:
-    if isinstance(error, UnreadableImage):  # its path is that of a temporary file
-        return _problem(400, f"This image can't be read: {error.reason}.", "Choose another one.")
-    assert isinstance(error, PromptotError)
-    return _problem(400, error.problem, error.fix)
-
-
-def _on_http_error(request: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)
-    return _problem(error.status_code, str(error.detail))
-
-
-def _on_leaving(request: Request, error: Exception) -> Response:
-    return _problem(400, "The upload ended early.")  # nobody is there to read it
-
-
-def _on_failure(request: Request, error: Exception) -> Response:
+    match error:
+        case UnreadableImage():  # its path is that of a temporary file
+            reason = f"This image can't be read: {error.reason}."
+            return _problem(400, reason, "Choose another one.")
+        case PromptotError():
+            return _problem(400, error.problem, error.fix)
+        case HTTPException():
+            return _problem(error.status_code, str(error.detail))
+        case ClientDisconnect():
+            return _problem(400, "The upload ended early.")  # nobody is there to read it
     return _problem(500, "Something went wrong.", "The terminal that runs the page says what.")
