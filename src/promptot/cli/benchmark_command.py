@@ -97,13 +97,14 @@ def benchmark(options: BenchmarkOptions, screen: Screen) -> None:
 def _list_settings(
     screen: Screen, options: BenchmarkOptions, request: dict[str, Any]
 ) -> dict[str, Any]:
-    from promptot.experiments.report.benchmark_tables import settings_table, to_rich
     from promptot.experiments.benchmarking import benchmark_settings
+    from promptot.experiments.report.benchmark_tables import settings_table
     from promptot.experiments.settings_listing import as_json
+    from promptot.reports import rich_table
 
     asked = {name: request[name] for name in SETTINGS if name in request}
     cells, rows = benchmark_settings(options.protocol, suite=options.suite, **asked)
-    screen.print(to_rich(settings_table(rows)))
+    screen.print(rich_table(settings_table(rows)))
     return {
         "suite": options.suite,
         "protocol": options.protocol,
@@ -150,17 +151,14 @@ def _run(
 
 
 def _show(screen: Screen, result: Benchmark) -> None:
-    from promptot.experiments.report.benchmark_tables import (
-        benchmark_tables,
-        settings_table,
-        to_rich,
-    )
+    from promptot.experiments.report.benchmark_tables import benchmark_tables, settings_table
+    from promptot.reports import rich_table
 
     for table in benchmark_tables(result.summary)[: 3 if result.summary.published else 2]:
-        screen.print(to_rich(table))
+        screen.print(rich_table(table))
     if result.summary.settings:
         small_print = " ".join(result.summary.small_print)
-        screen.print(to_rich(settings_table(result.summary.settings, small_print)))
+        screen.print(rich_table(settings_table(result.summary.settings, small_print)))
     for text in (*result.summary.notes, *result.problems):
         screen.say(f"[yellow]Note:[/] {plain(text)}")
     screen.say(f"Report: [bold]{plain(result.files[-1])}[/]")

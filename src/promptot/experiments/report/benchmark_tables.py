@@ -14,7 +14,6 @@ from promptot.reports.table_formats import (
     escape_markdown,
     latex_table,
     markdown_table,
-    rich_table,
 )
 from promptot.reports.tables import Column, Measure, Row, Table, write_measure
 
@@ -48,7 +47,6 @@ _CSV_KEYS = (
     "split", "task", "method", "metric", "mean", "sd", "rank", "control", "difference", "low",
     "high", "over",
 )  # fmt: skip
-to_rich = rich_table
 
 
 def benchmark_tables(summary: Summary) -> list[Table]:
