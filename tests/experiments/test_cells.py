@@ -12,7 +12,7 @@ import pytest
 from promptot.backbones import Backbone
 from promptot.experiments.cells import fingerprint, make_cells
 from promptot.experiments.methods import Method, parse_methods
-from promptot.experiments.protocol import PROTOCOLS
+from promptot.experiments.protocols import PROTOCOLS
 from promptot.experiments.trials import Trial, load_sources
 
 
@@ -110,7 +110,7 @@ def test_cells_of_one_trial_and_seed_follow_each_other(trial: Trial, backbone: B
     cells = make_cells(
         "few-shot", [trial, replace(trial, shots=1)], methods, [3, 4], "test", backbone
     )
-    assert [(c.trial.shots, c.seed, c.method.label) for c in cells] == [
+    assert [(c.shots, c.seed, c.method.label) for c in cells] == [
         (shots, seed, label)
         for shots in (2, 1)
         for seed in (3, 4)

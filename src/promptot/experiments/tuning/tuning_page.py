@@ -8,8 +8,11 @@ from promptot.evaluation.retention import MOSTLY_WRONG
 from promptot.experiments.tuning.search import describe_settings
 from promptot.experiments.tuning.trade_off_page import TradeOff, TradeOffPoint
 from promptot.experiments.tuning.trial_points import Point
-from promptot.experiments.tuning.tune_task import FEW_IMAGES, Tuning
+from promptot.experiments.tuning.tuning_result import Tuning
 from promptot.reports.tables import format_difference, format_value
+
+FEW_IMAGES = 50
+"""Validation images below which the page says that points are hard to tell apart."""
 
 
 def trade_off(found: Tuning) -> TradeOff:
