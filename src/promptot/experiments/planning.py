@@ -19,7 +19,7 @@ from promptot.experiments.methods import Method, parse_methods
 from promptot.experiments.protocols import PROTOCOLS, Protocol
 from promptot.experiments.published_settings import ReadAt
 from promptot.experiments.settings_listing import CellSettings, describe_cell
-from promptot.experiments.suite import PublishedRow, load_suite, suite_sources
+from promptot.experiments.suite import load_suite, suite_sources
 from promptot.experiments.trials import (
     SPLIT,
     Shares,
@@ -123,18 +123,12 @@ class BenchmarkSettings:
 
 
 @dataclass(frozen=True)
-class Elsewhere:
-    """What was published of the tasks of a plan, beside the figures of its own methods.
+class PublishedFigures:
+    """What was published of a method that takes no part: figures in 0..1 by metric, and a note."""
 
-    Attributes:
-        metrics: keys, in the order of the figures of a row.
-        rows: of methods that take no part.
-        small_print: what must be known to compare, a sentence each.
-    """
-
-    metrics: Sequence[str] = ()
-    rows: Sequence[PublishedRow] = ()
-    small_print: Sequence[str] = ()
+    name: str
+    figures: Mapping[str, float]
+    note: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -147,7 +141,8 @@ class Plan:
         trials, methods, seeds: of its cells.
         control: label of the method to compare with.
         published: label -> published figures by metric, of the methods that have them.
-        elsewhere: what else was published of the same tasks.
+        elsewhere: what was published of the same tasks by methods that take no part.
+        small_print: what must be known to compare with published figures, a sentence each.
         notes: what must be known of the data, a sentence each.
     """
 
@@ -158,7 +153,8 @@ class Plan:
     seeds: Sequence[int]
     control: str
     published: Mapping[str, Mapping[str, float]]
-    elsewhere: Elsewhere
+    elsewhere: Sequence[PublishedFigures]
+    small_print: Sequence[str]
     notes: Sequence[str]
 
     @property
@@ -191,7 +187,6 @@ def make_plan(settings: BenchmarkSettings) -> Plan:
         trials = [_with_lists(trial, lists, settings.seeds, notes) for trial in trials]
     _check_folder(settings)
     labels = [method.label for method in methods]
-    published, elsewhere = _published(settings, labels)
     return Plan(
         chosen,
         settings.split,
@@ -199,8 +194,7 @@ def make_plan(settings: BenchmarkSettings) -> Plan:
         methods,
         settings.seeds,
         control,
-        published,
-        elsewhere,
+        *_published(settings, labels),
         notes,
     )
 
@@ -312,28 +306,26 @@ def _sources(settings: BenchmarkSettings) -> tuple[list[Source], Sequence[str], 
 
 def _published(
     settings: BenchmarkSettings, labels: Sequence[str]
-) -> tuple[dict[str, dict[str, float]], Elsewhere]:
-    """Published figures in 0..1, and what else was published of the same tasks.
+) -> tuple[dict[str, Mapping[str, float]], list[PublishedFigures], Sequence[str]]:
+    """Published figures by method, those of methods that take no part, and the small print.
 
     There are figures where the suite has them and all its tasks take part, small print always.
     """
     if settings.suite is None or settings.split != "test":
-        return {}, Elsewhere()
+        return {}, [], ()
     suite = load_suite(settings.suite)
     published = suite.published.get(settings.protocol)
     if published is None or settings.tasks:
-        return {}, Elsewhere(small_print=suite.small_print)
-    figures = {
-        label: {metric: figure / 100 for metric, figure in zip(published.metrics, row, strict=True)}
-        for label, row in published.methods.items()
-    }
-    absent = [
-        PublishedRow(name=name, figures=list(row))
-        for name, row in published.methods.items()
-        if name not in labels
-    ]
-    rows = [*absent, *published.others]
-    return figures, Elsewhere(published.metrics, rows, suite.small_print)
+        return {}, [], suite.small_print
+
+    def shares(row: Sequence[float | None]) -> Mapping[str, float]:
+        given = zip(published.metrics, row, strict=True)
+        return {metric: figure / 100 for metric, figure in given if figure is not None}
+
+    figures = {name: shares(row) for name, row in published.methods.items()}
+    elsewhere = [PublishedFigures(n, own) for n, own in figures.items() if n not in labels]
+    elsewhere += [PublishedFigures(r.name, shares(r.figures), r.note) for r in published.others]
+    return figures, elsewhere, suite.small_print
 
 
 def _with_lists(trial: Trial, folder: Path, seeds: Sequence[int], notes: list[str]) -> Trial:

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from promptot.errors import PromptotError, PromptotWarning
 from promptot.experiments.cell_record import Record
 from promptot.files.locks import append
-from promptot.files.reading import Unreadable, open_regular, parse_json, read_bytes
+from promptot.files.reading import Unreadable, open_regular, parse_json
 
 LARGEST_FILE = 2**31  # bytes
 
@@ -44,15 +44,7 @@ class RecordFile(Generic[R]):
         Raises:
             PromptotError: the file can't be read, or a line that is not the last is no record.
         """
-        if not self.path.exists():
-            return {}
-        try:
-            content = read_bytes(self.path, LARGEST_FILE)
-        except Unreadable as error:
-            raise PromptotError(
-                f"Can't read '{self.path}': {error}.", fix="Choose another --out."
-            ) from error
-        return self._records(content.rpartition(b"\n")[0])  # behind the last line break: torn
+        return RecordFile(self.path, self._model).read_new()
 
     def read_new(self) -> dict[str, R]:
         """Key -> its record, of the whole lines that were added since the last call, by whatever
@@ -62,16 +54,21 @@ class RecordFile(Generic[R]):
             PromptotError: as `read`.
         """
         try:
-            if self.path.stat().st_size <= self._offset:
+            size = self.path.stat().st_size - self._offset
+            if size <= 0:
                 return {}
+            if size > LARGEST_FILE:
+                raise Unreadable("it is too large")
             with open_regular(self.path) as opened:
                 opened.seek(self._offset)
-                whole = opened.read().rpartition(b"\n")[0]
+                whole = opened.read(size).rpartition(b"\n")[0]  # behind the last line break: torn
         except FileNotFoundError:
             return {}
         except (OSError, Unreadable) as error:
             reason = getattr(error, "strerror", None) or error
-            raise PromptotError(f"Can't read '{self.path}': {reason}.") from error
+            raise PromptotError(
+                f"Can't read '{self.path}': {reason}.", fix="Choose another --out."
+            ) from error
         self._offset += len(whole) + 1 if whole else 0
         return self._records(whole)
 

@@ -50,32 +50,29 @@ class Benchmark:
 
     def as_json(self) -> dict[str, Any]:
         """The figures, method by method."""
+        summary = self.summary
+        lists = ("tasks", "tested", "seeds", "shots", "notes", "small_print")
         return {
-            "protocol": self.summary.protocol,
-            "split": self.summary.split,
-            "tasks": list(self.summary.tasks),
-            "tested": list(self.summary.tested),
-            "seeds": list(self.summary.seeds),
-            "shots": list(self.summary.shots),
-            "control": self.summary.control,
+            "protocol": summary.protocol,
+            "split": summary.split,
+            **{name: list(getattr(summary, name)) for name in lists},
+            "control": summary.control,
             "cells": self.cells,
             "ran": self.ran,
             "problems": list(self.problems),
-            "notes": list(self.summary.notes),
-            "small_print": list(self.summary.small_print),
-            "settings": [as_json(row) for row in self.summary.settings],
+            "settings": [as_json(row) for row in summary.settings],
             "methods": [
                 {
                     "method": method.label,
                     **{key: figure.mean for key, figure in method.figures.items()},
                     "rank": method.rank,
                     "differences": {
-                        key: [found.value, found.low, found.high]
-                        for key, found in method.differences.items()
+                        key: [gap.value, gap.low, gap.high]
+                        for key, gap in method.differences.items()
                     },
                     "diagnostics": dict(method.diagnostics),
                 }
-                for method in self.summary.methods
+                for method in summary.methods
             ],
             "files": [str(path) for path in self.files],
         }

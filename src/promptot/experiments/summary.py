@@ -23,7 +23,7 @@ from promptot.evaluation.statistics import (
 from promptot.experiments.cell_record import NOT_READ, RIGHT, CellRecord
 from promptot.experiments.cells import Cell
 from promptot.experiments.methods import Method
-from promptot.experiments.planning import Elsewhere, Plan
+from promptot.experiments.planning import Plan, PublishedFigures
 from promptot.experiments.protocols import Metric
 from promptot.experiments.settings_listing import SettingsRow, describe_cell, sum_up
 from promptot.experiments.trials import Trial, Unit
@@ -64,15 +64,6 @@ class MethodSummary:
     diagnostics: Mapping[str, float]
     recipe: Mapping[str, Any]
     settings: Mapping[str, Any]
-
-
-@dataclass(frozen=True)
-class PublishedFigures:
-    """What was published of a method that takes no part: figures in 0..1 by metric, and a note."""
-
-    name: str
-    figures: Mapping[str, float]
-    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -192,8 +183,8 @@ def summarise(
         backbone=backbone,
         notes=[*plan.notes, *_notes(trials, unfinished, failed, seeds)],
         published={} if unfinished else {k: v for k, v in plan.published.items() if k in answers},
-        elsewhere=[] if unfinished else _published_figures(plan.elsewhere),
-        small_print=plan.elsewhere.small_print,
+        elsewhere=() if unfinished else plan.elsewhere,
+        small_print=plan.small_print,
         settings=_settings_rows(used, {trial.unit: trial for trial in trials}),
         tested=_tested(trials) if plan.protocol.one_trained else (),
     )
@@ -203,21 +194,6 @@ def _tested(trials: Sequence[Trial]) -> list[str]:
     """The names of the targets or domains."""
     parts = dict.fromkeys(part for trial in trials for part in trial.parts)
     return list(dict.fromkeys(part.partition("/")[2] for part in parts if "/" in part))
-
-
-def _published_figures(elsewhere: Elsewhere) -> list[PublishedFigures]:
-    return [
-        PublishedFigures(
-            row.name,
-            {
-                metric: figure / 100
-                for metric, figure in zip(elsewhere.metrics, row.figures, strict=True)
-                if figure is not None
-            },
-            row.note,
-        )
-        for row in elsewhere.rows
-    ]
 
 
 def _settings(methods: Sequence[Method]) -> dict[str, Any]:

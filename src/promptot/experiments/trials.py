@@ -100,6 +100,10 @@ class Source:
     digest: str | None = None
     listed_from: Path = Path()
 
+    def retention(self, split: Split) -> dict[str, ImageTask]:
+        """What else a model should still know after training on it, as a part, if anything."""
+        return {} if self.others is None else {RETENTION: tested_on(self.others, split)}
+
     def trials(
         self,
         pool: ImageTask,
@@ -245,8 +249,3 @@ def tested_on(task: ImageTask, split: Split) -> ImageTask:
             fix=f"Give it a {split} folder, or leave all split folders out.",
         )
     return replace(task, train=(), validation=(), test=images)
-
-
-def retention_part(source: Source, split: Split) -> dict[str, ImageTask]:
-    """What else a model should still know after training on a source, as a part, if anything."""
-    return {} if source.others is None else {RETENTION: tested_on(source.others, split)}

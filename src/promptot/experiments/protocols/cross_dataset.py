@@ -7,14 +7,7 @@ from collections.abc import Sequence
 from promptot.errors import PromptotError
 from promptot.experiments.protocols.averages import mean_of, mean_of_all, mean_of_domain
 from promptot.experiments.protocols.protocol import Metric, Protocol, part_names, retention_metric
-from promptot.experiments.trials import (
-    Source,
-    Split,
-    Trial,
-    pick_sources,
-    retention_part,
-    tested_on,
-)
+from promptot.experiments.trials import Source, Split, Trial, tested_on
 
 TARGET = "target/"
 """What the names of parts start with that are other tasks."""
@@ -27,20 +20,16 @@ class CrossDataset(Protocol):
     summary = "Train on all classes of one task, test on every other task."
     one_trained = True
 
-    def trials(
-        self, sources: Sequence[Source], trained: Sequence[str], shots: Sequence[int], split: Split
+    def trials_of(
+        self, source: Source, sources: Sequence[Source], shots: Sequence[int], split: Split
     ) -> list[Trial]:
         if len(sources) < 2:
             raise PromptotError("One task has no other to test on.", fix="Give two tasks or more.")
-        trials = []
-        for source in pick_sources(sources, trained):
-            parts = {"source": tested_on(source.task, split)}
-            for other in sources:
-                if other is not source:
-                    parts[f"{TARGET}{other.name}"] = tested_on(other.task, split)
-            parts |= retention_part(source, split)
-            trials += source.trials(source.task, "all", parts, shots, sources)
-        return trials
+        others = {f"{TARGET}{other.name}": other for other in sources if other is not source}
+        parts = {
+            name: tested_on(part.task, split) for name, part in {"source": source, **others}.items()
+        }
+        return source.trials(source.task, "all", parts | source.retention(split), shots, sources)
 
     def metrics(self, trials: Sequence[Trial]) -> list[Metric]:
         names = [p.removeprefix(TARGET) for p in part_names(trials) if p.startswith(TARGET)]

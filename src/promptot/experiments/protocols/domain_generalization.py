@@ -10,14 +10,7 @@ from promptot.data.task import ImageTask
 from promptot.errors import PromptotError
 from promptot.experiments.protocols.averages import mean_of, mean_of_all, mean_of_domain
 from promptot.experiments.protocols.protocol import Metric, Protocol, part_names, retention_metric
-from promptot.experiments.trials import (
-    Source,
-    Split,
-    Trial,
-    pick_sources,
-    retention_part,
-    tested_on,
-)
+from promptot.experiments.trials import Source, Split, Trial, tested_on
 
 HELD_OUT_STYLE = "fluent-emoji-high-contrast"
 """A training style of the drawings that is kept for testing."""
@@ -39,22 +32,21 @@ class DomainGeneralization(Protocol):
     summary = "Train in one domain, test the same classes in others."
     one_trained = True
 
-    def trials(
-        self, sources: Sequence[Source], trained: Sequence[str], shots: Sequence[int], split: Split
+    def divide(self, sources: Sequence[Source]) -> Sequence[Source]:
+        return [part for source in sources for part in _by_domain(source)]
+
+    def trials_of(
+        self, source: Source, sources: Sequence[Source], shots: Sequence[int], split: Split
     ) -> list[Trial]:
-        sources = [part for source in sources for part in _by_domain(source)]
-        trials = []
-        for source in pick_sources(sources, trained):
-            domains = [other for other in sources if other.group is None and other is not source]
-            if source.group is not None:
-                pool, parts = _styles(source.group, split)
-                parts |= retention_part(source, split)
-            else:
-                pool, parts = source.task, _domains(source, domains, split)
-                if source.task.test if split == "test" else source.task.validation:
-                    parts = {"source": tested_on(source.task, split), **parts}
-            trials += source.trials(pool, "all", parts, shots, domains)
-        return trials
+        domains = [other for other in sources if other.group is None and other is not source]
+        if source.group is not None:
+            pool, parts = _styles(source.group, split)
+            parts |= source.retention(split)
+        else:
+            pool, parts = source.task, _domains(source, domains, split)
+            if source.task.test if split == "test" else source.task.validation:
+                parts = {"source": tested_on(source.task, split), **parts}
+        return source.trials(pool, "all", parts, shots, domains)
 
     def metrics(self, trials: Sequence[Trial]) -> list[Metric]:
         parts = part_names(trials)

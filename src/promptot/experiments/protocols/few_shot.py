@@ -6,14 +6,7 @@ from collections.abc import Sequence
 
 from promptot.experiments.protocols.averages import mean_at, mean_of
 from promptot.experiments.protocols.protocol import Metric, Protocol, retention_metric
-from promptot.experiments.trials import (
-    Source,
-    Split,
-    Trial,
-    pick_sources,
-    retention_part,
-    tested_on,
-)
+from promptot.experiments.trials import Source, Split, Trial, tested_on
 
 
 class FewShot(Protocol):
@@ -23,14 +16,11 @@ class FewShot(Protocol):
     summary = "Train on K images of each class, for several K."
     several_shots = True
 
-    def trials(
-        self, sources: Sequence[Source], trained: Sequence[str], shots: Sequence[int], split: Split
+    def trials_of(
+        self, source: Source, sources: Sequence[Source], shots: Sequence[int], split: Split
     ) -> list[Trial]:
-        trials = []
-        for source in pick_sources(sources, trained):
-            parts = {"test": tested_on(source.task, split), **retention_part(source, split)}
-            trials += source.trials(source.task, "all", parts, shots)
-        return trials
+        parts = {"test": tested_on(source.task, split), **source.retention(split)}
+        return source.trials(source.task, "all", parts, shots)
 
     def metrics(self, trials: Sequence[Trial]) -> list[Metric]:
         shots = sorted({trial.shots for trial in trials})

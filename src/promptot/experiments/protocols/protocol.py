@@ -9,7 +9,7 @@ from typing import ClassVar
 
 from promptot.evaluation.statistics import Statistic
 from promptot.experiments.protocols.averages import mean_of
-from promptot.experiments.trials import RETENTION, Source, Split, Trial
+from promptot.experiments.trials import RETENTION, Source, Split, Trial, pick_sources
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,6 @@ class Protocol(ABC):
     several_shots: ClassVar[bool] = False
     one_trained: ClassVar[bool] = False
 
-    @abstractmethod
     def trials(
         self, sources: Sequence[Source], trained: Sequence[str], shots: Sequence[int], split: Split
     ) -> list[Trial]:
@@ -58,6 +57,22 @@ class Protocol(ABC):
         Raises:
             PromptotError: the tasks don't fit the protocol.
         """
+        sources = self.divide(sources)
+        return [
+            trial
+            for source in pick_sources(sources, trained)
+            for trial in self.trials_of(source, sources, shots, split)
+        ]
+
+    def divide(self, sources: Sequence[Source]) -> Sequence[Source]:
+        """The tasks as they are trained on and tested."""
+        return sources
+
+    @abstractmethod
+    def trials_of(
+        self, source: Source, sources: Sequence[Source], shots: Sequence[int], split: Split
+    ) -> list[Trial]:
+        """Those that train on one task."""
 
     @abstractmethod
     def metrics(self, trials: Sequence[Trial]) -> list[Metric]:
