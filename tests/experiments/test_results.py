@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from promptot.errors import PromptotError
-from promptot.experiments.cell_record import Record
+from promptot.experiments.cell_record import CellRecord, Record
 from promptot.experiments.record_file import RecordFile
 
 
@@ -90,3 +90,45 @@ def test_a_place_that_can_not_be_written(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="JSON"):
         record_file(tmp_path / "r.jsonl").append(record("a", float("nan")))
     assert not (tmp_path / "r.jsonl").exists()
+
+
+OLD = {  # as 0.1.0 wrote it, and a field that nobody knows
+    "cell": "0" * 64, "protocol": "few-shot", "task": "pets", "shots": 2, "seed": 1,
+    "split": "test", "method": "ivlp", "recipe": {"optim": {"lr": 0.0025}}, "backbone": "1" * 64,
+    "train_images": 4, "train_classes": 2, "device": "cpu", "precision": "fp32",
+    "versions": {"torch": "2.6"}, "colour": ["blue"],
+    "parts": {"test": {"accuracy": 0.5, "right": 1, "images": 2, "classes": 2, "answers": "10-"}},
+    "training": {"epochs": 1, "steps": 3, "plan_entropy": None, "lr": 0.5}, "seconds": 2,
+}  # fmt: skip
+
+
+def test_a_line_of_before_is_read_and_written_as_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "old.jsonl"
+    failed = {"cell": "1" * 64, "problem": "The loss is not finite."}
+    path.write_text(f"{json.dumps(OLD)}\n{json.dumps(failed)}\n")
+    file = RecordFile(path, CellRecord)
+    first, second = file.read().values()
+    assert (first.version, first.identity, first.is_result) == (1, "", True)
+    assert first.parts is not None
+    assert first.parts["test"].answers == "10-"
+    assert (second.is_result, second.problem) == (False, "The loss is not finite.")
+    copy = RecordFile(tmp_path / "copy.jsonl", CellRecord)
+    for record in (first, second):
+        copy.append(record)
+    written = [json.loads(line) for line in copy.path.read_text().splitlines()]
+    assert written == [OLD, failed]
+    assert isinstance(written[0]["training"]["steps"], int)
+
+
+def test_what_is_new_is_given_once(tmp_path: Path) -> None:
+    file, other = (record_file(tmp_path / "results.jsonl") for _ in range(2))
+    assert file.read_new() == {}
+    other.append(record("a"))
+    assert file.read_new().keys() == {"a"}
+    assert file.read_new() == {}
+    with file.path.open("ab") as torn:
+        torn.write(b'{"cell": "b"')
+    assert file.read_new() == {}
+    other.append(record("c"))
+    assert file.read_new().keys() == {"c"}
+    assert file.read().keys() == {"a", "c"}
