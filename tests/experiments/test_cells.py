@@ -13,9 +13,12 @@ import pytest
 
 from promptot.backbones import Backbone
 from promptot.data import Example, ImageTask
+from promptot.errors import PromptotError
 from promptot.experiments.cells import fingerprint, make_cells
+from promptot.experiments.image_features import ImageFeatures
 from promptot.experiments.methods import Method, parse_methods
 from promptot.experiments.protocols import PROTOCOLS
+from promptot.experiments.run_cell import CellContext, run_cell
 from promptot.experiments.run_cells import group_cells
 from promptot.experiments.suite import load_suite
 from promptot.experiments.trials import Trial, load_sources
@@ -167,3 +170,20 @@ def test_groups_share_views_and_are_enough_for_all_jobs(trial: Trial, backbone: 
         first = [group[0].unit for group in divided[:2]]
         assert first == [trials[0].unit, trials[1].unit]  # far apart
     assert group_cells([], 2) == []
+
+
+def test_a_record_depends_on_the_cell_alone(trial: Trial, backbone: Backbone) -> None:
+    def context() -> CellContext:
+        images = ImageFeatures(None, backbone)
+        return CellContext({trial.unit: trial}, backbone, images, check_images=True)
+
+    methods = parse_methods("zero-shot,ivlp", ["optim.epochs=1", "data.views=1"])
+    cells = make_cells("base-to-novel", [trial], methods, [1, 2], "test", backbone)
+    shared = context()
+    records = [run_cell(cell, shared) for cell in cells]
+    for cell, record in reversed(list(zip(cells, records, strict=True))):
+        alone = run_cell(pickle.loads(pickle.dumps(cell)), context())
+        assert alone.model_copy(update={"seconds": record.seconds}) == record
+        assert record.is_result
+    with pytest.raises(PromptotError, match="have changed"):
+        run_cell(replace(cells[0], images="0" * 64), context())

@@ -88,7 +88,8 @@ def benchmark(settings: BenchmarkSettings) -> Benchmark:
     once in one folder: no cell runs twice.
 
     Args:
-        settings: the attributes of `BenchmarkSettings`, each an argument of its own.
+        settings: is not given as such: each attribute of `BenchmarkSettings` is an argument of its
+            own, as in `benchmark("few-shot", "out", seeds=(1, 2))`.
 
     Raises:
         PromptotError: with what to do about it.

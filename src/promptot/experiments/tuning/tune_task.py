@@ -124,7 +124,8 @@ def tune(asked: TuneSettings) -> Tuning:
     `recipe.yaml` of the chosen point, `report.html`, `trade-off.svg` and `trade-off.png`.
 
     Args:
-        asked: the attributes of `TuneSettings`, each an argument of its own.
+        asked: is not given as such: each attribute of `TuneSettings` is an argument of its own, as
+            in `tune("photos", "tuned", budget=60)`.
 
     Raises:
         PromptotError: there are too few validation images, nothing to tune, or no retention to
