@@ -167,8 +167,8 @@ def test_groups_share_views_and_are_enough_for_all_jobs(trial: Trial, backbone: 
         assert len(divided) >= min(2 * jobs, len(cells))
         assert sorted(c.key for group in divided for c in group) == sorted(c.key for c in cells)
         assert all(len({(c.unit, c.seed) for c in group}) == 1 for group in divided)
-        first = [group[0].unit for group in divided[:2]]
-        assert first == [trials[0].unit, trials[1].unit]  # far apart
+    first, second, *_ = group_cells(cells, 2)
+    assert (first[0].unit, second[0].unit) == (trials[0].unit, trials[1].unit)  # far apart
     assert group_cells([], 2) == []
 
 

@@ -75,33 +75,20 @@ class Outcome:
     recipe: Recipe | None
 
     @property
-    def harmonic_mean(self) -> float:
-        return harmonic_mean(self.scores["base"].value, self.scores["novel"].value)
-
-    @property
-    def off_diagonal_mass(self) -> float | None:
-        """Mean over all steps; None where no plan was solved for."""
-        return self.log.mean("off_diagonal_mass")
-
-    def row(self) -> Row:
-        return Row(
-            self.name,
-            {
-                **self.scores,
-                "harmonic_mean": self.harmonic_mean,
-                "off_diagonal_mass": self.off_diagonal_mass,
-                "seconds": self.seconds,
-            },
-        )
-
-    def as_json(self) -> dict[str, Any]:
+    def figures(self) -> dict[str, float | None]:
+        """What is made of the scores and the log; None where there is nothing to make it of."""
         return {
-            "method": self.name,
-            **{part: measure.value for part, measure in self.scores.items()},
-            "harmonic_mean": self.harmonic_mean,
-            "off_diagonal_mass": self.off_diagonal_mass,
+            "harmonic_mean": harmonic_mean(self.scores["base"].value, self.scores["novel"].value),
+            "off_diagonal_mass": self.log.mean("off_diagonal_mass"),  # over all steps
             "seconds": self.seconds,
         }
+
+    def row(self) -> Row:
+        return Row(self.name, {**self.scores, **self.figures})
+
+    def as_json(self) -> dict[str, Any]:
+        shares = {part: measure.value for part, measure in self.scores.items()}
+        return {"method": self.name, **shares, **self.figures}
 
 
 @dataclass(frozen=True, eq=False)

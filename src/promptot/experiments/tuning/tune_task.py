@@ -27,9 +27,8 @@ from promptot.experiments.result_folder import check_result_folder
 from promptot.experiments.run_cell import CellContext
 from promptot.experiments.trials import Trial
 from promptot.experiments.tuning.search import Search, change, check_tunable, next_settings
-from promptot.experiments.tuning.trade_off_page import write_trade_off
 from promptot.experiments.tuning.trial_points import Point, recommend
-from promptot.experiments.tuning.tuning_page import trade_off
+from promptot.experiments.tuning.tuning_page import write_tuning_page
 from promptot.experiments.tuning.tuning_result import RECIPE, Tuning
 from promptot.experiments.tuning.tuning_trial import FIT, NOVEL, TuningTrials
 from promptot.experiments.tuning.validation import (
@@ -164,8 +163,8 @@ def tune(asked: TuneSettings) -> Tuning:
         ran,
     )
     if asked.report:
-        pictures = (asked.folder / picture for picture in PICTURES)
-        write_trade_off(trade_off(tuning), asked.folder / PAGE, *pictures)
+        pictures = [asked.folder / picture for picture in PICTURES]
+        write_tuning_page(tuning, asked.folder / PAGE, pictures)
     return tuning
 
 

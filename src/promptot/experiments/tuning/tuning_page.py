@@ -2,60 +2,78 @@
 
 from __future__ import annotations
 
+import os
 import shlex
+from collections.abc import Sequence
 
 from promptot.evaluation.retention import MOSTLY_WRONG
 from promptot.experiments.tuning.search import describe_settings
-from promptot.experiments.tuning.trade_off_page import TradeOff, TradeOffPoint
+from promptot.experiments.tuning.trade_off_picture import trade_off_figure, write_pictures
 from promptot.experiments.tuning.trial_points import Point
 from promptot.experiments.tuning.tuning_result import Tuning
-from promptot.reports.tables import format_difference, format_value
+from promptot.files.writing import write_text
+from promptot.reports.page import page_template, safe
+from promptot.reports.tables import format_difference, format_interval, format_value
+from promptot.reports.theme import DARK, LIGHT, SERIES
 
 FEW_IMAGES = 50
 """Validation images below which the page says that points are hard to tell apart."""
 
 
-def trade_off(found: Tuning) -> TradeOff:
-    """What the page shows of a tuning."""
-    front = set(found.front)
-    best = found.points[found.recommended]
-    zero = found.zero_shot
-    gain = format_difference(best.fit - zero.fit, "share")
+def write_tuning_page(
+    tuning: Tuning,
+    page: str | os.PathLike[str],
+    pictures: Sequence[str | os.PathLike[str]],
+) -> None:
+    """Write the page and the picture on its own, each atomically.
 
-    def shown(place: int, point: Point, label: str) -> TradeOffPoint:
-        return TradeOffPoint(
-            place + 1,
-            label,
-            point.fit,
-            point.interval,
-            point.retention,
-            point.seconds,
-            place in front,
-        )
+    Raises:
+        PromptotError: the disk is full, or the folder can't be written to.
+    """
+    write_text(page, render_tuning(tuning))
+    write_pictures(tuning, _title(tuning), pictures)
 
-    return TradeOff(
-        title=f"Tuning {found.recipe.name} on {found.name}",
-        headline=(
-            f"Recommended: {describe_settings(best.settings, found.recipe)}. "
-            f"{format_value(best.fit, 'share')} right ({gain} points against zero-shot), "
-            f"{format_value(best.retention, 'share')} retention."
-        ),
-        subtitle=(
-            f"{len(found.points)} settings in {format_value(found.seconds, 'seconds')}, each "
-            f"tested on {found.validation} validation images. Retention: {found.retention}. "
-            "No test image was read."
-        ),
-        points=[
-            shown(i, point, describe_settings(point.settings, found.recipe))
-            for i, point in enumerate(found.points)
+
+def render_tuning(tuning: Tuning) -> str:
+    """The page as HTML (UTF-8); every text is escaped, and the page may not load anything."""
+    best, front = tuning.points[tuning.recommended], tuning.front
+    gain = format_difference(best.fit - tuning.zero_shot.fit, "share")
+    labels = [describe_settings(point.settings, tuning.recipe) for point in tuning.points]
+    data = {
+        "title": _title(tuning),
+        "headline": f"Recommended: {labels[tuning.recommended]}. "
+        f"{format_value(best.fit, 'share')} right ({gain} points against zero-shot), "
+        f"{format_value(best.retention, 'share')} retention.",
+        "subtitle": f"{len(labels)} settings in {format_value(tuning.seconds, 'seconds')}, each "
+        f"tested on {tuning.validation} validation images. Retention: {tuning.retention}. "
+        "No test image was read.",
+        "points": [
+            {"number": i + 1, "label": label, "on_front": i in front, **_figures(tuning.points[i])}
+            for i, label in enumerate(labels)
         ],
-        zero_shot=shown(-1, zero, "zero-shot"),
-        recommended=found.recommended + 1,
-        chosen=found.chosen + 1,
-        retention=found.retention,
-        command=fit_command(found),
-        caveats=_caveats(found),
+        "zero_shot": _figures(tuning.zero_shot),
+        "recommended": tuning.recommended + 1,
+        "chosen": tuning.chosen + 1,
+        "command": fit_command(tuning),
+        "caveats": _caveats(tuning),
+    }
+    return page_template("trade_off.html.j2").render(
+        data=data,
+        figure=safe(trade_off_figure(tuning, labels)),
+        interval=lambda ends: format_interval(ends, "share"),
+        seconds=lambda value: format_value(value, "seconds"),
+        light=LIGHT,
+        dark=DARK,
+        colours=SERIES,
     )
+
+
+def _title(tuning: Tuning) -> str:
+    return f"Tuning {tuning.recipe.name} on {tuning.name}"
+
+
+def _figures(point: Point) -> dict[str, object]:
+    return {name: getattr(point, name) for name in ("fit", "interval", "retention", "seconds")}
 
 
 def fit_command(found: Tuning) -> str:
