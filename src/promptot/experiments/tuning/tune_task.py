@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -138,8 +138,10 @@ def tune(asked: TuneSettings) -> Tuning:
     check_tunable(recipe)
     check_result_folder(asked.folder, FILES, TRIALS, ("cell", "settings"), "tuning")
     trials = _make_trials(asked, recipe)
+    file = RecordFile(asked.folder / TRIALS, Record)
+    known = file.read()  # a damaged file is told of before anything is computed
     zero_shot = trials.zero_shot()
-    points, finished, ran = _try_settings(asked, trials)
+    points, finished, ran = _try_settings(asked, trials, file, known)
     chosen = recommend(points)
     if asked.choose is not None:
         if not 1 <= asked.choose <= len(points):
@@ -194,10 +196,20 @@ def _make_trials(asked: TuneSettings, recipe: Recipe) -> TuningTrials:
     return TuningTrials(context, context.drawn, recipe)
 
 
-def _try_settings(asked: TuneSettings, trials: TuningTrials) -> tuple[list[Point], bool, int]:
-    """Points until all has been tried (then true) or the time is up; how many are new."""
-    file = RecordFile(asked.folder / TRIALS, Record)
-    known = file.read()
+def _try_settings(
+    asked: TuneSettings,
+    trials: TuningTrials,
+    file: RecordFile[Record],
+    known: Mapping[str, Record],
+) -> tuple[list[Point], bool, int]:
+    """Points until all has been tried (then true) or the time is up; how many are new.
+
+    Args:
+        asked: how long, and who is told.
+        trials: make the points.
+        file: gets a line a point.
+        known: lines of earlier calls by their keys.
+    """
     points: list[Point] = []
     spent, ran = 0.0, 0
     while (settings := asked.search(trials.recipe, trials.layers, points)) is not None:
