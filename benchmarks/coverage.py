@@ -26,7 +26,7 @@ from promptot.evaluation.statistics import (
     Statistic,
     paired_differences,
 )
-from promptot.experiments.protocol import (
+from promptot.experiments.protocols.averages import (
     average_of_harmonics,
     harmonic_of_averages,
     mean_of,

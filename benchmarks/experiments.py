@@ -28,7 +28,8 @@ from typing import Any
 from promptot.backbones import Backbone, load_backbone
 from promptot.experiments import run_benchmark
 from promptot.experiments.benchmarking import RESULTS, Benchmark
-from promptot.experiments.run_cells import Observer
+from promptot.experiments.cell_progress import Observer
+from promptot.experiments.cell_record import CellRecord
 from promptot.files.writing import write_json
 
 BUDGET = ("data.views=4", "optim.batch_size=32", "optim.epochs=8", "optim.drop_last=false")
@@ -126,11 +127,11 @@ def run(
     """One benchmark, with a line a cell on the screen."""
     began = time.perf_counter()
 
-    def tell(record: Mapping[str, Any], done: int, total: int) -> None:
-        if "problem" in record:
-            print(f"  {record['method']}: {record['problem']}", flush=True)
-        print(f"  {protocol} {done}/{total} {record['task']} seed {record['seed']} "
-              f"{record['method']}, {time.perf_counter() - began:.0f} s", flush=True)  # fmt: skip
+    def tell(record: CellRecord, done: int, total: int) -> None:
+        if not record.is_result:
+            print(f"  {record.method}: {record.problem}", flush=True)
+        print(f"  {protocol} {done}/{total} {record.task} seed {record.seed} "
+              f"{record.method}, {time.perf_counter() - began:.0f} s", flush=True)  # fmt: skip
 
     return run_benchmark(
         protocol,

@@ -124,8 +124,9 @@ def test_from_a_mapping_file_to_a_prediction(
 def test_other_synonyms_make_another_run(
     backbone: Backbone, make_photos: Callable[..., Path], tmp_path: Path
 ) -> None:
+    from promptot.experiments import PROTOCOLS
     from promptot.experiments.cells import fingerprint
-    from promptot.experiments.trials import base_to_novel_trials, load_sources
+    from promptot.experiments.trials import load_sources
 
     folder = make_photos()
     description = tmp_path / "d.yaml"
@@ -134,6 +135,6 @@ def test_other_synonyms_make_another_run(
         description.write_text(f"data: {folder.name}\nname: colours\n{names}")
         sources = load_sources([str(description)])
         assert replace(load_task(folder), name="x").class_names == sources[0].task.class_names
-        trial = base_to_novel_trials(sources, [str(description)], [1], "test")[0]
+        trial = PROTOCOLS["base-to-novel"].trials(sources, [str(description)], [1], "test")[0]
         prints.add(fingerprint(trial))
     assert len(prints) == 3

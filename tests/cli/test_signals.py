@@ -64,21 +64,22 @@ def test_a_stopped_benchmark_goes_on(
     run, trained: Path, clip_file: Path, monkeypatch: pytest.MonkeyPatch,
     number: signal.Signals, code: int, word: str,
 ) -> None:  # fmt: skip
-    from promptot.experiments.results_store import ResultFile
+    from promptot.experiments.cell_record import CellRecord
+    from promptot.experiments.store import FolderStore
 
-    append = ResultFile.append
+    append = FolderStore.append
     arguments = (
         *("benchmark", "few-shot", "--tasks", "photos", "--out", "bench", "--shots", "1,2"),
         *("--methods", "zero-shot,ivlp", "--seeds", "1", "--set", "optim.epochs=1"),
         *("--backbone", f"openai:{clip_file}", "--device", "cpu"),
     )
 
-    def append_and_stop(file: ResultFile, record: dict) -> None:
+    def append_and_stop(file: FolderStore, record: CellRecord) -> None:
         append(file, record)
         os.kill(os.getpid(), number)
 
     with monkeypatch.context() as patched:
-        patched.setattr(ResultFile, "append", append_and_stop)
+        patched.setattr(FolderStore, "append", append_and_stop)
         stopped = run(*arguments)
     assert stopped.code == code
     assert stopped.out == ""

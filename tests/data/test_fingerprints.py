@@ -22,9 +22,8 @@ from PIL import Image
 from promptot.backbones import Backbone
 from promptot.data import Example, ImageTask, load_task
 from promptot.data.images.fingerprint import ImageIdentities
-from promptot.experiments import shared_features as kept
 from promptot.experiments.cells import fingerprint
-from promptot.experiments.shared_features import KeptImages
+from promptot.experiments.image_features import ImageFeatures
 from promptot.experiments.trials import Trial
 
 Pictures = dict[str, list[np.ndarray]]
@@ -226,7 +225,6 @@ class Features:
 
     def __init__(self, cache: Path, backbone: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
         self.cache, self.backbone, self.computed = cache, backbone, 0
-        monkeypatch.setattr(kept, "keeps_tokens", lambda _: False)
         encode = backbone.encode_image
 
         def counted(images: torch.Tensor) -> torch.Tensor:
@@ -237,7 +235,7 @@ class Features:
 
     def of(self, task: ImageTask) -> torch.Tensor:
         """As a new process would ask for them."""
-        images = KeptImages(self.cache, self.backbone)
+        images = ImageFeatures(self.cache, self.backbone, tokens=False)
         batches = images.batches(task.train, frozen=True)
         return torch.cat([batch.teacher for batch in batches])
 
@@ -370,7 +368,7 @@ def test_two_images_in_memory_of_one_name_are_two(features: Features, backbone: 
     """Arrays have no path, so tasks of arrays call their images alike."""
     one, two = (load_task(batch_of_arrays(Path(), pictures(seed))) for seed in (1, 2))
     assert one.train[0].path == two.train[0].path
-    images = KeptImages(features.cache, backbone)
+    images = ImageFeatures(features.cache, backbone, tokens=False)
     found = [
         torch.cat([batch.teacher for batch in images.batches(task.train, frozen=True)])
         for task in (one, two, one)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +10,39 @@ import pytest
 
 from promptot.backbones import Backbone
 from promptot.experiments import Benchmark, run_benchmark
+from promptot.experiments.executor import SerialExecutor
+from promptot.experiments.image_features import ImageFeatures
+from promptot.experiments.run_cells import CellWork
+from promptot.runs.run import adapt
 
 QUICK = ("optim.epochs=1", "data.views=1")
+
+
+class Watched:
+    """Runs cells in this process with another way to learn, or to keep features, in their context.
+
+    Args:
+        learn: instead of `adapt`.
+        tokens: whether patch tokens are kept; None leaves that to the backbone.
+    """
+
+    jobs = 1
+
+    def __init__(self, learn: Callable[..., Any] = adapt, tokens: bool | None = None) -> None:
+        self.learn, self.tokens = learn, tokens
+
+    def map(self, work: CellWork, tasks: Sequence[Any]) -> Iterator[Any]:
+        context = work.context
+        assert context is not None
+        context.adapt = self.learn
+        if self.tokens is not None:
+            context.images = ImageFeatures(context.cache, context.backbone, tokens=self.tokens)
+        yield from SerialExecutor().map(work, tasks)
+
+
+@pytest.fixture(scope="session")
+def watched() -> type[Watched]:
+    return Watched
 
 
 @pytest.fixture

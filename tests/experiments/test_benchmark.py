@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -17,10 +18,8 @@ import torch
 from promptot.backbones import Backbone
 from promptot.errors import PromptotError
 from promptot.evaluation.scoring import score
-from promptot.experiments import Benchmark, Observer
-from promptot.experiments import run_cells as runner
-from promptot.experiments import shared_features as kept
-from promptot.experiments.trials import base_to_novel_trials, load_sources
+from promptot.experiments import PROTOCOLS, Benchmark, Observer
+from promptot.experiments.trials import load_sources
 from promptot.runs import run
 
 Bench = Callable[..., Benchmark]
@@ -43,7 +42,7 @@ def tables(folder: Path) -> list[str]:
 
 
 def test_every_cell_has_its_line_and_runs_once(
-    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    bench: Bench, tmp_path: Path, watched: Callable[..., Any]
 ) -> None:
     found = bench()
     written = lines(tmp_path / "out")
@@ -66,8 +65,8 @@ def test_every_cell_has_its_line_and_runs_once(
         "tables.csv",
         "report.html",
     }
-    monkeypatch.setattr(runner, "adapt", None)  # calling it would fail
-    assert bench().as_json() == {**found.as_json(), "ran": 0}
+    fails = watched(None)  # calling it would fail
+    assert bench(executor=fails).as_json() == {**found.as_json(), "ran": 0}
     assert bench(report_only=True).as_json() == {**found.as_json(), "ran": 0}
     assert len(lines(tmp_path / "out")) == 8
 
@@ -82,25 +81,25 @@ def test_only_what_is_missing_runs(bench: Bench, tmp_path: Path) -> None:
 
 
 def test_an_exception_anywhere_costs_one_cell_and_changes_nothing(
-    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    bench: Bench, tmp_path: Path, watched: Callable[..., Any]
 ) -> None:
     methods = "ivlp,prompt-ot"
     bench(out="whole", methods=methods)
-    adapt, calls = runner.adapt, 0
+    calls = 0
 
     def interrupted(*arguments, **more):
         nonlocal calls
         calls += 1
         if calls in (2, 5):
             raise KeyboardInterrupt
-        return adapt(*arguments, **more)
+        return run.adapt(*arguments, **more)
 
-    monkeypatch.setattr(runner, "adapt", interrupted)
+    executor = watched(interrupted)
     for done in (1, 3):
         with pytest.raises(KeyboardInterrupt):
-            bench(methods=methods)
+            bench(methods=methods, executor=executor)
         assert len(lines(tmp_path / "out")) == done
-    bench(methods=methods)
+    bench(methods=methods, executor=executor)
     assert calls == 8 + 2
     assert results(tmp_path / "out") == results(tmp_path / "whole")
     assert tables(tmp_path / "out") == tables(tmp_path / "whole")
@@ -120,10 +119,10 @@ def test_a_killed_process_goes_on_to_the_same_table(
     ]
     # A wait after each cell, so that the signal comes in the middle and not after the end.
     code = (
-        "import sys, time\nfrom promptot.cli import main\n"
-        "from promptot.experiments import run_cells as runner\n"
-        "append = runner.ResultFile.append\n"
-        "runner.ResultFile.append = lambda *a: (append(*a), time.sleep(0.2))\n"
+        "import sys, time; from promptot.cli import main\n"
+        "from promptot.experiments.store import FolderStore\n"
+        "append = FolderStore.append\n"
+        "FolderStore.append = lambda *a: (append(*a), time.sleep(0.2))\n"
         "main(sys.argv[1:])"
     )
     process = subprocess.Popen(
@@ -154,18 +153,14 @@ def test_a_killed_process_goes_on_to_the_same_table(
 
 
 def test_a_cell_that_fails_is_told_of_and_runs_again(
-    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    bench: Bench, tmp_path: Path, watched: Callable[..., Any]
 ) -> None:
-    adapt = runner.adapt
-
     def diverges(backbone, task, recipe, *arguments, **more):
         if recipe.name == "ivlp" and task.name == "photos":
             raise PromptotError("The loss is not finite.", fix="Lower it.")
-        return adapt(backbone, task, recipe, *arguments, **more)
+        return run.adapt(backbone, task, recipe, *arguments, **more)
 
-    with monkeypatch.context() as patched:
-        patched.setattr(runner, "adapt", diverges)
-        found = bench(methods="zero-shot,ivlp,prompt-ot")
+    found = bench(methods="zero-shot,ivlp,prompt-ot", executor=watched(diverges))
     assert found.problems == [
         f"photos, seed {seed}, ivlp: The loss is not finite. Lower it." for seed in (1, 2)
     ]
@@ -196,40 +191,40 @@ def test_tables_of_a_benchmark_that_is_still_running(bench: Bench, tmp_path: Pat
 
 
 def test_methods_share_views_and_test_features(
-    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    bench: Bench, tmp_path: Path, watched: Callable[..., Any]
 ) -> None:
-    monkeypatch.setattr(kept, "keeps_tokens", lambda _: True)
-    made = []
-    original = kept.training_loader
-    monkeypatch.setattr(
-        kept, "training_loader", lambda *a, **m: made.append(a[3]) or original(*a, **m)
-    )
-    bench(methods="zero-shot,ivlp,prompt-ot,ivlp[optim.lr=0.1]")
-    assert made == [1, 2]  # once for each seed: both folders hold the same images
-    bench(out="again", methods="ivlp[optim.lr=0.2]", cache=tmp_path / "out" / "cache")
-    assert made == [1, 2]
+    cells = []
+    made = []  # how many cells were done by then
+
+    def progress(what: str, done: int, total: int) -> None:
+        if what == "augmenting" and done == total:
+            made.append(len(cells))
+
+    observer = Observer(progress, lambda record, done, total: cells.append(record))
+    more = {"executor": watched(tokens=True), "observer": observer}
+    bench(methods="zero-shot,ivlp,prompt-ot,ivlp[optim.lr=0.1]", **more)
+    assert made == [1, 5]  # once for each seed: both folders hold the same images
+    bench(out="again", methods="ivlp[optim.lr=0.2]", cache=tmp_path / "out" / "cache", **more)
+    assert made == [1, 5]
+    assert [cell.seed for cell in cells[::4]] == [1, 2, 1, 2, 1]
     assert not (tmp_path / "again" / "cache").exists()
 
 
 @pytest.mark.parametrize("recipe", ["zero-shot", "zero-shot-7", "coop", "cocoop", "vpt", "ivlp"])
 @pytest.mark.parametrize("keeps", [True, False])
 def test_answers_are_those_of_the_model_on_the_images(
-    bench: Bench, tmp_path: Path, backbone: Backbone, monkeypatch: pytest.MonkeyPatch,
+    bench: Bench, tmp_path: Path, backbone: Backbone, watched: Callable[..., Any],
     recipe: str, keeps: bool,
 ) -> None:  # fmt: skip
     """Nothing kept, no text shared: the plain way to the same accuracies."""
-    monkeypatch.setattr(kept, "keeps_tokens", lambda _: keeps)
     models = []
-    monkeypatch.setattr(
-        runner, "adapt", lambda *a, **m: models.append(run.adapt(*a, **m)) or models[-1]
-    )
+    executor = watched(lambda *a, **m: models.append(run.adapt(*a, **m)) or models[-1], keeps)
     photos = str(tmp_path / "photos")
     more = ("optim.epochs=2", "optim.lr=0.5", "data.views=1")
-    bench(methods=recipe, tasks=[photos], seeds=(1,), overrides=more)
+    bench(methods=recipe, tasks=[photos], seeds=(1,), overrides=more, executor=executor)
     (line,) = lines(tmp_path / "out")
-    for name, part in base_to_novel_trials(load_sources([photos]), [], [2], "test")[
-        0
-    ].parts.items():
+    trial, *_ = PROTOCOLS["base-to-novel"].trials(load_sources([photos]), [], [2], "test")
+    for name, part in trial.parts.items():
         plain = score(
             models[0].for_classes(part.class_names), run.evaluation_loader(backbone, part.test)
         )
@@ -238,31 +233,21 @@ def test_answers_are_those_of_the_model_on_the_images(
 
 
 def test_what_learns_nothing_is_computed_once(
-    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    bench: Bench, tmp_path: Path, watched: Callable[..., Any]
 ) -> None:
     calls = []
-    monkeypatch.setattr(
-        runner, "adapt", lambda *a, **m: calls.append(a[2].name) or run.adapt(*a, **m)
-    )
-    bench("few-shot", methods="zero-shot,linear-probe,ivlp", shots=(1, 2))
+    executor = watched(lambda *a, **m: calls.append(a[2].name) or run.adapt(*a, **m))
+    bench("few-shot", methods="zero-shot,linear-probe,ivlp", shots=(1, 2), executor=executor)
     assert calls.count("zero-shot") == 2  # tasks; shots and seeds change nothing
     assert calls.count("ivlp") == calls.count("linear-probe") == 8
     zero = [line for line in lines(tmp_path / "out") if line["method"] == "zero-shot"]
     assert len({line["cell"] for line in zero}) == 8
 
 
-def test_no_name_of_the_test_is_an_anchor_word(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_no_name_of_the_test_is_an_anchor_word(bench: Bench, watched: Callable[..., Any]) -> None:
     read = []
-    load = run.load_vocabulary
-
-    def listed(path=None, exclude=()):
-        read.append(set(exclude))
-        return load(path, exclude)
-
-    monkeypatch.setattr(run, "load_vocabulary", listed)
-    bench(methods="prompt-ot-vocabulary", seeds=(1,))
+    executor = watched(lambda *a, **m: read.append(set(m["held_out"])) or run.adapt(*a, **m))
+    bench(methods="prompt-ot-vocabulary", seeds=(1,), executor=executor)
     assert {"blue", "green apple", "red", "yellow"} <= read[0]
 
 

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import pickle
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from promptot.backbones import Backbone
+from promptot.data import Example, ImageTask
+from promptot.errors import PromptotError
 from promptot.experiments.cells import fingerprint, make_cells
+from promptot.experiments.image_features import ImageFeatures
 from promptot.experiments.methods import Method, parse_methods
-from promptot.experiments.protocol import PROTOCOLS
+from promptot.experiments.protocols import PROTOCOLS
+from promptot.experiments.run_cell import CellContext, run_cell
+from promptot.experiments.run_cells import group_cells
+from promptot.experiments.suite import load_suite
 from promptot.experiments.trials import Trial, load_sources
 
 
@@ -110,10 +118,72 @@ def test_cells_of_one_trial_and_seed_follow_each_other(trial: Trial, backbone: B
     cells = make_cells(
         "few-shot", [trial, replace(trial, shots=1)], methods, [3, 4], "test", backbone
     )
-    assert [(c.trial.shots, c.seed, c.method.label) for c in cells] == [
+    assert [(c.shots, c.seed, c.method.label) for c in cells] == [
         (shots, seed, label)
         for shots in (2, 1)
         for seed in (3, 4)
         for label in ("zero-shot", "ivlp")
     ]
     assert {c.method.recipe.data.shots for c in cells} == {1, 2}
+
+
+def test_cells_of_before_are_found_again() -> None:
+    """Keys as the first version with them made them; images that are nowhere have no times."""
+    pets = ImageTask("pets", ("cat", "dog"))
+    shown = tuple(Example(f"none/{name}/0.png", i) for i, name in enumerate(pets.class_names))
+    tested = {"test": replace(pets, test=(Example("none/cat/1.png", 0),))}
+    trial = Trial("pets", replace(pets, train=shown), "all", tested, 2)
+    backbone = SimpleNamespace(identity=lambda: SimpleNamespace(digest="0" * 64))
+    methods = parse_methods("zero-shot,prompt-ot")
+    cells = make_cells("few-shot", [trial], methods, [1], "test", backbone)  # type: ignore[arg-type]
+    assert [cell.key for cell in cells] == [
+        "bd73636348c0376d1e414198cad0b2131d456430167004dcc93b436586e28fc6",
+        "80b3aa28db8b9e59777742c265df227083291b2ec0e67c4f6fe3f5f5bd4cb911",
+    ]
+
+
+def test_a_cell_is_a_small_description_that_can_be_sent(trial: Trial, backbone: Backbone) -> None:
+    methods = load_suite("coop").methods("base-to-novel", "zero-shot,prompt-ot", [])
+    trial = replace(trial, task="DTD")  # one that has published settings
+    for cell in make_cells("base-to-novel", [trial], methods, [1], "test", backbone):
+        sent = pickle.dumps(cell)
+        assert len(sent) < 5000
+        assert b"Example" not in sent
+        assert vars(pickle.loads(sent)) == vars(cell)
+        assert cell.unit == trial.unit
+        assert cell.images == fingerprint(trial)
+
+
+def test_groups_share_views_and_are_enough_for_all_jobs(trial: Trial, backbone: Backbone) -> None:
+    methods = parse_methods("zero-shot,ivlp,coop,vpt")
+    trials = [trial, replace(trial, shots=1)]
+    cells = make_cells("few-shot", trials, methods, [3, 4], "test", backbone)
+    groups = group_cells(cells, 1)
+    assert [[(c.shots, c.seed) for c in group] for group in groups] == [
+        [(shots, seed)] * 4 for shots in (2, 1) for seed in (3, 4)
+    ]
+    for jobs in (2, 3, 8):
+        divided = group_cells(cells, jobs)
+        assert len(divided) >= min(2 * jobs, len(cells))
+        assert sorted(c.key for group in divided for c in group) == sorted(c.key for c in cells)
+        assert all(len({(c.unit, c.seed) for c in group}) == 1 for group in divided)
+    first, second, *_ = group_cells(cells, 2)
+    assert (first[0].unit, second[0].unit) == (trials[0].unit, trials[1].unit)  # far apart
+    assert group_cells([], 2) == []
+
+
+def test_a_record_depends_on_the_cell_alone(trial: Trial, backbone: Backbone) -> None:
+    def context() -> CellContext:
+        images = ImageFeatures(None, backbone)
+        return CellContext({trial.unit: trial}, backbone, images, check_images=True)
+
+    methods = parse_methods("zero-shot,ivlp", ["optim.epochs=1", "data.views=1"])
+    cells = make_cells("base-to-novel", [trial], methods, [1, 2], "test", backbone)
+    shared = context()
+    records = [run_cell(cell, shared) for cell in cells]
+    for cell, record in reversed(list(zip(cells, records, strict=True))):
+        alone = run_cell(pickle.loads(pickle.dumps(cell)), context())
+        assert alone.model_copy(update={"seconds": record.seconds}) == record
+        assert record.is_result
+    with pytest.raises(PromptotError, match="have changed"):
+        run_cell(replace(cells[0], images="0" * 64), context())

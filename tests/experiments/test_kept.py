@@ -10,8 +10,8 @@ import torch
 
 from promptot.backbones import Backbone
 from promptot.data import Example, load_folder
-from promptot.experiments import shared_features as module
-from promptot.experiments.shared_features import KeptImages, KeptViews
+from promptot.experiments.image_features import ImageFeatures
+from promptot.experiments.training_views import TrainingViews
 from promptot.recipes import load_recipe
 from promptot.training.batches import evaluation_loader
 
@@ -34,7 +34,6 @@ class Stem:
 
 @pytest.fixture
 def stem(backbone: Backbone, monkeypatch: pytest.MonkeyPatch) -> Stem:
-    monkeypatch.setattr(module, "keeps_tokens", lambda _: True)
     return Stem(backbone, monkeypatch)
 
 
@@ -47,7 +46,7 @@ def test_features_are_those_of_the_images_and_computed_once(
     backbone: Backbone, photos: Path, tmp_path: Path, stem: Stem
 ) -> None:
     examples = load_folder(photos).train
-    kept = KeptImages(tmp_path / "cache", backbone)
+    kept = ImageFeatures(tmp_path / "cache", backbone, tokens=True)
     tokens, labels, indices, teacher = joined(kept.batches(examples))
     assert stem.images == 24
     assert labels.tolist() == [example.label for example in examples]
@@ -58,7 +57,7 @@ def test_features_are_those_of_the_images_and_computed_once(
     before = stem.images
     part = [replace(example, label=0) for example in examples[::-3]]
     again = joined(kept.batches(part))
-    fresh = joined(KeptImages(tmp_path / "cache", backbone).batches(part))
+    fresh = joined(ImageFeatures(tmp_path / "cache", backbone, tokens=True).batches(part))
     assert stem.images == before
     assert torch.equal(again[0], tokens.flip(0)[::3])
     assert all(map(torch.equal, again, fresh))
@@ -69,8 +68,8 @@ def test_only_what_is_new_is_computed(
     backbone: Backbone, photos: Path, tmp_path: Path, stem: Stem
 ) -> None:
     examples = load_folder(photos).train
-    list(KeptImages(tmp_path, backbone).batches(examples[:10]))
-    list(KeptImages(tmp_path, backbone).batches(examples))
+    list(ImageFeatures(tmp_path, backbone, tokens=True).batches(examples[:10]))
+    list(ImageFeatures(tmp_path, backbone, tokens=True).batches(examples))
     assert stem.images == 24
     assert len(list(tmp_path.glob("features-*"))) == 2
 
@@ -80,15 +79,17 @@ def test_damaged_and_foreign_files_are_no_help_and_no_harm(
 ) -> None:
     examples = load_folder(photos).train[:4]
     cache = tmp_path / "cache"
-    whole = joined(KeptImages(cache, backbone).batches(examples))
+    whole = joined(ImageFeatures(cache, backbone, tokens=True).batches(examples))
     (file,) = cache.iterdir()
     file.write_bytes(file.read_bytes()[:100])
     (cache / "features-notes.safetensors").write_text("hello")
-    assert torch.equal(joined(KeptImages(cache, backbone).batches(examples))[0], whole[0])
+    assert torch.equal(
+        joined(ImageFeatures(cache, backbone, tokens=True).batches(examples))[0], whole[0]
+    )
     assert stem.images == 8
     backbone.precision = "bf16"  # other features, though the weights have one name
     try:
-        list(KeptImages(cache, backbone).batches(examples))
+        list(ImageFeatures(cache, backbone, tokens=True).batches(examples))
     finally:
         backbone.precision = "fp32"
     assert stem.images == 12
@@ -100,7 +101,7 @@ def test_unreadable_images_are_left_out_at_their_places(
     good = load_folder(photos).train[:3]
     (photos / "red" / "0.png").write_bytes(b"no image")
     broken = [Example(str(photos / "red" / "0.png"), 2), Example(str(photos / "none.png"), 2)]
-    kept = KeptImages(tmp_path / "cache", backbone)
+    kept = ImageFeatures(tmp_path / "cache", backbone, tokens=True)
     examples = [broken[0], good[0], broken[1], *good[1:]]
     for _ in range(2):
         assert joined(kept.batches(examples))[2].tolist() == [1, 3, 4]
@@ -108,10 +109,10 @@ def test_unreadable_images_are_left_out_at_their_places(
 
 
 def test_where_tokens_are_as_large_as_images_nothing_is_kept(
-    backbone: Backbone, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    backbone: Backbone, photos: Path, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(module, "keeps_tokens", lambda _: False)
-    batches = list(KeptImages(tmp_path / "cache", backbone).batches(load_folder(photos).train))
+    kept = ImageFeatures(tmp_path / "cache", backbone, tokens=False)
+    batches = list(kept.batches(load_folder(photos).train))
     assert batches[0].images.shape[1:] == (3, 32, 32)
     assert not (tmp_path / "cache").exists()
 
@@ -122,7 +123,7 @@ def test_views_are_shared_and_kept(
     task = load_folder(photos).few_shot(2, seed=1)
 
     def batches(seed: int = 1, recipe=RECIPE, views=None):
-        views = views or KeptViews(tmp_path, backbone, task, seed)
+        views = views or TrainingViews(tmp_path, backbone, task, seed, tokens=True)
         return [b for epoch in (1, 2) for b in views.loader(recipe).batches(epoch)]
 
     first = batches()
@@ -143,6 +144,6 @@ def test_views_are_shared_and_kept(
 def test_views_are_made_only_where_they_are_asked_for(
     backbone: Backbone, photos: Path, tmp_path: Path
 ) -> None:
-    views = KeptViews(tmp_path, backbone, load_folder(photos), 1)
+    views = TrainingViews(tmp_path, backbone, load_folder(photos), 1)
     assert views.loader(load_recipe("ivlp")) is None
     assert views.loader(load_recipe("zero-shot", ["data.views=2"])) is None

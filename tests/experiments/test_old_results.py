@@ -22,11 +22,12 @@ from promptot.backbones import Backbone
 from promptot.data import load_folder
 from promptot.errors import PromptotError, PromptotWarning
 from promptot.experiments import Benchmark
-from promptot.experiments.adapter_store import KeptAdapters
+from promptot.experiments.adapter_store import AdapterStore
 from promptot.experiments.cells import VERSION, Prints, fingerprint, make_cells
+from promptot.experiments.image_features import ImageFeatures
 from promptot.experiments.methods import parse_methods
-from promptot.experiments.protocol import PROTOCOLS
-from promptot.experiments.shared_features import KeptImages, KeptViews
+from promptot.experiments.protocols import PROTOCOLS
+from promptot.experiments.training_views import TrainingViews
 from promptot.experiments.trials import Trial, load_sources
 from promptot.recipes import load_recipe
 
@@ -192,15 +193,13 @@ def test_features_of_another_function_are_computed(
     gelu: Backbone,
     squashed: Backbone,
     tokens: bool,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    from promptot.experiments import shared_features as kept
-
-    monkeypatch.setattr(kept, "keeps_tokens", lambda _: tokens)
     examples = load_folder(photos).train
 
     def features(of: Backbone) -> torch.Tensor:
-        batches = KeptImages(tmp_path / "cache", of).batches(examples, frozen=True)
+        batches = ImageFeatures(tmp_path / "cache", of, tokens=tokens).batches(
+            examples, frozen=True
+        )
         return torch.cat([batch.teacher for batch in batches])
 
     first = features(backbone)
@@ -214,14 +213,14 @@ def test_features_of_another_function_are_computed(
 
 @pytest.mark.parametrize("tokens", [True, False])
 def test_a_file_of_features_of_before_is_left_alone(
-    photos: Path, tmp_path: Path, backbone: Backbone, tokens: bool, monkeypatch: pytest.MonkeyPatch
+    photos: Path, tmp_path: Path, backbone: Backbone, tokens: bool
 ) -> None:
-    from promptot.experiments import shared_features as kept
-
-    monkeypatch.setattr(kept, "keeps_tokens", lambda _: tokens)
     cache = tmp_path / "cache"
     examples = load_folder(photos).train
-    first = [b.teacher for b in KeptImages(cache, backbone).batches(examples, frozen=True)]
+    first = [
+        b.teacher
+        for b in ImageFeatures(cache, backbone, tokens=tokens).batches(examples, frozen=True)
+    ]
     (file,) = cache.glob("*.safetensors")
     with safe_open(file, framework="pt") as opened:
         images = (opened.metadata() or {})["images"]
@@ -231,7 +230,10 @@ def test_a_file_of_features_of_before_is_left_alone(
     file.unlink()
     save_file(wrong, old, {"backbone": known, "images": images})
     content = old.read_bytes()
-    again = [b.teacher for b in KeptImages(cache, backbone).batches(examples, frozen=True)]
+    again = [
+        b.teacher
+        for b in ImageFeatures(cache, backbone, tokens=tokens).batches(examples, frozen=True)
+    ]
     assert all(map(torch.equal, first, again))
     assert old.read_bytes() == content
 
@@ -242,7 +244,7 @@ def test_views_of_another_function_are_made(
     task = load_folder(photos).few_shot(1, seed=1)
     recipe = load_recipe("ivlp", ["data.views=1", "data.teacher=cached-views"])
     for of in (backbone, gelu, backbone):
-        KeptViews(tmp_path, of, task, 1).loader(recipe)
+        TrainingViews(tmp_path, of, task, 1).loader(recipe)
     assert len(list(tmp_path.glob("teacher-*"))) == 2
 
 
@@ -252,11 +254,15 @@ def test_adapters_of_another_function_or_other_images_are_trained(
     trial = replace(trial_of(photos), place=photos)
     (cell,) = make_cells("few-shot", [trial], parse_methods("ivlp"), [1], "test", backbone)
     train = load_folder(photos).few_shot(1, seed=1)
-    places = {KeptAdapters(tmp_path, b)._place(cell, train) for b in (backbone, gelu, backbone)}
+
+    def place(of: Backbone) -> Path:
+        return AdapterStore(tmp_path, of).place(cell.method, 1, train, ())
+
+    places = {place(of) for of in (backbone, gelu, backbone)}
     assert len(places) == 2
     with Path(train.train[0].path).open("ab") as file:
         file.write(b"more")
-    assert KeptAdapters(tmp_path, backbone)._place(cell, train) not in places
+    assert place(backbone) not in places
 
 
 # ---- runs to resume -------------------------------------------------------------------------

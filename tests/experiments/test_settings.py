@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +13,14 @@ from typer.testing import CliRunner
 from promptot.backbones import Backbone, load_backbone
 from promptot.cli.app import app
 from promptot.errors import PromptotError
-from promptot.experiments import run_cells as runner
 from promptot.experiments.benchmarking import benchmark_settings, run_benchmark
 from promptot.experiments.cells import make_cells
 from promptot.experiments.methods import parse_methods
-from promptot.experiments.planning import Request, make_plan
+from promptot.experiments.planning import BenchmarkSettings, make_plan
 from promptot.experiments.settings_listing import epoch_text, state_text
 from promptot.experiments.suite import load_suite
 from promptot.recipes import describe, list_recipes, load_recipe
+from promptot.runs.run import adapt
 
 ELEVEN = (
     *("ImageNet", "Caltech101", "OxfordPets", "StanfordCars", "Flowers102", "Food101"),
@@ -146,7 +147,7 @@ def nothing_at_hand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         raise AssertionError("something was loaded")
 
     monkeypatch.chdir(tmp_path)
-    for name in ("benchmarking.load_backbone", "benchmarking.make_forecast", "suite.load_public"):
+    for name in ("planning.load_backbone", "suite.load_public"):
         monkeypatch.setattr(f"promptot.experiments.{name}", refuse)
     return tmp_path
 
@@ -311,7 +312,7 @@ def test_what_can_not_be_listed_or_read() -> None:
             B2N, methods="prompt-ot", overrides=("optim.epochs=1",), read_at="published"
         )
     with pytest.raises(PromptotError, match="belong to a suite"):
-        make_plan(Request(FEW, Path("out"), read_at="published"))
+        make_plan(BenchmarkSettings(FEW, Path("out"), read_at="published"))
 
 
 def test_names_in_the_settings_are_those_of_recipes_protocols_and_data_sets() -> None:
@@ -337,8 +338,8 @@ def smallest(smallest_clip: Path) -> Backbone:
     return load_backbone(f"openai:{smallest_clip}")
 
 
-def request(public_data: Path, methods: str, **more: Any) -> Request:
-    return Request(
+def request(public_data: Path, methods: str, **more: Any) -> BenchmarkSettings:
+    return BenchmarkSettings(
         more.pop("protocol", B2N),
         Path("out"),
         methods,
@@ -355,11 +356,11 @@ def test_cells_of_other_settings_are_not_taken_for_these(
 ) -> None:
     """A result of an earlier version's settings has another key; what is the same keeps its own."""
 
-    def keys(found: Request, methods: Any = None) -> dict[tuple[str, str], str]:
+    def keys(found: BenchmarkSettings, methods: Any = None) -> dict[tuple[str, str], str]:
         plan = make_plan(found)
         chosen = plan.methods if methods is None else methods
         cells = make_cells(found.protocol, plan.trials, chosen, [1], "test", smallest)
-        return {(cell.method.label, cell.trial.task): cell.key for cell in cells}
+        return {(cell.method.label, cell.task): cell.key for cell in cells}
 
     names = "coop,vpt,maple,promptsrc,prompt-ot,ivlp,cocoop"
     now = keys(request(public_data, names))
@@ -376,19 +377,17 @@ def test_cells_of_other_settings_are_not_taken_for_these(
 
 
 def test_the_published_epoch_is_what_is_tested(
-    public_data: Path, smallest: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    public_data: Path, smallest: Backbone, tmp_path: Path, watched: Callable[..., Any]
 ) -> None:
     """Of a schedule of five epochs the prompts of the second, to the bit."""
     kept: dict[str, list[Any]] = {}
-    train = runner.adapt
 
     def watch(*arguments: Any, **more: Any) -> Any:
-        model = train(*arguments, **more)
+        model = adapt(*arguments, **more)
         rates = [epoch.lr for epoch in arguments[3].epochs]
         kept[name] = [rates, [tensor.clone() for tensor in model.prompts.vision]]
         return model
 
-    monkeypatch.setattr(runner, "adapt", watch)
     arguments: dict[str, Any] = {
         "methods": "vpt",
         "suite": "coop",
@@ -399,6 +398,7 @@ def test_the_published_epoch_is_what_is_tested(
         "shots": (1,),
         "backbone": smallest,
         "overrides": ("optim.batch_size=2",),
+        "executor": watched(watch),
     }
     found = {}
     for name in ("last", "published"):

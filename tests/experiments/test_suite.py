@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +17,14 @@ from promptot.data.catalog.public import load_public
 from promptot.data.shot_lists import read_shot_list, shot_list_name, write_shot_list
 from promptot.errors import PromptotError
 from promptot.experiments import Benchmark, Observer, run_benchmark
-from promptot.experiments import run_cells as runner
 from promptot.experiments.benchmarking import forecast_benchmark
-from promptot.experiments.cell_locks import Claims
+from promptot.experiments.cell_record import CellRecord
+from promptot.experiments.executor import SerialExecutor
 from promptot.experiments.methods import Method
+from promptot.experiments.store import FolderStore
 from promptot.experiments.suite import load_suite, named_sets
 from promptot.recipes import list_recipes
+from promptot.runs.run import adapt
 
 QUICK = ("optim.epochs=1", "vocabulary.per_step=4")
 Bench = Callable[..., Benchmark]
@@ -194,13 +196,11 @@ def test_wrong_arguments_cost_nothing(
 
 
 def test_a_model_is_trained_once_and_tested_everywhere(
-    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    bench: Bench, tmp_path: Path, watched: Callable[..., Any]
 ) -> None:
     trained = []
-    adapt = runner.adapt
-    monkeypatch.setattr(
-        runner, "adapt", lambda *a, **m: trained.append((a[2].name, m["seed"])) or adapt(*a, **m)
-    )
+    executor = watched(lambda *a, **m: trained.append((a[2].name, m["seed"])) or adapt(*a, **m))
+    bench = partial(bench, executor=executor)
     methods = "prompt-ot,maple,linear-probe"
     bench("cross-dataset", methods=methods, cache=tmp_path / "cache")
     assert len(trained) == 6
@@ -220,19 +220,19 @@ def test_a_model_is_trained_once_and_tested_everywhere(
 
 
 def test_frozen_features_of_test_images_are_computed_once(
-    bench: Bench, smallest: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    bench: Bench, smallest: Backbone, tmp_path: Path
 ) -> None:
-    from promptot.experiments import frozen_features as frozen
+    read: list[int] = []  # the images of each part that is computed, all in one batch
 
-    read = []
-    loader = frozen.evaluation_loader
-    monkeypatch.setattr(
-        frozen, "evaluation_loader", lambda b, e, w: read.append(len(e)) or loader(b, e, w)
-    )
-    bench(methods="zero-shot,coop,kgcoop,linear-probe", tasks=("dtd", "eurosat"))
+    def progress(what: str, done: int, total: int) -> None:
+        if what.startswith("reading"):
+            read.append(done)
+
+    observer = Observer(progress)
+    bench(methods="zero-shot,coop,kgcoop,linear-probe", tasks=("dtd", "eurosat"), observer=observer)
     assert sum(read) == 18  # nine test images of each
     bench("cross-dataset", "cross", methods="zero-shot", cache=tmp_path / "out" / "cache",
-          tasks=("dtd", "eurosat"))  # fmt: skip
+          tasks=("dtd", "eurosat"), observer=observer)  # fmt: skip
     assert sum(read) == 18 + 6  # ImageNet is new
 
 
@@ -330,7 +330,8 @@ def test_a_forecast_counts_what_is_missing(
 
 
 def test_a_claim_is_one_holder_s(tmp_path: Path) -> None:
-    one, other = Claims(tmp_path / "claims"), Claims(tmp_path / "claims")
+    file = tmp_path / "results.jsonl"
+    one, other = FolderStore(file, tmp_path / "claims"), FolderStore(file, tmp_path / "claims")
     with one.claim("a" * 64) as mine, other.claim("a" * 64) as theirs, other.claim("b" * 64) as b:
         assert (mine, theirs, b) == (True, False, True)
     with other.claim("a" * 64) as theirs:
@@ -339,29 +340,29 @@ def test_a_claim_is_one_holder_s(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with (
         pytest.raises(PromptotError, match="Choose another --out"),
-        Claims(tmp_path / "file" / "claims").claim("a"),
+        FolderStore(file, tmp_path / "file" / "claims").claim("a"),
     ):
         pass
 
 
-def test_cells_run_in_any_order_and_only_once(
-    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_cells_run_in_any_order_and_only_once(bench: Bench, tmp_path: Path) -> None:
     """A second process is played by a call in the middle of the first one."""
+
+    class FromTheMiddle(SerialExecutor):
+        def map(self, work: Any, tasks: Any) -> Any:
+            start = int(0.6 * len(tasks))
+            return super().map(work, [*tasks[start:], *tasks[:start]])
+
     arguments = {"tasks": ("dtd", "eurosat"), "methods": "prompt-ot,ivlp"}
     bench(**arguments, out="whole")
-    monkeypatch.setattr(
-        "promptot.experiments.benchmarking.run_missing",
-        lambda *a: runner.run_missing(*a, start=0.6),
-    )
     told = []
 
-    def in_the_middle(record: dict, done: int, total: int) -> None:
+    def in_the_middle(record: CellRecord, done: int, total: int) -> None:
         told.append((done, total))
         if len(told) == 2:
             bench(**arguments)
 
-    bench(**arguments, observer=Observer(on_cell=in_the_middle))
+    bench(**arguments, observer=Observer(on_cell=in_the_middle), executor=FromTheMiddle())
     assert len(told) == 2  # the call in the middle ran all the rest
     written = lines(tmp_path / "out")
     assert len(written) == len({line["cell"] for line in written}) == 8
@@ -394,18 +395,10 @@ def test_a_process_that_dies_is_told_of(
 ) -> None:
     copy = tmp_path / "clip.safetensors"
     shutil.copy(smallest_clip, copy)
-    plan = "promptot.experiments.benchmarking.make_cells"
-    with pytest.MonkeyPatch.context() as patched:
-        from promptot.experiments import cells
-
-        def vanish(*arguments: Any) -> Any:
-            made = cells.make_cells(*arguments)
-            os.unlink(copy)  # noqa: PTH108 - after this process has read it, before the others
-            return made
-
-        patched.setattr(plan, vanish)
-        with pytest.raises(PromptotError, match="2 of 2 processes ended early"):
-            bench(tasks=("dtd",), backbone=f"openai:{copy}", device="cpu", jobs=2)
+    # After this process has read it, before the others do.
+    vanish = Observer(on_forecast=lambda forecast: copy.unlink())
+    with pytest.raises(PromptotError, match="2 of 2 processes ended early"):
+        bench(tasks=("dtd",), backbone=f"openai:{copy}", device="cpu", jobs=2, observer=vanish)
     assert "clip.safetensors" in capfd.readouterr().out
 
 

@@ -16,7 +16,7 @@ from promptot.evaluation.metrics import (
     harmonic_mean_of_averages,
 )
 from promptot.experiments import Benchmark
-from promptot.experiments.protocol import PROTOCOLS
+from promptot.experiments.protocols import PROTOCOLS
 from promptot.experiments.trials import load_sources
 
 Bench = Callable[..., Benchmark]

@@ -10,7 +10,8 @@ import pytest
 from promptot.data import ImageTask, list_styles
 from promptot.errors import PromptotError
 from promptot.experiments import PROTOCOLS
-from promptot.experiments.trials import HELD_OUT_STYLE, Trial, load_sources
+from promptot.experiments.protocols.domain_generalization import HELD_OUT_STYLE
+from promptot.experiments.trials import Trial, load_sources
 from promptot.runs.run import select_classes
 
 GROUPS = ["activities", "animals", "food", "objects", "travel"]

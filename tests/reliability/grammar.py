@@ -29,7 +29,8 @@ from promptot.data.readers.renaming import load_names
 from promptot.data.shot_lists import read_shot_list
 from promptot.errors import PromptotError
 from promptot.evaluation.predictions import COLUMNS, read_tested
-from promptot.experiments.results_store import NewLines, ResultFile
+from promptot.experiments.cell_record import CellRecord, Record
+from promptot.experiments.record_file import RecordFile
 from promptot.experiments.tuning.tune_task import _read_point
 from promptot.exporting.export import _trained_on as images_of
 from promptot.recipes import describe, load_recipe
@@ -555,10 +556,10 @@ def _read(kind: str, path: Path, folder: Path) -> None:
     elif kind == "predictions.csv":
         read_tested(path, {"test": ["cat", "hot dog"]}, "t", "a {}.")
     elif kind == "results.jsonl":
-        ResultFile(path).read()
-        NewLines(ResultFile(path)).read()
+        RecordFile(path, CellRecord).read()
+        RecordFile(path, CellRecord).read_new()
     elif kind == "trials.jsonl":
-        for line in ResultFile(path).read().values():
+        for line in RecordFile(path, Record).read().values():
             point = _read_point(line, path, 2)
             assert 0 <= point.fit <= 1
     elif kind == "split.json":

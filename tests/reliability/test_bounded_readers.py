@@ -35,7 +35,8 @@ from promptot.data.readers import webdataset as shards
 from promptot.data.readers.folder import find_images
 from promptot.data.readers.renaming import load_names
 from promptot.errors import PromptotError
-from promptot.experiments.results_store import ResultFile
+from promptot.experiments.cell_record import CellRecord
+from promptot.experiments.record_file import RecordFile
 from promptot.files.reading import (
     LONGEST_NUMBER,
     Unreadable,
@@ -651,9 +652,10 @@ def test_an_estimator_s_manifest_of_another_shape(content: bytes) -> None:
 )  # fmt: skip
 def test_results_of_another_shape(record: object, tmp_path: Path) -> None:
     path = write(tmp_path / "r.jsonl", '{"cell": "a"}\n' + json.dumps(record) + "\n")
-    assert f"Line 2 of '{path}' is not a result" in refused(lambda: ResultFile(path).read())
+    file = RecordFile(path, CellRecord)
+    assert f"Line 2 of '{path}' is not a result" in refused(file.read)
     write(path, '{"cell": "a"}\n' + json.dumps(record))  # torn: it is passed over
-    assert ResultFile(path).read() == {"a": {"cell": "a"}}
+    assert file.read() == {"a": CellRecord(cell="a")}
 
 
 # Adapters ------------------------------------------------------------------------------------

@@ -67,12 +67,11 @@ def write(path: Path, text: str) -> None:
 
 
 @pytest.fixture
-def tune(small: Backbone, few_photos: Path, monkeypatch: pytest.MonkeyPatch) -> Callable:
-    monkeypatch.setattr("promptot.experiments.tuning.validation.FEWEST_IMAGES", 3)
-    monkeypatch.setattr("promptot.experiments.tuning.tune_task._write_pages", lambda found: None)
+def tune(small: Backbone, few_photos: Path) -> Callable:
 
     def call(out: Path, **options) -> promptot.experiments.tuning.Tuning:
-        options = {"recipe": "prompt-ot", "budget": 1e-6, "validation_share": 0.5} | options
+        defaults = {"recipe": "prompt-ot", "budget": 1e-6, "validation_share": 0.5}
+        options = {**defaults, "fewest_images": 3, "report": False, **options}
         return promptot.tune(
             few_photos, out, backbone=small, shots=1, device="cpu", overrides=QUICK, **options
         )

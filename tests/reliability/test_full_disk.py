@@ -144,16 +144,11 @@ def test_a_benchmark_that_can_not_keep_its_features(
     assert no_partials(disk)
 
 
-def test_a_tuning_keeps_its_finished_points(
-    small: Backbone, few_photos: Path, disk: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("promptot.experiments.tuning.validation.FEWEST_IMAGES", 3)
-    monkeypatch.setattr("promptot.experiments.tuning.tune_task._write_pages", lambda found: None)
-
+def test_a_tuning_keeps_its_finished_points(small: Backbone, few_photos: Path, disk: Path) -> None:
     def call(budget: float) -> object:
         return promptot.tune(
             few_photos, disk / "out", backbone=small, shots=1, device="cpu", budget=budget,
-            validation_share=0.5, overrides=["optim.epochs=1"],
+            validation_share=0.5, overrides=["optim.epochs=1"], fewest_images=3, report=False,
         )  # fmt: skip
 
     with filled(disk, 4), pytest.raises(CannotWrite, match=FULL):

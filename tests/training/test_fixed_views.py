@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,7 +11,7 @@ from promptot.adaptation.student import PromptedModel
 from promptot.backbones import Backbone
 from promptot.data import ImageTask, load_folder
 from promptot.errors import PromptotError
-from promptot.experiments.shared_features import KeptViews
+from promptot.experiments.training_views import TrainingViews
 from promptot.recipes import Recipe, describe, load_recipe
 from promptot.runs import run
 from promptot.runs.run import adapt
@@ -126,28 +125,23 @@ def test_the_cost_is_told_before(
 
 
 def test_a_benchmark_keeps_them_on_the_disk(
-    backbone: Backbone, task: ImageTask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    backbone: Backbone, task: ImageTask, tmp_path: Path
 ) -> None:
-    from promptot.experiments import shared_features as kept
-
-    made: list[int] = []
-    original: Callable = kept.view_features
-    monkeypatch.setattr(
-        kept, "view_features", lambda *a, **m: made.append(a[3]) or original(*a, **m)
-    )
+    made: list[int] = []  # how many images each time
     for _ in range(2):
-        views = KeptViews(tmp_path, backbone, task, 1)
+        views = TrainingViews(tmp_path, backbone, task, 1)
         for chosen in (cached(2), cached(2, "optim.batch_size=2")):
-            loader = views.loader(chosen)
+            loader = views.loader(chosen, made.append)
             assert loader is not None
             batches = list(loader.batches(1))
             assert len(batches[0].labels) == chosen.optim.batch_size
             torch.testing.assert_close(batches[0].teacher, backbone.encode_image(batches[0].images))
-    assert made == [1]
+    assert sum(made) == 2 * len(task.train)
     (file,) = tmp_path.glob("teacher-*")
     file.write_bytes(b"damaged")
-    assert KeptViews(tmp_path, backbone, task, 1).loader(cached(2)) is not None
-    assert made == [1, 1]
+    views = TrainingViews(tmp_path, backbone, task, 1)
+    assert views.loader(cached(2), made.append) is not None
+    assert sum(made) == 4 * len(task.train)
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2**43, 2**62, 2**63 - 1])

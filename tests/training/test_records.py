@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from promptot.experiments.run_cells import _training
+from promptot.experiments.run_cell import _training
 from promptot.training import training_log as records
 from promptot.training.training_log import Log, StepRecord
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -14,55 +14,46 @@ import promptot
 from promptot.backbones import Backbone
 from promptot.data import load_folder, split_examples
 from promptot.errors import PromptotError
-from promptot.experiments.tuning import Tuning
-from promptot.recipes import load_recipe
+from promptot.experiments.tuning import Point, Tuning
+from promptot.experiments.tuning.search import Settings
+from promptot.recipes import Recipe, load_recipe
 
 QUICK = ("optim.epochs=1",)
 
 
 def tune(photos: Path, out: Path, backbone: Backbone, **options) -> Tuning:
-    options = {"budget": 1e-6, "validation_share": 0.5, "overrides": QUICK} | options
+    """The page is drawn in one test only."""
+    defaults = {"budget": 1e-6, "validation_share": 0.5, "overrides": QUICK, "report": False}
+    options = defaults | options
     return promptot.tune(photos, out, backbone=backbone, shots=2, device="cpu", **options)
 
 
-@pytest.fixture(autouse=True)
-def page(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The page is drawn in one test only."""
-    if "page" not in request.node.name:
-        monkeypatch.setattr(
-            "promptot.experiments.tuning.tune_task._write_pages", lambda found: None
-        )
+FEW_SETTINGS = [{}, {"objective.strength": 1.0}, {"optim.lr": 0.02}]
 
 
-@pytest.fixture
-def few_settings(monkeypatch: pytest.MonkeyPatch) -> list[dict]:
+def three(recipe: Recipe, layers: int, done: Sequence[Point]) -> Settings | None:
     """Only three settings to try."""
-    tried = [{}, {"objective.strength": 1.0}, {"optim.lr": 0.02}]
-    monkeypatch.setattr(
-        "promptot.experiments.tuning.tune_task.next_settings",
-        lambda recipe, layers, done: tried[len(done)] if len(done) < len(tried) else None,
-    )
-    return tried
+    return FEW_SETTINGS[len(done)] if len(done) < len(FEW_SETTINGS) else None
 
 
 def test_the_first_trial_is_always_made_and_more_budget_goes_on(
-    photos: Path, backbone: Backbone, tmp_path: Path, few_settings: list[dict]
+    photos: Path, backbone: Backbone, tmp_path: Path
 ) -> None:
-    first = tune(photos, tmp_path / "out", backbone)
+    first = tune(photos, tmp_path / "out", backbone, search=three)
     assert len(first.points) == 1
     assert not first.finished
     lines = (tmp_path / "out" / "trials.jsonl").read_text().splitlines()
-    second = tune(photos, tmp_path / "out", backbone, budget=1e6)
+    second = tune(photos, tmp_path / "out", backbone, budget=1e6, search=three)
     assert second.finished
-    assert [dict(point.settings) for point in second.points] == few_settings
+    assert [dict(point.settings) for point in second.points] == FEW_SETTINGS
     assert second.points[0] == first.points[0]
     after = (tmp_path / "out" / "trials.jsonl").read_text().splitlines()
     assert after[:1] == lines  # the first one was not trained again
     assert len(after) == 3
-    third = tune(photos, tmp_path / "out", backbone, budget=1e6)
+    third = tune(photos, tmp_path / "out", backbone, budget=1e6, search=three)
     assert third.points == second.points
     assert third.seconds == second.seconds
-    fresh = tune(photos, tmp_path / "fresh", backbone, budget=1e6)
+    fresh = tune(photos, tmp_path / "fresh", backbone, budget=1e6, search=three)
     assert [(p.right, p.retention) for p in fresh.points] == [
         (p.right, p.retention) for p in second.points
     ]
@@ -78,18 +69,18 @@ def test_another_seed_or_recipe_does_not_reuse_trials(
 
 
 def test_the_chosen_recipe_is_what_fit_takes(
-    photos: Path, backbone: Backbone, tmp_path: Path, few_settings: list[dict]
+    photos: Path, backbone: Backbone, tmp_path: Path
 ) -> None:
-    found = tune(photos, tmp_path / "out", backbone, budget=1e6)
+    found = tune(photos, tmp_path / "out", backbone, budget=1e6, search=three)
     assert found.chosen == found.recommended
-    tune(photos, tmp_path / "out", backbone, budget=1e6, choose=2)
+    tune(photos, tmp_path / "out", backbone, budget=1e6, choose=2, search=three)
     recipe = load_recipe(tmp_path / "out" / "recipe.yaml")
     assert recipe.name == "prompt-ot-tuned"
     expected = load_recipe("prompt-ot", [*QUICK, "data.shots=2", "objective.strength=1"])
     assert recipe.model_copy(update={"name": "prompt-ot"}) == expected
     assert yaml.safe_load((tmp_path / "out" / "recipe.yaml").read_text())["optim"]["epochs"] == 1
     with pytest.raises(PromptotError, match="Choose one from 1 to 3"):
-        tune(photos, tmp_path / "out", backbone, budget=1e6, choose=4)
+        tune(photos, tmp_path / "out", backbone, budget=1e6, choose=4, search=three)
 
 
 def test_test_images_are_never_read(photos: Path, backbone: Backbone, tmp_path: Path) -> None:
@@ -135,15 +126,13 @@ def test_held_out_classes_as_retention(
         tune(photos, tmp_path / "out", backbone, recipe="cocoop")
 
 
-def test_the_page_and_the_pictures(
-    photos: Path, backbone: Backbone, tmp_path: Path, few_settings: list[dict]
-) -> None:
+def test_the_page_and_the_pictures(photos: Path, backbone: Backbone, tmp_path: Path) -> None:
     import sys
 
     sys.path.insert(0, str(Path(__file__).parents[1] / "reports"))
     from markup import Page
 
-    found = tune(photos, tmp_path / "out", backbone, budget=1e6)
+    found = tune(photos, tmp_path / "out", backbone, budget=1e6, search=three, report=True)
     text = Page((tmp_path / "out" / "report.html").read_text(encoding="utf-8"))
     assert not text.all("script")
     for words in (

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from rich.progress import Progress
 
 from promptot.cli.console import errors, plain, show_notes
 from promptot.cli.suites import show_forecast
 from promptot.data.task import ImageTask
-from promptot.experiments.run_cells import Observer
+from promptot.experiments.cell_progress import Observer
+from promptot.experiments.cell_record import CellRecord
 from promptot.reports.tables import format_value
 from promptot.training.estimate import GIB, Estimate
 from promptot.training.trainer import Callbacks
@@ -96,17 +95,17 @@ def benchmark_observer(bar: Progress, forecast: bool = False) -> Observer:
     def progress(what: str, done: int, total: int) -> None:
         bar.update(within, description=plain(what), completed=done, total=total, visible=True)
 
-    def on_cell(record: Mapping[str, Any], done: int, total: int) -> None:
+    def on_cell(record: CellRecord, done: int, total: int) -> None:
         bar.update(cells, completed=done, total=total)
         bar.update(within, visible=False)
-        name = f"{record['task']}, K = {record['shots']}, seed {record['seed']}, {record['method']}"
-        if "problem" in record:
-            errors.print(f"{plain(name)}: {plain(record['problem'])}", soft_wrap=True)
+        name = f"{record.task}, K = {record.shots}, seed {record.seed}, {record.method}"
+        if record.parts is None:
+            errors.print(f"{plain(name)}: {plain(record.problem)}", soft_wrap=True)
         elif bar.disable:
             shares = ", ".join(
-                f"{part} {100 * found['accuracy']:.1f}" for part, found in record["parts"].items()
+                f"{part} {100 * answered.accuracy:.1f}" for part, answered in record.parts.items()
             )
-            seconds = format_value(record["seconds"], "seconds")
+            seconds = format_value(record.seconds, "seconds")
             errors.print(plain(f"[{done}/{total}] {name}: {shares} ({seconds})"), soft_wrap=True)
 
     return Observer(progress, on_cell, partial(show_forecast, errors) if forecast else None)

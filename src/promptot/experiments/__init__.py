@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from promptot.experiments.benchmarking import Benchmark, benchmark_settings, run_benchmark
+from promptot.experiments.benchmarking import (
+    Benchmark,
+    benchmark,
+    benchmark_settings,
+    run_benchmark,
+)
+from promptot.experiments.cell_progress import Observer
 from promptot.experiments.methods import Method, parse_methods
-from promptot.experiments.protocol import PROTOCOLS, Metric, Protocol
-from promptot.experiments.run_cells import Observer
+from promptot.experiments.protocols import PROTOCOLS, Metric, Protocol
 from promptot.experiments.summary import Summary
 
 __all__ = [
@@ -16,6 +21,7 @@ __all__ = [
     "Observer",
     "Protocol",
     "Summary",
+    "benchmark",
     "benchmark_settings",
     "parse_methods",
     "run_benchmark",

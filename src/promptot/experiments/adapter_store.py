@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,7 +10,9 @@ from promptot.adaptation.student import PromptedModel
 from promptot.backbones.backbone import Backbone
 from promptot.data.task import Example, ImageTask
 from promptot.errors import PromptotError
-from promptot.experiments.cells import VERSION, Cell
+from promptot.experiments.cell_record import Training
+from promptot.experiments.cells import VERSION, digest_of
+from promptot.experiments.methods import Method
 from promptot.recipes import describe
 from promptot.runs.adapter import build_model, load_adapter, save_adapter
 from promptot.runs.run import versions
@@ -21,15 +22,15 @@ class Trained(NamedTuple):
     """A model that was adapted, and what the training said of itself."""
 
     model: PromptedModel
-    training: dict[str, float | None]
+    training: Training
     seconds: float
 
 
-class KeptAdapters:
+class AdapterStore:
     """Trained adapters in a folder, each under a hash of all that decides it.
 
     Cross-dataset, domain generalization and the few-shot cell of as many shots train the same
-    model; the first of them trains it. Base-to-novel shares with nobody, so nothing is kept.
+    model; the first of them trains it.
 
     Args:
         folder: where they go; it may be removed at any time.
@@ -41,59 +42,57 @@ class KeptAdapters:
         self.backbone = backbone
         self._hashes: dict[str, str] = {}  # of training images, which all methods share
 
-    def load(self, cell: Cell, train: ImageTask) -> Trained | None:
-        """The model of a cell, if it was trained before; a damaged file counts as none."""
-        if not self._keeps(cell):
-            return None
+    def place(self, method: Method, seed: int, train: ImageTask, tested: Iterable[str]) -> Path:
+        """Where the adapter of a method lies.
+
+        Args:
+            method, seed: that train it.
+            train: the images that it learns from.
+            tested: names of all classes of the test, which are no anchor words.
+        """
+        words = method.words()
+        decides = {
+            "version": VERSION,
+            "method": method.values(),
+            "template": method.template(train),
+            "seed": seed,
+            "class names": train.class_names,
+            "images": [(self._hash(e), e.label) for e in (*train.train, *train.validation)],
+            "words": words,
+            "left out of the words": sorted(set(tested)) if words else [],
+            "backbone": self.backbone.identity().digest,
+        }
+        return self.folder / digest_of(decides)[:32]
+
+    def load(self, place: Path) -> Trained | None:
+        """The model at a place; a damaged one counts as none."""
         try:
-            card, learned = load_adapter(self._place(cell, train))
+            card, learned = load_adapter(place)
             said = card.recipe["trained"]
             model = build_model(card, learned, self.backbone)
             return Trained(model, dict(said["training"]), float(said["seconds"]))
         except (PromptotError, KeyError, TypeError, ValueError):
             return None
 
-    def save(self, cell: Cell, train: ImageTask, trained: Trained) -> None:
-        """Keep the model of a cell.
+    def save(self, place: Path, method: Method, trained: Trained) -> None:
+        """Keep the model of a method.
 
         Raises:
             PromptotError: the folder can't be written to.
         """
-        if not self._keeps(cell):
-            return
         said: dict[str, Any] = {"training": trained.training, "seconds": trained.seconds}
         save_adapter(
-            self._place(cell, train),
+            place,
             trained.model.learned,
             self.backbone,
             trained.model.class_names,
             trained.model.template,
             template_mean=trained.model.template_mean,
-            recipe={**describe(cell.method.recipe), "trained": said},
+            recipe={**describe(method.recipe), "trained": said},
             versions=versions(),
         )
-
-    def _keeps(self, cell: Cell) -> bool:
-        return cell.method.learns and cell.trial.classes == "all" and cell.trial.place is not None
 
     def _hash(self, example: Example) -> str:
         if example.path not in self._hashes:
             self._hashes[example.path] = example.hash()
         return self._hashes[example.path]
-
-    def _place(self, cell: Cell, train: ImageTask) -> Path:
-        words = cell.method.words()
-        tested = {name for part in cell.trial.parts.values() for name in part.class_names}
-        decides = {
-            "version": VERSION,
-            "method": cell.method.values(),
-            "template": cell.method.template(train),
-            "seed": cell.seed,
-            "class names": train.class_names,
-            "images": [(self._hash(e), e.label) for e in (*train.train, *train.validation)],
-            "words": words,
-            "left out of the words": sorted(tested) if words else [],
-            "backbone": self.backbone.identity().digest,
-        }
-        digest = hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
-        return self.folder / digest[:32]

@@ -12,7 +12,7 @@ from promptot.backbones.backbone import Backbone
 from promptot.data.images.fingerprint import Looks
 from promptot.data.task import Example
 from promptot.experiments.methods import Method
-from promptot.experiments.trials import Split, Trial
+from promptot.experiments.trials import Split, Trial, Unit
 
 VERSION = 2
 """Raise it when a change to promptot makes cells of before incomparable. 1 knew the backbone by its
@@ -21,20 +21,31 @@ weights alone, and an image by its name and size."""
 
 @dataclass(frozen=True, eq=False)
 class Cell:
-    """One method on one trial with one seed.
+    """One method on one task with so many shots and one seed, as a small picklable description.
+
+    Its images are found again through the trial of its `unit`, which is known by `images`.
 
     Attributes:
         key: 64 hex digits; what makes no difference to the result (label, place of the images on
             the disk, other cells) does not enter.
-        method: with the trial's shots in its recipe.
+        protocol, task, shots, seed, split: as in tables.
+        images: what the trial's images are known by, see `fingerprint`.
+        method: with the cell's shots and settings in its recipe.
     """
 
     key: str
     protocol: str
-    trial: Trial
-    method: Method
+    task: str
+    shots: int
     seed: int
     split: Split
+    images: str
+    method: Method
+
+    @property
+    def unit(self) -> Unit:
+        """The trial that it belongs to."""
+        return self.task, self.shots
 
 
 def make_cells(
@@ -71,9 +82,14 @@ def make_cells(
                     decides["shots"] = shots
                 if seed in trial.lists:
                     decides["shot list"] = trial.lists[seed].digest
-                key = hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
-                cells.append(Cell(key, protocol, trial, method, seed, split))
+                key = digest_of(decides)
+                cells.append(Cell(key, protocol, *trial.unit, seed, split, images, method))
     return cells
+
+
+def digest_of(decides: object) -> str:
+    """64 hex digits of plain values."""
+    return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
 
 
 class Prints:

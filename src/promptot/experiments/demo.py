@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,13 +11,18 @@ from typing import Any
 import torch
 
 from promptot.adaptation.student import PromptedModel
-from promptot.backbones import Backbone, load_backbone
-from promptot.data.catalog.drawings import load_bundled, load_bundled_others
-from promptot.data.loader import Batch
-from promptot.data.task import ImageTask
+from promptot.backbones import load_backbone
+from promptot.data.catalog.drawings import DRAWINGS, load_bundled, load_bundled_others
 from promptot.evaluation.metrics import harmonic_mean
 from promptot.evaluation.scoring import Scores, score
+from promptot.experiments.cell_progress import Progress, counter
+from promptot.experiments.cells import make_cells
+from promptot.experiments.image_features import ImageFeatures
+from promptot.experiments.methods import Method
+from promptot.experiments.protocols import PROTOCOLS
 from promptot.experiments.result_folder import check_result_folder
+from promptot.experiments.run_cell import CellContext, learn_cell
+from promptot.experiments.trials import Source, Trial
 from promptot.files.writing import write_json
 from promptot.recipes import Recipe, describe, load_recipe
 from promptot.reports import (
@@ -30,11 +35,8 @@ from promptot.reports import (
     write_report,
 )
 from promptot.runs.report.panels import draw_plan, history, likeliest
-from promptot.runs.run import adapt, versions
-from promptot.training.batches import evaluation_loader, training_loader
-from promptot.training.trainer import Callbacks
-from promptot.training.training_log import EpochRecord, Log
-from promptot.training.views import keep_view
+from promptot.runs.run import versions
+from promptot.training.training_log import Log
 
 GROUP = "animals"
 RESULTS, PAGE = "results.json", "report.html"
@@ -52,8 +54,7 @@ Of the settings in tools/choose_demo_settings.py, the one with the best harmonic
 on the validation styles."""
 METHODS = {"ivlp": "IVLP", "prompt-ot": "Prompt-OT"}
 PARTS = ("base", "novel", "retention")
-Progress = Callable[[str, int, int], None]
-"""Called with what is being done, how much of it is done, and how much there is."""
+TITLE = ("name", "summary", "paper")
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,33 +75,20 @@ class Outcome:
     recipe: Recipe | None
 
     @property
-    def harmonic_mean(self) -> float:
-        return harmonic_mean(self.scores["base"].value, self.scores["novel"].value)
-
-    @property
-    def off_diagonal_mass(self) -> float | None:
-        """Mean over all steps; None where no plan was solved for."""
-        return self.log.mean("off_diagonal_mass")
-
-    def row(self) -> Row:
-        return Row(
-            self.name,
-            {
-                **self.scores,
-                "harmonic_mean": self.harmonic_mean,
-                "off_diagonal_mass": self.off_diagonal_mass,
-                "seconds": self.seconds,
-            },
-        )
-
-    def as_json(self) -> dict[str, Any]:
+    def figures(self) -> dict[str, float | None]:
+        """What is made of the scores and the log; None where there is nothing to make it of."""
         return {
-            "method": self.name,
-            **{part: measure.value for part, measure in self.scores.items()},
-            "harmonic_mean": self.harmonic_mean,
-            "off_diagonal_mass": self.off_diagonal_mass,
+            "harmonic_mean": harmonic_mean(self.scores["base"].value, self.scores["novel"].value),
+            "off_diagonal_mass": self.log.mean("off_diagonal_mass"),  # over all steps
             "seconds": self.seconds,
         }
+
+    def row(self) -> Row:
+        return Row(self.name, {**self.scores, **self.figures})
+
+    def as_json(self) -> dict[str, Any]:
+        shares = {part: measure.value for part, measure in self.scores.items()}
+        return {"method": self.name, **shares, **self.figures}
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,62 +123,56 @@ def run_demo(
         seed: of the shots, the start and the order of training.
         overrides: recipe values that replace the demo's, for both methods.
         device, precision: see `load_backbone`.
+        progress: is told how it goes.
     """
     began = time.perf_counter()
     check_result_folder(Path(out), (RESULTS, PAGE), RESULTS, ("results", "report"), "demo")
     backbone = load_backbone("bundled:tiny", device, precision)
-    drawn = load_bundled(GROUP).few_shot(SHOTS, seed)
-    tasks = dict(zip(PARTS, (drawn.base(), drawn.novel(), load_bundled_others(GROUP)), strict=True))
-    tests = {}
-    for part, task in tasks.items():
-        drawings = evaluation_loader(backbone, task.test)
-        done = _counter(progress, f"reading the drawings ({part})", len(task.test))
-        tests[part] = keep_view(backbone, drawings, done)
-
-    recipes = {name: load_recipe(name, [*OVERRIDES, *overrides]) for name in METHODS}
-    first = next(iter(recipes.values()))
-    total = len(tasks["base"].train) * (first.data.views or 0)
-    done = _counter(progress, "augmenting the drawings", total)
-    loader = training_loader(backbone, tasks["base"], first, seed, 0, done)
-
-    frozen = PromptedModel(backbone, None, tasks["base"].class_names, drawn.template)
-    found = {"Zero-shot": _test(frozen, tasks, tests)}
-    outcomes = [Outcome("Zero-shot", _measures(found["Zero-shot"]), Log(), None, None)]
-    models = {}
-    for name, recipe in recipes.items():
-        log = Log()
-        started = time.perf_counter()
-        model = adapt(
-            backbone,
-            tasks["base"],
-            recipe,
-            log,
-            seed=seed,
-            loader=loader,
-            callbacks=_training_progress(progress, METHODS[name]),
-        )
-        seconds = time.perf_counter() - started
-        models[METHODS[name]] = model
-        found[METHODS[name]] = _test(model, tasks, tests)
+    source = Source(
+        GROUP, GROUP, load_bundled(GROUP), load_bundled_others(GROUP), GROUP, listed_from=DRAWINGS
+    )
+    protocol = PROTOCOLS["base-to-novel"]
+    (trial,) = protocol.trials([source], [], [SHOTS], "test")
+    methods = [Method("Zero-shot", "zero-shot", load_recipe("zero-shot"))]
+    for name, label in METHODS.items():
+        methods.append(Method(label, name, load_recipe(name, [*OVERRIDES, *overrides])))
+    context = CellContext(
+        {trial.unit: trial}, backbone, ImageFeatures(None, backbone), progress=progress
+    )
+    scores: dict[str, dict[str, Scores]] = {}
+    outcomes = []
+    cells = make_cells(protocol.name, [trial], methods, [seed], "test", backbone)
+    for cell in cells:
+        name, recipe, log = cell.method.label, cell.method.recipe, Log()
+        model, _, seconds = learn_cell(cell, context, log)
+        scores[name] = _test(model, context, trial)
+        learns = cell.method.learns
         outcomes.append(
-            Outcome(METHODS[name], _measures(found[METHODS[name]]), log, seconds, recipe)
+            Outcome(
+                name,
+                _measures(scores[name]),
+                log,
+                seconds if learns else None,
+                recipe if learns else None,
+            )
         )
 
-    table = ResultTable([outcome.row() for outcome in outcomes], caption=_caption(tasks, seed))
+    table = ResultTable([outcome.row() for outcome in outcomes], caption=_caption(trial, seed))
     page = Path(out) / PAGE
     demo = Demo(outcomes, table, page, time.perf_counter() - began)
     write_json(Path(out) / RESULTS, demo.as_json())
-    write_report(_report(demo, backbone, tasks, found, models["Prompt-OT"], seed), page)
+    shots = len(context.draw(cells[-1]).train.train)
+    write_report(_report(demo, model, trial, shots, scores, seed), page)
     return demo
 
 
-def _test(
-    model: PromptedModel, tasks: dict[str, ImageTask], tests: dict[str, Batch]
-) -> dict[str, Scores]:
-    return {
-        part: score(model.for_classes(task.class_names), [tests[part]], keep_features=True)
-        for part, task in tasks.items()
-    }
+def _test(model: PromptedModel, context: CellContext, trial: Trial) -> dict[str, Scores]:
+    found = {}
+    for name, part in trial.parts.items():
+        count = counter(context.progress, f"reading the drawings ({name})", len(part.test))
+        batches = context.images.batches(part.test, count)
+        found[name] = score(model.for_classes(part.class_names), batches, keep_features=True)
+    return found
 
 
 def _measures(scores: dict[str, Scores]) -> dict[str, Measure]:
@@ -200,8 +182,8 @@ def _measures(scores: dict[str, Scores]) -> dict[str, Measure]:
     }
 
 
-def _caption(tasks: dict[str, ImageTask], seed: int) -> str:
-    base, novel, other = (tasks[part] for part in PARTS)
+def _caption(trial: Trial, seed: int) -> str:
+    base, novel, other = (trial.parts[part] for part in PARTS)
     return (
         f"Drawings in a style that neither the model nor the adaptation has seen: "
         f"{len(base.test)} of {len(base.class_names)} base classes, {len(novel.test)} of "
@@ -228,44 +210,43 @@ def headline(outcomes: Sequence[Outcome]) -> str:
 
 def _report(
     demo: Demo,
-    backbone: Backbone,
-    tasks: dict[str, ImageTask],
-    found: dict[str, dict[str, Scores]],
     model: PromptedModel,
+    trial: Trial,
+    shots: int,
+    found: dict[str, dict[str, Scores]],
     seed: int,
 ) -> ReportData:
-    base = tasks["base"]
+    """The page: the last method's model shows its plan.
+
+    Args:
+        shots: how many drawings were learnt from.
+        found: by method and part.
+    """
+    base, backbone = trial.parts["base"], model.backbone
+    adapted = {o.name: (o, o.recipe) for o in demo.outcomes if o.recipe is not None}
     return ReportData(
         title="Prompt-OT on the bundled drawings",
         headline=headline(demo.outcomes),
         subtitle=(
             f"A small CLIP learns {len(base.class_names)} base classes ({GROUP}) from "
-            f"{len(base.train)} drawings, and is tested on those, on {GROUP} it saw no example "
+            f"{shots} drawings, and is tested on those, on {GROUP} it saw no example "
             "of, and on everything else it knew."
         ),
         results=demo.table,
         histories=[
-            history(o.name, o.log, describe(o.recipe))
-            for o in demo.outcomes
-            if o.log.steps and o.recipe is not None
+            history(name, outcome.log, describe(recipe))
+            for name, (outcome, recipe) in adapted.items()
         ],
-        examples=_examples(tasks, found),
+        examples=_examples(trial, found),
         plans=draw_plan(
             model.for_classes(base.class_names),
-            demo.outcomes[-1].recipe.objective,
+            adapted["Prompt-OT"][1].objective,
             found["Prompt-OT"]["base"],
             "test drawings of base classes",
-        )
-        if demo.outcomes[-1].recipe is not None
-        else [],
+        ),
         recipes={
-            o.name: {
-                key: value
-                for key, value in describe(o.recipe).items()
-                if key not in ("name", "summary", "paper")
-            }
-            for o in demo.outcomes
-            if o.recipe is not None
+            name: {key: value for key, value in describe(recipe).items() if key not in TITLE}
+            for name, (_, recipe) in adapted.items()
         },
         environment={
             "seed": seed,
@@ -287,12 +268,12 @@ def _report(
 
 
 def _examples(
-    tasks: dict[str, ImageTask], found: dict[str, dict[str, Scores]], per_part: int = 4
+    trial: Trial, found: dict[str, dict[str, Scores]], per_part: int = 4
 ) -> list[ExampleImage]:
     """Images on which the models disagree, then others, in the order of the test list."""
     chosen = []
     for part in PARTS:
-        task = tasks[part]
+        task = trial.parts[part]
         right = torch.stack(
             [f[part].student.argmax(1) == f[part].labels for f in found.values()]
         )  # [methods, N]
@@ -312,27 +293,3 @@ def _examples(
                 )
             )
     return chosen
-
-
-def _counter(progress: Progress, what: str, total: int) -> Callable[[int], None]:
-    done = 0
-
-    def count(images: int) -> None:
-        nonlocal done
-        done += images
-        progress(what, done, total)
-
-    return count
-
-
-def _training_progress(progress: Progress, name: str) -> Callbacks:
-    epochs = 0
-
-    def start(done: int, total: int) -> None:
-        nonlocal epochs
-        epochs = total
-
-    def epoch(record: EpochRecord) -> None:
-        progress(f"training {name}", record.epoch, epochs)
-
-    return Callbacks(on_start=start, on_epoch=epoch)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -14,8 +14,8 @@ from promptot.data.images.read_image import UnreadableImage
 from promptot.errors import PromptotError
 from promptot.experiments.cells import Cell
 from promptot.experiments.methods import Method
-from promptot.experiments.trials import Trial
-from promptot.recipes.schema import IVLPConfig
+from promptot.experiments.trials import Trial, Unit
+from promptot.recipes.schema import IVLPConfig, Recipe
 from promptot.runs.run import trial_model, trial_step
 from promptot.training.batches import views_bytes, views_used
 from promptot.training.estimate import memory_estimate
@@ -69,7 +69,9 @@ class _Rates:
     encode: float
 
 
-def make_forecast(cells: Sequence[Cell], backbone: Backbone, jobs: int = 1) -> Forecast:
+def make_forecast(
+    cells: Sequence[Cell], trials: Mapping[Unit, Trial], backbone: Backbone, jobs: int = 1
+) -> Forecast:
     """Time trial steps and count how often they will come; nothing learns.
 
     A method is timed at its fewest and its most classes, and in between by a straight line. What
@@ -78,23 +80,25 @@ def make_forecast(cells: Sequence[Cell], backbone: Backbone, jobs: int = 1) -> F
 
     Args:
         cells: those that are missing.
+        trials: what they train on and test, by unit.
         backbone: on the device to use.
         jobs: processes that will share the work; each needs the memory.
     """
     if not cells:
         return Forecast((), 0.0, 0, 0, jobs)
-    trials = list({id(cell.trial): cell.trial for cell in cells}.values())
-    rates = _rates(trials, backbone)
-    shown = {example.source for t in trials for part in t.parts.values() for example in part.test}
-    labels = list(dict.fromkeys(cell.method.label for cell in cells))
+    pairs = [(cell.method, trials[cell.unit], cell.seed) for cell in cells]
+    used = [trials[unit] for unit in dict.fromkeys(cell.unit for cell in cells)]
+    rates = _rates(used, backbone)
+    shown = {example.source for t in used for part in t.parts.values() for example in part.test}
     methods, memory = [], 0
-    views: dict[tuple[int, int, int], int] = {}  # of one trial and seed: kept once for all methods
-    for label in labels:
-        own = [cell for cell in cells if cell.method.label == label]
-        part, peak = _forecast_method(label, own, backbone, rates)
+    views: dict[tuple[Unit, int, int], int] = {}  # of one trial and seed: kept once for all methods
+    for label in dict.fromkeys(method.label for method, _, _ in pairs):
+        own = [pair for pair in pairs if pair[0].label == label]
+        part, peak = _forecast_method([pair[:2] for pair in own], backbone, rates)
         methods.append(part)
         kept = {
-            (id(c.trial), c.seed, views_used(c.method.recipe)): _views(c, backbone) for c in own
+            (trial.unit, seed, views_used(method.recipe)): _views(method.recipe, trial, backbone)
+            for method, trial, seed in own
         }
         views |= kept
         memory = max(memory, peak + max(kept.values()))
@@ -107,43 +111,39 @@ def make_forecast(cells: Sequence[Cell], backbone: Backbone, jobs: int = 1) -> F
     )
 
 
-def _views(cell: Cell, backbone: Backbone) -> int:
+def _views(recipe: Recipe, trial: Trial, backbone: Backbone) -> int:
     """Bytes of what is kept of the fixed views that a cell trains on."""
-    recipe = cell.method.recipe
     if not recipe.trains or recipe.data.views is None:
         return 0
-    return views_bytes(backbone, _train_images(cell.trial), recipe)
+    return views_bytes(backbone, _train_images(trial), recipe)
 
 
 def _forecast_method(
-    label: str, cells: Sequence[Cell], backbone: Backbone, rates: _Rates
+    cells: Sequence[tuple[Method, Trial]], backbone: Backbone, rates: _Rates
 ) -> tuple[MethodForecast, int]:
-    recipe = cells[0].method.recipe
-    if not recipe.trains:
-        images = sum(_train_images(c.trial) for c in cells) if recipe.probes else 0
-        seconds = images * (rates.read + rates.encode)
-        return MethodForecast(label, len(cells), 0, seconds, 0.0), 0
-    counts = sorted({_classes(cell.trial) for cell in cells})
-    ends = sorted({counts[0], counts[-1]})
-    timed = {}
-    memory = 0
-    for count in ends:
-        cell = next(cell for cell in cells if _classes(cell.trial) == count)
-        timed[count], peak = _time_step(cell.method, cell.trial, backbone)
-        memory = max(memory, peak)
+    """What the cells of one method cost, and the memory that a process needs."""
+    (first, _), once = cells[0], rates.read + rates.encode
+    if not first.recipe.trains:
+        images = sum(_train_images(trial) for _, trial in cells) if first.recipe.probes else 0
+        return MethodForecast(first.label, len(cells), 0, images * once, 0.0), 0
+    timed, memory = {}, 0
+    ordered = sorted(cells, key=lambda cell: _classes(cell[1]))
+    for method, trial in (ordered[0], ordered[-1]):
+        if _classes(trial) not in timed:
+            timed[_classes(trial)], peak = _time_step(method, trial, backbone)
+            memory = max(memory, peak)
     steps, training, testing = 0, 0.0, 0.0
-    for cell in cells:
-        optim = cell.method.recipe.optim
-        images = _train_images(cell.trial)
-        epochs = cell.method.recipe.evaluate_epoch or optim.epochs
-        own = epochs * max(1, images // optim.batch_size)
+    for method, trial in cells:
+        recipe = method.recipe
+        images = _train_images(trial)
+        epochs = recipe.evaluate_epoch or recipe.optim.epochs
+        own = epochs * max(1, images // recipe.optim.batch_size)
         steps += own
-        training += own * _between(timed, _classes(cell.trial)) + epochs * images * rates.read
-        training += views_used(recipe) * images * (rates.read + rates.encode)
+        training += own * _between(timed, _classes(trial)) + epochs * images * rates.read
+        training += views_used(first.recipe) * images * once
         if isinstance(recipe.prompts, IVLPConfig) and recipe.prompts.vision_tokens:
-            tested = sum(len(part.test) for part in cell.trial.parts.values())
-            testing += tested * (rates.read + rates.encode)
-    return MethodForecast(label, len(cells), steps, training, testing), memory
+            testing += sum(len(part.test) for part in trial.parts.values()) * once
+    return MethodForecast(first.label, len(cells), steps, training, testing), memory
 
 
 def _time_step(method: Method, trial: Trial, backbone: Backbone) -> tuple[float, int]:

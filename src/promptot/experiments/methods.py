@@ -31,8 +31,8 @@ class Method:
         source: the name or the file that the recipe was loaded from.
         overrides: the user's, in the order in which they apply.
         rule: gives the published settings of a cell, which `overrides` go before; None: there are
-            none, and the recipe is the same everywhere.
-        settings: those of this cell, once `at` has found them.
+            none, and the recipe is the same everywhere, or `at` has found them.
+        settings: those of this cell.
     """
 
     label: str
@@ -86,7 +86,7 @@ class Method:
         overrides = [*settings.overrides, *self.overrides]
         own = self.own_template and not any(_key(text) == "data.template" for text in overrides)
         recipe = load_once(self.source, overrides)
-        found = replace(self, recipe=recipe, own_template=own, settings=settings)
+        found = replace(self, recipe=recipe, own_template=own, rule=None, settings=settings)
         return found.with_shots(shots)
 
     def with_shots(self, shots: int) -> Method:

@@ -7,15 +7,28 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from promptot.backbones import Backbone, load_backbone
 from promptot.data.readers import BUNDLED
-from promptot.data.shot_lists import ShotList, read_shot_list, shot_list_name
+from promptot.data.shot_lists import read_shot_list, shot_list_name
+from promptot.devices import pick_device
 from promptot.errors import PromptotError, nearest
+from promptot.experiments.cell_progress import Observer
+from promptot.experiments.cells import Cell, make_cells
+from promptot.experiments.executor import Executor
 from promptot.experiments.methods import Method, parse_methods
-from promptot.experiments.protocol import PROTOCOLS, Protocol
+from promptot.experiments.protocols import PROTOCOLS, Protocol
 from promptot.experiments.published_settings import ReadAt
 from promptot.experiments.settings_listing import CellSettings, describe_cell
-from promptot.experiments.suite import PublishedRow, load_suite, suite_sources
-from promptot.experiments.trials import SPLIT, Shares, Source, Split, Trial, load_sources
+from promptot.experiments.suite import load_suite, suite_sources
+from promptot.experiments.trials import (
+    SPLIT,
+    Shares,
+    Source,
+    Split,
+    Trial,
+    Unit,
+    load_sources,
+)
 
 METHODS = "zero-shot,ivlp,prompt-ot"
 SHOTS = 16
@@ -23,40 +36,99 @@ FEW_SHOTS = (1, 2, 4, 8, 16)
 
 
 @dataclass(frozen=True)
-class Request:
-    """A benchmark as it was asked for; see `run_benchmark`."""
+class BenchmarkSettings:
+    """A benchmark as it was asked for.
+
+    Attributes:
+        protocol: one of `PROTOCOLS`.
+        out: folder for `results.jsonl`, `tables.md`, `.csv` and `.tex`, and `report.html`.
+        methods: see `parse_methods`.
+        tasks: what `load_task` takes, such as "bundled:<group>", folders and tables of images; none
+            stands for all bundled groups but `unseen`. Of a suite, the data sets to use where not
+            all that the protocol needs.
+        sources: the tasks to train on, where not all.
+        seeds: of shots, start and order.
+        shots: images per class; by default 16, and for few-shot 1, 2, 4, 8, 16, up to what the
+            tasks have.
+        overrides: recipe values for all methods.
+        control: label of the method to compare with; by default "pointwise" where it takes part,
+            else the first.
+        split: "validation" tests on validation images, to choose settings by.
+        suite: a suite of public data sets, such as "coop", instead of tasks.
+        root: the folder that holds the data sets of the suite.
+        unverified: accept data sets whose numbers of classes and images are not the published ones.
+        shot_lists: folder of shot lists to learn from instead of drawing; see `shot_list_name`.
+        read_at: of a suite, the epoch whose prompts are tested: the last one's, or those that the
+            published figures are of.
+        split_shares: of training, validation and test in each class of a task without splits of its
+            own.
+        backbone: a name (see `load_backbone`) or a loaded backbone.
+        device: see `pick_device`; it and `precision` do not touch a loaded backbone.
+        precision: see `load_backbone`.
+        workers: processes that load images.
+        cache: folder for what is computed from images; by default one in `out`.
+        report_only: run nothing; sum up what is finished.
+        jobs: processes that run cells; for more than one the backbone is given by its name.
+        executor: runs the cells, instead of `jobs` processes.
+        observer: who is told how it goes.
+    """
 
     protocol: str
-    out: Path
+    out: str | Path
     methods: str = METHODS
-    tasks: tuple[str, ...] = ()
-    sources: tuple[str, ...] = ()
-    seeds: tuple[int, ...] = (1, 2, 3)
-    shots: tuple[int, ...] | None = None
-    overrides: tuple[str, ...] = ()
+    tasks: Sequence[str] = ()
+    sources: Sequence[str] = ()
+    seeds: Sequence[int] = (1, 2, 3)
+    shots: Sequence[int] | None = None
+    overrides: Sequence[str] = ()
     control: str | None = None
     split: Split = "test"
     suite: str | None = None
-    root: Path | None = None
+    root: str | Path | None = None
     unverified: bool = False
-    shot_lists: Path | None = None
+    shot_lists: str | Path | None = None
     read_at: ReadAt = "last"
     split_shares: Shares = SPLIT
+    backbone: str | Backbone = "bundled:tiny"
+    device: str = "auto"
+    precision: str = "fp32"
+    workers: int = 0
+    cache: str | Path | None = None
+    report_only: bool = False
+    jobs: int = 1
+    executor: Executor | None = None
+    observer: Observer | None = None
+
+    def __post_init__(self) -> None:
+        if self.jobs < 1 or (self.jobs > 1 and isinstance(self.backbone, Backbone)):
+            raise PromptotError(
+                f"{self.jobs} jobs are not possible with this backbone.",
+                fix="Give one or more, and the backbone's name: each process loads its own.",
+            )
+
+    @property
+    def folder(self) -> Path:
+        """`out` as a path."""
+        return Path(self.out)
+
+    def load_backbone(self) -> Backbone:
+        """The backbone on its device.
+
+        Raises:
+            PromptotError: there is none of that name, or no such device.
+        """
+        if isinstance(self.backbone, Backbone):
+            return self.backbone
+        return load_backbone(self.backbone, pick_device(self.device), self.precision)
 
 
 @dataclass(frozen=True)
-class Elsewhere:
-    """What was published of the tasks of a plan, beside the figures of its own methods.
+class PublishedFigures:
+    """What was published of a method that takes no part: figures in 0..1 by metric, and a note."""
 
-    Attributes:
-        metrics: keys, in the order of the figures of a row.
-        rows: of methods that take no part.
-        small_print: what must be known to compare, a sentence each.
-    """
-
-    metrics: Sequence[str] = ()
-    rows: Sequence[PublishedRow] = ()
-    small_print: Sequence[str] = ()
+    name: str
+    figures: Mapping[str, float]
+    note: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,90 +137,118 @@ class Plan:
 
     Attributes:
         protocol: how methods are compared.
+        split: whose images are tested.
         trials, methods, seeds: of its cells.
         control: label of the method to compare with.
         published: label -> published figures by metric, of the methods that have them.
-        elsewhere: what else was published of the same tasks.
+        elsewhere: what was published of the same tasks by methods that take no part.
+        small_print: what must be known to compare with published figures, a sentence each.
         notes: what must be known of the data, a sentence each.
     """
 
     protocol: Protocol
+    split: Split
     trials: Sequence[Trial]
     methods: Sequence[Method]
     seeds: Sequence[int]
     control: str
     published: Mapping[str, Mapping[str, float]]
-    elsewhere: Elsewhere
+    elsewhere: Sequence[PublishedFigures]
+    small_print: Sequence[str]
     notes: Sequence[str]
 
+    @property
+    def by_unit(self) -> dict[Unit, Trial]:
+        """The trials by what tells them apart."""
+        return {trial.unit: trial for trial in self.trials}
 
-def make_plan(request: Request) -> Plan:
-    """Check a request and read its tasks.
+    def cells(self, backbone: Backbone) -> list[Cell]:
+        """All cells, see `make_cells`."""
+        return make_cells(
+            self.protocol.name, self.trials, self.methods, self.seeds, self.split, backbone
+        )
+
+
+def make_plan(settings: BenchmarkSettings) -> Plan:
+    """Check what was asked for and read its tasks.
 
     Raises:
         PromptotError: it can't be done, and why.
     """
-    chosen = _protocol(request)
-    methods = _methods(request)
-    control = _control(methods, request.control)
-    sources, trained, notes = _sources(request)
-    counts = request.shots or _default_shots(sources, chosen.several_shots)
+    chosen = _protocol(settings)
+    methods = _methods(settings)
+    control = _control(methods, settings.control)
+    sources, trained, notes = _sources(settings)
+    counts = settings.shots or _default_shots(sources, chosen.several_shots)
     _check_shots(counts, chosen)
-    trials = chosen.trials(sources, trained, counts, request.split)
-    if request.shot_lists is not None:
-        trials = [_with_lists(trial, request, notes) for trial in trials]
-    _check_folder(request)
+    trials = chosen.trials(sources, trained, counts, settings.split)
+    if settings.shot_lists is not None:
+        lists = Path(settings.shot_lists)
+        trials = [_with_lists(trial, lists, settings.seeds, notes) for trial in trials]
+    _check_folder(settings)
     labels = [method.label for method in methods]
-    published, elsewhere = _published(request, labels)
-    return Plan(chosen, trials, methods, request.seeds, control, published, elsewhere, notes)
+    return Plan(
+        chosen,
+        settings.split,
+        trials,
+        methods,
+        settings.seeds,
+        control,
+        *_published(settings, labels),
+        notes,
+    )
 
 
-def list_settings(request: Request) -> list[CellSettings]:
+def list_settings(settings: BenchmarkSettings) -> list[CellSettings]:
     """The settings of every cell that a benchmark of a suite has; no data are read.
 
     Args:
-        request: its `root`, `split` and `unverified` have no effect.
+        settings: its `root`, `split` and `unverified` have no effect.
 
     Raises:
-        PromptotError: there is no suite, or the request can't be done.
+        PromptotError: there is no suite, or it can't be done.
     """
-    chosen = _protocol(request)
-    if request.suite is None:
+    chosen = _protocol(settings)
+    if settings.suite is None:
         raise PromptotError(
             "Only a suite has published settings.",
             fix="Add --suite coop; `promptot recipes NAME` shows the values of a recipe.",
         )
-    suite = load_suite(request.suite)
-    counts = request.shots or (FEW_SHOTS if chosen.several_shots else (SHOTS,))
+    suite = load_suite(settings.suite)
+    counts = settings.shots or (FEW_SHOTS if chosen.several_shots else (SHOTS,))
     _check_shots(counts, chosen)
-    trained = suite.trained(request.protocol)
-    sets = suite.sets(request.protocol, request.tasks)
+    trained = suite.trained(settings.protocol)
+    sets = suite.sets(settings.protocol, settings.tasks)
     cells = []
     for facts in sets:
         if trained and facts.name not in trained:
             continue
         for shots in counts:
-            here = [method.at(facts.name, shots) for method in _methods(request)]
+            here = [method.at(facts.name, shots) for method in _methods(settings)]
             cells += [
                 describe_cell(method, facts.name, facts.template, shots, seed)
-                for seed in request.seeds
+                for seed in settings.seeds
                 for method in here
             ]
     return cells
 
 
-def _protocol(request: Request) -> Protocol:
-    """The protocol of a request whose seeds can be used."""
-    if request.protocol not in PROTOCOLS:
+def _protocol(settings: BenchmarkSettings) -> Protocol:
+    """The protocol of a benchmark whose seeds can be used."""
+    if settings.protocol not in PROTOCOLS:
         raise PromptotError(
-            f"Unknown protocol '{request.protocol}'.", fix=nearest(request.protocol, PROTOCOLS)
+            f"Unknown protocol '{settings.protocol}'.", fix=nearest(settings.protocol, PROTOCOLS)
         )
-    if not request.seeds or len(set(request.seeds)) < len(request.seeds) or min(request.seeds) < 0:
+    if (
+        not settings.seeds
+        or len(set(settings.seeds)) < len(settings.seeds)
+        or min(settings.seeds) < 0
+    ):
         raise PromptotError(
-            f"The seeds {', '.join(map(str, request.seeds))} can't be used.",
+            f"The seeds {', '.join(map(str, settings.seeds))} can't be used.",
             fix="Give different numbers from 0 up, such as --seeds 1,2,3.",
         )
-    return PROTOCOLS[request.protocol]
+    return PROTOCOLS[settings.protocol]
 
 
 def _check_shots(counts: Sequence[int], protocol: Protocol) -> None:
@@ -163,84 +263,78 @@ def _check_shots(counts: Sequence[int], protocol: Protocol) -> None:
         )
 
 
-def _methods(request: Request) -> list[Method]:
-    if request.suite is None:
-        if request.read_at != "last":
+def _methods(settings: BenchmarkSettings) -> list[Method]:
+    if settings.suite is None:
+        if settings.read_at != "last":
             raise PromptotError(
                 "Published epochs to read belong to a suite.",
                 fix="Add --suite coop, or choose an epoch with --set evaluate_epoch=…",
             )
-        return parse_methods(request.methods, request.overrides)
-    suite = load_suite(request.suite)
-    return suite.methods(request.protocol, request.methods, request.overrides, request.read_at)
+        return parse_methods(settings.methods, settings.overrides)
+    suite = load_suite(settings.suite)
+    return suite.methods(settings.protocol, settings.methods, settings.overrides, settings.read_at)
 
 
-def _sources(request: Request) -> tuple[list[Source], Sequence[str], list[str]]:
+def _sources(settings: BenchmarkSettings) -> tuple[list[Source], Sequence[str], list[str]]:
     """The tasks, those of them to train on (none: all), and what must be known of them."""
-    if request.suite is None:
-        if request.root is not None or request.shot_lists is not None:
+    if settings.suite is None:
+        if settings.root is not None or settings.shot_lists is not None:
             raise PromptotError(
                 "--root and --shot-lists belong to a suite.", fix="Add --suite coop."
             )
-        sources = load_sources(request.tasks, request.split_shares)
+        sources = load_sources(settings.tasks, settings.split_shares)
         notes = [f"{source.name}: {note}" for source in sources for note in source.task.notes]
-        return sources, request.sources, notes
-    if request.root is None:
+        return sources, settings.sources, notes
+    if settings.root is None:
         raise PromptotError(
-            f"The suite '{request.suite}' needs its data.",
+            f"The suite '{settings.suite}' needs its data.",
             fix="Say with --root which folder holds the data sets.",
         )
-    if request.split_shares != SPLIT:
+    if settings.split_shares != SPLIT:
         raise PromptotError(
             "A suite has its own splits.", fix="Leave --split-shares out, or leave --suite out."
         )
-    if request.sources:
+    if settings.sources:
         raise PromptotError(
             "A suite has its own source.", fix="Leave --sources out, or leave --suite out."
         )
-    suite = load_suite(request.suite)
-    return suite_sources(suite, request.protocol, request.root, request.tasks, request.unverified)
+    suite = load_suite(settings.suite)
+    return suite_sources(
+        suite, settings.protocol, settings.root, settings.tasks, settings.unverified
+    )
 
 
 def _published(
-    request: Request, labels: Sequence[str]
-) -> tuple[dict[str, dict[str, float]], Elsewhere]:
-    """Published figures in 0..1, and what else was published of the same tasks.
+    settings: BenchmarkSettings, labels: Sequence[str]
+) -> tuple[dict[str, Mapping[str, float]], list[PublishedFigures], Sequence[str]]:
+    """Published figures by method, those of methods that take no part, and the small print.
 
     There are figures where the suite has them and all its tasks take part, small print always.
     """
-    if request.suite is None or request.split != "test":
-        return {}, Elsewhere()
-    suite = load_suite(request.suite)
-    published = suite.published.get(request.protocol)
-    if published is None or request.tasks:
-        return {}, Elsewhere(small_print=suite.small_print)
-    figures = {
-        label: {metric: figure / 100 for metric, figure in zip(published.metrics, row, strict=True)}
-        for label, row in published.methods.items()
-    }
-    absent = [
-        PublishedRow(name=name, figures=list(row))
-        for name, row in published.methods.items()
-        if name not in labels
-    ]
-    rows = [*absent, *published.others]
-    return figures, Elsewhere(published.metrics, rows, suite.small_print)
+    if settings.suite is None or settings.split != "test":
+        return {}, [], ()
+    suite = load_suite(settings.suite)
+    published = suite.published.get(settings.protocol)
+    if published is None or settings.tasks:
+        return {}, [], suite.small_print
+
+    def shares(row: Sequence[float | None]) -> Mapping[str, float]:
+        given = zip(published.metrics, row, strict=True)
+        return {metric: figure / 100 for metric, figure in given if figure is not None}
+
+    figures = {name: shares(row) for name, row in published.methods.items()}
+    elsewhere = [PublishedFigures(n, own) for n, own in figures.items() if n not in labels]
+    elsewhere += [PublishedFigures(r.name, shares(r.figures), r.note) for r in published.others]
+    return figures, elsewhere, suite.small_print
 
 
-def _with_lists(trial: Trial, request: Request, notes: list[str]) -> Trial:
+def _with_lists(trial: Trial, folder: Path, seeds: Sequence[int], notes: list[str]) -> Trial:
     """The trial with the shot lists that are in the folder."""
-    assert request.shot_lists is not None
-    if not request.shot_lists.is_dir():
-        raise PromptotError(
-            f"There is no folder of shot lists '{request.shot_lists}'.", fix="Check the path."
-        )
-    lists: dict[int, ShotList] = {}
-    for seed in request.seeds:
-        path = request.shot_lists / shot_list_name(trial.task, trial.shots, seed)
-        if path.is_file():
-            lists[seed] = read_shot_list(path)
-    drawn = [str(seed) for seed in request.seeds if seed not in lists]
+    if not folder.is_dir():
+        raise PromptotError(f"There is no folder of shot lists '{folder}'.", fix="Check the path.")
+    paths = {seed: folder / shot_list_name(trial.task, trial.shots, seed) for seed in seeds}
+    lists = {seed: read_shot_list(path) for seed, path in paths.items() if path.is_file()}
+    drawn = [str(seed) for seed in seeds if seed not in lists]
     if drawn:
         notes.append(
             f"{trial.task}, K = {trial.shots}: no list for seed {', '.join(drawn)}; drawn here."
@@ -248,15 +342,15 @@ def _with_lists(trial: Trial, request: Request, notes: list[str]) -> Trial:
     return replace(trial, lists=lists)
 
 
-def _check_folder(request: Request) -> None:
+def _check_folder(settings: BenchmarkSettings) -> None:
     """Refuse a place where nothing can be written, or where it would become a class."""
-    folder = request.out
+    folder = settings.folder
     for place in (folder, *folder.parents):
         if place.exists() and not place.is_dir():
             raise PromptotError(f"'{place}' is a file.", fix="Choose another place for --out.")
     place = folder.resolve()
-    inside = [task for task in request.tasks if not task.startswith(BUNDLED)]
-    if request.suite is not None:
+    inside = [task for task in settings.tasks if not task.startswith(BUNDLED)]
+    if settings.suite is not None:
         inside = []  # its folders have a layout of their own, where another folder is no class
     for task in inside:
         if Path(task).resolve() in (place, *place.parents):

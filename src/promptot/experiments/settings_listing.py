@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any
 
 from promptot.experiments.methods import Method, load_once
@@ -95,6 +96,10 @@ def describe_cell(method: Method, task: str, template: str, shots: int, seed: in
     )
 
 
+_SAME = attrgetter("state", "note", "epochs", "read_epoch", "published_epoch", "differs")
+"""What the cells of a row have in common, in the order of its fields."""
+
+
 def sum_up(cells: Iterable[CellSettings]) -> list[SettingsRow]:
     """A row for the cells of a method that have the same settings, method by method."""
     cells = list(cells)
@@ -103,21 +108,10 @@ def sum_up(cells: Iterable[CellSettings]) -> list[SettingsRow]:
         own = [cell for cell in cells if cell.method == method]
         groups: dict[str, list[CellSettings]] = {}
         for cell in own:
-            same = [cell.state, cell.note, cell.epochs, cell.read_epoch, cell.published_epoch]
-            groups.setdefault(str([*same, *cell.differs.items()]), []).append(cell)
+            groups.setdefault(str(_SAME(cell)), []).append(cell)
         for group in groups.values():
-            first = group[0]
-            row = SettingsRow(
-                method,
-                _where(_places(group), _places(own)),
-                first.state,
-                first.note,
-                first.epochs,
-                first.read_epoch,
-                first.published_epoch,
-                first.differs,
-            )
-            rows.append(row)
+            where = _where(_places(group), _places(own))
+            rows.append(SettingsRow(method, where, *_SAME(group[0])))
     return rows
 
 

@@ -14,12 +14,11 @@ from promptot.data.catalog.public import PublicSet, PublicTask, find_set, load_p
 from promptot.data.catalog.public.presence import differences
 from promptot.errors import PromptotError, nearest
 from promptot.experiments.methods import Method, parse_methods
+from promptot.experiments.protocols import PROTOCOLS
 from promptot.experiments.published_settings import ReadAt, Settings, SettingsTable
 from promptot.experiments.trials import Source
 
 _SHIPPED = files("promptot.experiments").joinpath("suites")
-DOMAINS = "domain-generalization"
-CROSS = "cross-dataset"
 
 
 class _Part(BaseModel):
@@ -86,10 +85,8 @@ class Suite(SettingsTable):
             PromptotError: a wanted one is unknown or takes no part.
         """
         keys = [*self.tasks, *self.domains]
-        if protocol == DOMAINS:
-            keys = [self.source, *self.domains]
-        elif protocol is not None:
-            keys = self.tasks
+        if protocol is not None:
+            keys = PROTOCOLS[protocol].data_sets(self.tasks, self.domains, self.source)
         chosen = {find_set(name).key for name in wanted}
         foreign = sorted(chosen - set(keys))
         if foreign:
@@ -97,7 +94,7 @@ class Suite(SettingsTable):
                 f"'{foreign[0]}' takes no part in {protocol or self.name}.",
                 fix=nearest(foreign[0], keys),
             )
-        if chosen and protocol in (CROSS, DOMAINS):
+        if chosen and protocol is not None and PROTOCOLS[protocol].one_trained:
             chosen.add(self.source)
         return [public_sets()[key] for key in keys if not chosen or key in chosen]
 
@@ -116,7 +113,7 @@ class Suite(SettingsTable):
 
     def trained(self, protocol: str) -> list[str]:
         """Names of the data sets that a protocol trains on; none stands for all of them."""
-        return [public_sets()[self.source].name] if protocol in (CROSS, DOMAINS) else []
+        return [public_sets()[self.source].name] if PROTOCOLS[protocol].one_trained else []
 
 
 @cache

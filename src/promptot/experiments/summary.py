@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -21,13 +20,13 @@ from promptot.evaluation.statistics import (
     mean_and_sd,
     paired_differences,
 )
+from promptot.experiments.cell_record import NOT_READ, RIGHT, CellRecord
 from promptot.experiments.cells import Cell
 from promptot.experiments.methods import Method
-from promptot.experiments.planning import Elsewhere
-from promptot.experiments.protocol import Metric, Protocol
-from promptot.experiments.run_cells import NOT_READ, RIGHT, is_result
+from promptot.experiments.planning import Plan, PublishedFigures
+from promptot.experiments.protocols import Metric
 from promptot.experiments.settings_listing import SettingsRow, describe_cell, sum_up
-from promptot.experiments.trials import Trial
+from promptot.experiments.trials import Trial, Unit
 from promptot.recipes import describe
 
 
@@ -65,15 +64,6 @@ class MethodSummary:
     diagnostics: Mapping[str, float]
     recipe: Mapping[str, Any]
     settings: Mapping[str, Any]
-
-
-@dataclass(frozen=True)
-class PublishedFigures:
-    """What was published of a method that takes no part: figures in 0..1 by metric, and a note."""
-
-    name: str
-    figures: Mapping[str, float]
-    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -125,104 +115,78 @@ DIAGNOSTICS = (
 
 
 def summarise(
-    protocol: Protocol,
-    cells: Sequence[Cell],
-    records: Mapping[str, Mapping[str, Any]],
-    control: str,
-    backbone: str,
-    *,
-    published: Mapping[str, Mapping[str, float]] = MappingProxyType({}),
-    elsewhere: Elsewhere | None = None,
-    notes: Sequence[str] = (),
+    plan: Plan, cells: Sequence[Cell], records: Mapping[str, CellRecord], backbone: str
 ) -> Summary:
     """Sum up the cells that are finished.
 
     Only the tasks that every method has finished with every seed count, so that all figures are
-    over the same images; a method with a failed cell on these tasks has no figures.
+    over the same images; a method with a failed cell on these tasks has no figures. What was
+    published is left out where a task is.
 
     Args:
-        cells: of the whole benchmark.
-        records: cell key -> its line.
-        control: label of the method to compare with.
+        plan: the whole benchmark.
+        cells: of the plan.
+        records: by the keys of the cells.
         backbone: its name.
-        published: figures of all these tasks by method and metric; left out where a task is.
-        elsewhere: what else was published of all these tasks; its figures are left out where a
-            task is.
-        notes: what must be known of the data.
 
     Raises:
         PromptotError: no task is finished.
     """
-    elsewhere = elsewhere or Elsewhere()
     labels = list(dict.fromkeys(cell.method.label for cell in cells))
-    trials = list({id(cell.trial): cell.trial for cell in cells}.values())
-    unfinished = {cell.trial.task for cell in cells if cell.key not in records}
-    trials = [trial for trial in trials if trial.task not in unfinished]
+    unfinished = {cell.task for cell in cells if cell.key not in records}
+    trials = [trial for trial in plan.trials if trial.task not in unfinished]
     if not trials:
         raise PromptotError(
             "No task is finished by every method with every seed.",
             fix="Run the same command without --report-only, or wait for those that are at work.",
         )
-    used = [cell for cell in cells if cell.trial.task not in unfinished]
+    used = [cell for cell in cells if cell.task not in unfinished]
     failed = {
-        cell.method.label: str(records[cell.key].get("problem", "its line holds no result"))
+        cell.method.label: records[cell.key].problem
         for cell in used
-        if not is_result(records[cell.key])
+        if not records[cell.key].is_result
     }
+    own = {label: [cell for cell in used if cell.method.label == label] for label in labels}
     answers = {
-        label: _answers([cell for cell in used if cell.method.label == label], records)
-        for label in labels
-        if label not in failed
+        label: _answers(own[label], trials, records) for label in labels if label not in failed
     }
-    metrics = protocol.metrics(trials)
+    metrics = plan.protocol.metrics(trials)
     tasks = list(dict.fromkeys(trial.task for trial in trials))
     compared: dict[str, dict[str, Difference]] = {}
-    if control in answers:
-        compared = paired_differences(answers, control, {m.key: m.value for m in metrics})
+    if plan.control in answers:
+        compared = paired_differences(answers, plan.control, {m.key: m.value for m in metrics})
     found = {label: accuracies(units) for label, units in answers.items()}
     ranks = _ranks(found, metrics[0], tasks)
-    first = {label: next(c.method for c in used if c.method.label == label) for label in labels}
-    methods = [
-        MethodSummary(
-            label,
-            first[label].written,
-            figures=_figures(found[label], metrics) if label in found else {},
-            by_task={
-                task: _figures(_of_task(found[label], task), metrics)
-                for task in tasks
-                if label in found
-            },
-            rank=ranks.get(label),
-            differences=compared.get(label, {}),
-            diagnostics=_diagnostics(
-                [records[cell.key] for cell in used if cell.method.label == label]
-            ),
-            recipe=first[label].values(),
-            settings=_settings([c.method for c in used if c.method.label == label]),
-        )
-        for label in labels
-    ]
     seeds = list(dict.fromkeys(cell.seed for cell in used))
     return Summary(
-        protocol=protocol.name,
+        protocol=plan.protocol.name,
         split=used[0].split,
         metrics=metrics,
-        methods=methods,
-        control=control,
+        methods=[
+            MethodSummary(
+                label,
+                own[label][0].method.written,
+                figures=_figures(found.get(label, {}), metrics),
+                by_task=_by_task(found[label], tasks, metrics) if label in found else {},
+                rank=ranks.get(label),
+                differences=compared.get(label, {}),
+                diagnostics=_diagnostics([records[cell.key] for cell in own[label]]),
+                recipe=own[label][0].method.values(),
+                settings=_settings([cell.method for cell in own[label]]),
+            )
+            for label in labels
+        ],
+        control=plan.control,
         tasks=tasks,
         shots=sorted({trial.shots for trial in trials}),
         seeds=seeds,
         backbone=backbone,
-        notes=[*notes, *_notes(trials, unfinished, failed, seeds)],
-        published={
-            label: figures
-            for label, figures in published.items()
-            if label in answers and not unfinished
-        },
-        elsewhere=[] if unfinished else _published_figures(elsewhere),
-        small_print=elsewhere.small_print,
-        settings=_settings_rows(used),
-        tested=_tested(trials) if protocol.one_trained else (),
+        notes=[*plan.notes, *_notes(trials, unfinished, failed, seeds)],
+        published={} if unfinished else {k: v for k, v in plan.published.items() if k in answers},
+        elsewhere=() if unfinished else plan.elsewhere,
+        small_print=plan.small_print,
+        settings=_settings_rows(used, {trial.unit: trial for trial in trials}),
+        tested=_tested(trials) if plan.protocol.one_trained else (),
     )
 
 
@@ -230,21 +194,6 @@ def _tested(trials: Sequence[Trial]) -> list[str]:
     """The names of the targets or domains."""
     parts = dict.fromkeys(part for trial in trials for part in trial.parts)
     return list(dict.fromkeys(part.partition("/")[2] for part in parts if "/" in part))
-
-
-def _published_figures(elsewhere: Elsewhere) -> list[PublishedFigures]:
-    return [
-        PublishedFigures(
-            row.name,
-            {
-                metric: figure / 100
-                for metric, figure in zip(elsewhere.metrics, row.figures, strict=True)
-                if figure is not None
-            },
-            row.note,
-        )
-        for row in elsewhere.rows
-    ]
 
 
 def _settings(methods: Sequence[Method]) -> dict[str, Any]:
@@ -262,41 +211,47 @@ def _settings(methods: Sequence[Method]) -> dict[str, Any]:
     }
 
 
-def _settings_rows(cells: Sequence[Cell]) -> list[SettingsRow]:
+def _settings_rows(cells: Sequence[Cell], trials: Mapping[Unit, Trial]) -> list[SettingsRow]:
     """Which settings ran where, of a suite."""
     return sum_up(
-        describe_cell(c.method, c.trial.task, c.trial.pool.template, c.trial.shots, c.seed)
+        describe_cell(c.method, c.task, trials[c.unit].pool.template, c.shots, c.seed)
         for c in cells
-        if c.method.rule is not None and c.seed == cells[0].seed
+        if c.method.settings is not None and c.seed == cells[0].seed
     )
 
 
 def _answers(
-    cells: Sequence[Cell], records: Mapping[str, Mapping[str, Any]]
+    cells: Sequence[Cell], trials: Sequence[Trial], records: Mapping[str, CellRecord]
 ) -> dict[Hashable, dict[str, Answers]]:
     """Unit -> part -> answers [seeds, images] of one method."""
-    units: dict[Hashable, list[Cell]] = {}
-    for cell in cells:
-        units.setdefault(cell.trial.unit, []).append(cell)
-    found: dict[Hashable, dict[str, Answers]] = {}
-    for unit, same in units.items():
-        parts = {}
-        for name, part in same[0].trial.parts.items():
-            lines = [records[cell.key]["parts"].get(name) for cell in same]
-            if all(line is not None for line in lines):
-                for cell, line in zip(same, lines, strict=True):
-                    if len(line["answers"]) != len(part.test):
-                        raise PromptotError(
-                            f"The result of {cell.trial.task}, seed {cell.seed}, "
-                            f"{cell.method.label}, has {len(line['answers'])} answers for "
-                            f"{len(part.test)} images.",
-                            fix=f"Remove the line of the cell '{cell.key[:12]}…': it will run "
-                            "again.",
-                        )
-                right = np.array([[_share(a) for a in line["answers"]] for line in lines])
-                parts[name] = Answers(right, [example.path for example in part.test])
-        found[unit] = parts
-    return found
+    units: dict[Hashable, dict[str, Answers]] = {}
+    for trial in trials:
+        same = [cell for cell in cells if cell.unit == trial.unit]
+        parts = units[trial.unit] = {}
+        for name, part in trial.parts.items():
+            rows = [_answers_of(cell, name, len(part.test), records[cell.key]) for cell in same]
+            right = [row for row in rows if row is not None]
+            if len(right) == len(rows):
+                parts[name] = Answers(np.array(right), [example.path for example in part.test])
+    return units
+
+
+def _answers_of(cell: Cell, part: str, images: int, record: CellRecord) -> list[float] | None:
+    """1 right, 0 wrong, NaN not read, of each image; None where the part was not answered.
+
+    Raises:
+        PromptotError: there are other images.
+    """
+    answered = (record.parts or {}).get(part)
+    if answered is None:
+        return None
+    if len(answered.answers) != images:
+        raise PromptotError(
+            f"The result of {cell.task}, seed {cell.seed}, {cell.method.label}, has "
+            f"{len(answered.answers)} answers for {images} images.",
+            fix=f"Remove the line of the cell '{cell.key[:12]}…': it will run again.",
+        )
+    return [_share(answer) for answer in answered.answers]
 
 
 def _share(answer: str) -> float:
@@ -317,6 +272,12 @@ def _figures(found: Accuracies, metrics: Sequence[Metric]) -> dict[str, Figure]:
         except KeyError:  # the method, or this task, has no such part
             continue
     return figures
+
+
+def _by_task(
+    found: Accuracies, tasks: Sequence[str], metrics: Sequence[Metric]
+) -> dict[str, dict[str, Figure]]:
+    return {task: _figures(_of_task(found, task), metrics) for task in tasks}
 
 
 def _of_task(found: Accuracies, task: str) -> Accuracies:
@@ -340,13 +301,13 @@ def _ranks(
     return {label: float(r) for label, r in zip(labels, ranks, strict=True) if not math.isnan(r)}
 
 
-def _diagnostics(records: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+def _diagnostics(records: Sequence[CellRecord]) -> dict[str, float]:
     means = {}
     for key in DIAGNOSTICS:
         values = [
-            record["seconds"] if key == "seconds" else record["training"].get(key)
+            record.seconds if key == "seconds" else record.training.get(key)
             for record in records
-            if is_result(record)
+            if record.is_result
         ]
         measured = [value for value in values if value is not None]
         if measured:

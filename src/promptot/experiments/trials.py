@@ -1,4 +1,4 @@
-"""What is learnt from and what is tested, for each protocol: a list of trials."""
+"""The tasks of a benchmark: what is learnt from, and what is tested after it."""
 
 from __future__ import annotations
 
@@ -13,9 +13,7 @@ from promptot.data.catalog.drawings import (
     DRAWINGS,
     UNSEEN,
     list_groups,
-    list_styles,
     load_bundled,
-    load_bundled_domains,
     load_bundled_others,
 )
 from promptot.data.dividing import split_examples
@@ -28,15 +26,13 @@ from promptot.runs.run import Classes
 
 Split = Literal["test", "validation"]
 Shares = tuple[float, float, float]
+Unit = tuple[str, int]
+"""A task's name and its shots."""
 
 SPLIT: Shares = (0.5, 0.2, 0.3)
 """Training, validation and test share of each class of a task without splits of its own."""
-HELD_OUT_STYLE = "fluent-emoji-high-contrast"
-"""A training style of the drawings that domain generalization keeps for testing."""
-
 RETENTION = "retention"
-DOMAIN, TARGET, TUNED = "domain/", "target/", "validation/"
-"""What the names of parts start with; `TUNED` domains are those that settings were chosen on."""
+"""The part that tests what else a model should still know."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,7 +62,7 @@ class Trial:
     listed_from: Path = Path()
 
     @property
-    def unit(self) -> tuple[str, int]:
+    def unit(self) -> Unit:
         """What tells it from the other trials."""
         return self.task, self.shots
 
@@ -103,6 +99,10 @@ class Source:
     place: Path | None = None
     digest: str | None = None
     listed_from: Path = Path()
+
+    def retention(self, split: Split) -> dict[str, ImageTask]:
+        """What else a model should still know after training on it, as a part, if anything."""
+        return {} if self.others is None else {RETENTION: tested_on(self.others, split)}
 
     def trials(
         self,
@@ -217,80 +217,6 @@ def merge(tasks: Sequence[ImageTask], without: Sequence[str] = ()) -> ImageTask 
     )
 
 
-def base_to_novel_trials(
-    sources: Sequence[Source], trained: Sequence[str], shots: Sequence[int], split: Split
-) -> list[Trial]:
-    """Train on the first half of the classes; test both halves, each among its own names."""
-    trials = []
-    for source in _pick(sources, trained):
-        if len(source.task.class_names) < 2:
-            raise PromptotError(
-                f"'{source.name}' has one class, which can't be divided into base and novel.",
-                fix="Take a task with two classes or more.",
-            )
-        parts = {
-            "base": _tested(source.task.base(), split),
-            "novel": _tested(source.task.novel(), split),
-            **_retention(source, split),
-        }
-        trials += source.trials(source.task, "base", parts, shots)
-    return trials
-
-
-def cross_dataset_trials(
-    sources: Sequence[Source], trained: Sequence[str], shots: Sequence[int], split: Split
-) -> list[Trial]:
-    """Train on all classes of one task; test every other task as it is."""
-    if len(sources) < 2:
-        raise PromptotError("One task has no other to test on.", fix="Give two tasks or more.")
-    trials = []
-    for source in _pick(sources, trained):
-        parts = {"source": _tested(source.task, split)}
-        for other in sources:
-            if other is not source:
-                parts[f"{TARGET}{other.name}"] = _tested(other.task, split)
-        parts |= _retention(source, split)
-        trials += source.trials(source.task, "all", parts, shots, sources)
-    return trials
-
-
-def few_shot_trials(
-    sources: Sequence[Source], trained: Sequence[str], shots: Sequence[int], split: Split
-) -> list[Trial]:
-    """Train on all classes with K images each, for every K; test the same classes."""
-    trials = []
-    for source in _pick(sources, trained):
-        parts = {"test": _tested(source.task, split), **_retention(source, split)}
-        trials += source.trials(source.task, "all", parts, shots)
-    return trials
-
-
-def domain_generalization_trials(
-    sources: Sequence[Source], trained: Sequence[str], shots: Sequence[int], split: Split
-) -> list[Trial]:
-    """Train in one domain; test the same classes in others, of their classes those present.
-
-    In a group of drawings a domain is a style. The training styles but one are the source; that one
-    and the test style are the shifted domains; the validation styles are tested too, but apart,
-    because settings are chosen on them. Of a table with a column of domains each is one; other
-    tasks are one domain each. Nothing is learnt from a target, so all its images are tested, of
-    whatever split; of the source, those of the split.
-    """
-    sources = [part for source in sources for part in _by_domain(source)]
-    trials = []
-    for source in _pick(sources, trained):
-        domains = [other for other in sources if other.group is None and other is not source]
-        if source.group is not None:
-            pool, parts = _styles(source.group, split)
-        else:
-            pool, parts = source.task, _domains(source, domains, split)
-            if source.task.test if split == "test" else source.task.validation:
-                parts = {"source": _tested(source.task, split), **parts}
-        parts |= _retention(source, split) if source.group is not None else {}
-        trials += source.trials(pool, "all", parts, shots, domains)
-    return trials
-
-
 def _load(text: str, shares: Shares) -> ImageTask:
     if text.startswith(BUNDLED):
         return load_bundled(text.removeprefix(BUNDLED))
@@ -298,7 +224,7 @@ def _load(text: str, shares: Shares) -> ImageTask:
     return replace(task, name=Path(text).resolve().name) if Path(text).is_dir() else task
 
 
-def _pick(sources: Sequence[Source], trained: Sequence[str]) -> list[Source]:
+def pick_sources(sources: Sequence[Source], trained: Sequence[str]) -> list[Source]:
     """Those to train on: all, or the ones named (as they were asked for, or by their name)."""
     by_name = {source.name: source for source in sources}
     chosen = []
@@ -314,21 +240,7 @@ def _pick(sources: Sequence[Source], trained: Sequence[str]) -> list[Source]:
     return chosen or list(sources)
 
 
-def _by_domain(source: Source) -> list[Source]:
-    """A source for each of its domains, with the classes that this domain has; or itself."""
-    if len(source.task.domains) < 2:
-        return [source]
-    parts = []
-    for domain in source.task.domains:
-        part = source.task.in_domain(domain)
-        present = sorted({example.label for example in part.examples})
-        task = replace(part.select(present), name=f"{source.name} {domain}")
-        text = f"{source.text}::{domain}"
-        parts.append(Source(text, task.name, task, None, None, listed_from=source.listed_from))
-    return parts
-
-
-def _tested(task: ImageTask, split: Split) -> ImageTask:
+def tested_on(task: ImageTask, split: Split) -> ImageTask:
     """The task with the images of one split as its test images, and no others."""
     images = task.test if split == "test" else task.validation
     if not images:
@@ -337,37 +249,3 @@ def _tested(task: ImageTask, split: Split) -> ImageTask:
             fix=f"Give it a {split} folder, or leave all split folders out.",
         )
     return replace(task, train=(), validation=(), test=images)
-
-
-def _retention(source: Source, split: Split) -> dict[str, ImageTask]:
-    return {} if source.others is None else {RETENTION: _tested(source.others, split)}
-
-
-def _styles(group: str, split: Split) -> tuple[ImageTask, dict[str, ImageTask]]:
-    tuned = list_styles("validation")
-    shifted = [HELD_OUT_STYLE, *list_styles("test")] if split == "test" else []
-    source = [style for style in list_styles("train") if style != HELD_OUT_STYLE]
-    pool, tasks = load_bundled_domains(group, source, [*shifted, *tuned])
-    return pool, {f"{TUNED if s in tuned else DOMAIN}{s}": task for s, task in tasks.items()}
-
-
-def _domains(source: Source, others: Sequence[Source], split: Split) -> dict[str, ImageTask]:
-    if not others:
-        raise PromptotError(
-            "One folder has no other domain to test on.", fix="Give two folders or more."
-        )
-    known = {name.casefold() for name in source.task.class_names}
-    parts = {}
-    for other in others:
-        foreign = [name for name in other.task.class_names if name.casefold() not in known]
-        if foreign:
-            raise PromptotError(
-                f"The domain '{other.name}' has the class '{foreign[0]}', which the source "
-                f"'{source.name}' has not.",
-                fix="Choose the source with the most classes (--sources), or rename the folder.",
-            )
-        whole = replace(other.task, test=other.task.examples)
-        tested = _tested(whole if split == "test" else other.task, split)
-        present = sorted({example.label for example in tested.test})
-        parts[f"{DOMAIN}{other.name}"] = tested.select(present)
-    return parts

@@ -19,7 +19,7 @@ from promptot.reports.tables import Column, Measure, Row, Table, write_measure
 
 if TYPE_CHECKING:
     from promptot.evaluation.statistics import Difference
-    from promptot.experiments.protocol import Metric
+    from promptot.experiments.protocols import Metric
     from promptot.experiments.settings_listing import SettingsRow
     from promptot.experiments.summary import Figure, Summary
 

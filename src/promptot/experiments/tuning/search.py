@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from promptot.errors import PromptotError
 from promptot.experiments.tuning.trial_points import Point, recommend
 from promptot.recipes.schema import Recipe
 
 Settings = dict[str, float | int]
+Search = Callable[[Recipe, int, Sequence[Point]], Settings | None]
+"""From a recipe, the blocks of the deeper tower and the points so far to what to try next."""
 
 STRENGTH, RATE = "objective.strength", "optim.lr"
 DEPTHS = ("prompts.text_depth", "prompts.vision_depth")

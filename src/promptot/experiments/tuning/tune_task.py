@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import Annotated, Any, Literal
@@ -17,17 +18,26 @@ from promptot.data.task import ImageTask
 from promptot.data.unreadable import choose_shots
 from promptot.devices import pick_device
 from promptot.errors import PromptotError
+from promptot.experiments.cell_progress import Progress
+from promptot.experiments.cell_record import Record
 from promptot.experiments.cells import VERSION
+from promptot.experiments.image_features import ImageFeatures
+from promptot.experiments.keyword_settings import takes
+from promptot.experiments.record_file import RecordFile
 from promptot.experiments.result_folder import check_result_folder
-from promptot.experiments.results_store import ResultFile, warn_of_old_results
-from promptot.experiments.run_cells import Progress
-from promptot.experiments.shared_features import KeptImages, KeptViews
-from promptot.experiments.tuning.search import change, check_tunable, next_settings
+from promptot.experiments.run_cell import CellContext
+from promptot.experiments.trials import Trial
+from promptot.experiments.tuning.search import Search, change, check_tunable, next_settings
 from promptot.experiments.tuning.trial_points import Point, recommend
 from promptot.experiments.tuning.tuning_page import write_tuning_page
 from promptot.experiments.tuning.tuning_result import RECIPE, Tuning
-from promptot.experiments.tuning.tuning_trial import Trials
-from promptot.experiments.tuning.validation import check_validation, put_aside, validation_images
+from promptot.experiments.tuning.tuning_trial import FIT, NOVEL, TuningTrials
+from promptot.experiments.tuning.validation import (
+    FEWEST_IMAGES,
+    check_validation,
+    put_aside,
+    validation_images,
+)
 from promptot.files.writing import write_text
 from promptot.recipes import Recipe, load_recipe
 
@@ -39,37 +49,11 @@ FILES = (TRIALS, RECIPE, PAGE, *PICTURES)
 Classes = Literal["all", "base"]
 
 
-def tune(
-    data: Any,
-    out: str | os.PathLike[str],
-    *,
-    budget: float = 600.0,
-    choose: int | None = None,
-    backbone: str | Backbone = "bundled:tiny",
-    recipe: str | Recipe = "prompt-ot",
-    shots: int | None = None,
-    classes: Classes = "all",
-    validation_share: float = 0.3,
-    test_share: float = 0.3,
-    seed: int = 1,
-    overrides: Sequence[str] = (),
-    device: str = "auto",
-    precision: str = "fp32",
-    workers: int = 0,
-    progress: Progress = lambda what, done, total: None,
-    on_task: Callable[[ImageTask], None] = lambda task: None,
-    on_point: Callable[[int, Point], None] = lambda number, point: None,
-) -> Tuning:
-    """Try λ, the depth of the prompts and the learning rate on validation images.
+@dataclass(frozen=True)
+class TuneSettings:
+    """A tuning as it was asked for.
 
-    Each trial trains as `fit` would and is tested on validation images: how many it gets right
-    (fit), and how much it keeps of the frozen model (retention). Test images are never read: those
-    of a test folder, or those that `fit` would hold out, are put aside first.
-
-    The folder gets `trials.jsonl` (a line a trial; the same call goes on from there),
-    `recipe.yaml` of the chosen point, `report.html`, `trade-off.svg` and `trade-off.png`.
-
-    Args:
+    Attributes:
         data, backbone, recipe, shots, overrides, device, precision, workers, seed: as in `fit`.
         out: the folder.
         budget: seconds for all trials together, those of earlier calls included; the first one is
@@ -82,87 +66,173 @@ def tune(
         test_share: as in `fit`; keep them alike.
         progress, on_task, on_point: who is told how it goes, what is trained on, and of each point
             with its number.
+        search: what to try next.
+        fewest_images: validation images below which no setting can be told from another.
+        report: whether to write the page and the pictures.
+    """
+
+    data: Any
+    out: str | os.PathLike[str]
+    budget: float = 600.0
+    choose: int | None = None
+    backbone: str | Backbone = "bundled:tiny"
+    recipe: str | os.PathLike[str] | Recipe = "prompt-ot"
+    shots: int | None = None
+    classes: Classes = "all"
+    validation_share: float = 0.3
+    test_share: float = 0.3
+    seed: int = 1
+    overrides: Sequence[str] = ()
+    device: str = "auto"
+    precision: str = "fp32"
+    workers: int = 0
+    progress: Progress = lambda what, done, total: None
+    on_task: Callable[[ImageTask], None] = lambda task: None
+    on_point: Callable[[int, Point], None] = lambda number, point: None
+    search: Search = next_settings
+    fewest_images: int = FEWEST_IMAGES
+    report: bool = True
+
+    @property
+    def folder(self) -> Path:
+        """`out` as a path."""
+        return Path(self.out)
+
+    def fit_arguments(self, name: str, backbone: str) -> tuple[str, ...]:
+        """What `promptot fit` needs to learn from the same images, beside the recipe.
+
+        Args:
+            name: of the images where they lie in no file.
+            backbone: its name.
+        """
+        named = isinstance(self.data, str | os.PathLike)
+        arguments = [os.fspath(self.data) if named else name]
+        arguments += ["--backbone", backbone] if backbone != "bundled:tiny" else []
+        arguments += ["--precision", self.precision] if self.precision != "fp32" else []
+        arguments += ["--seed", str(self.seed)] if self.seed != 1 else []
+        arguments += ["--test-share", f"{self.test_share:g}"] if self.test_share != 0.3 else []
+        return tuple(arguments)
+
+
+@takes(TuneSettings)
+def tune(asked: TuneSettings) -> Tuning:
+    """Try λ, the depth of the prompts and the learning rate on validation images.
+
+    Each trial trains as `fit` would and is tested on validation images: how many it gets right
+    (fit), and how much it keeps of the frozen model (retention). Test images are never read: those
+    of a test folder, or those that `fit` would hold out, are put aside first.
+
+    The folder gets `trials.jsonl` (a line a trial; the same call goes on from there),
+    `recipe.yaml` of the chosen point, `report.html`, `trade-off.svg` and `trade-off.png`.
+
+    Args:
+        asked: is not given as such: each attribute of `TuneSettings` is an argument of its own, as
+            in `tune("photos", "tuned", budget=60)`.
 
     Raises:
         PromptotError: there are too few validation images, nothing to tune, or no retention to
             measure; a file of other origin would be replaced; with what to do about it.
     """
-    folder = Path(out)
+    recipe = asked.recipe
     if not isinstance(recipe, Recipe):
-        _check_not_replaced(folder, recipe)
-        extra = [] if shots is None else [f"data.shots={shots}"]
-        recipe = load_recipe(os.fspath(recipe), [*overrides, *extra])
+        _check_not_replaced(asked.folder, recipe)
+        extra = [] if asked.shots is None else [f"data.shots={asked.shots}"]
+        recipe = load_recipe(os.fspath(recipe), [*asked.overrides, *extra])
     check_tunable(recipe)
-    check_result_folder(folder, FILES, TRIALS, ("cell", "settings"), "tuning")
-    task = put_aside(data, recipe, folder, validation_share, test_share)
-    drawn = choose_shots(task, recipe.data.shots, seed)
-    validation = validation_images(task)
-    train = drawn.base() if classes == "base" else drawn
-    fit_part = validation.base() if classes == "base" else validation
-    novel_part = validation.novel() if classes == "base" else None
-    check_validation(fit_part, novel_part)
-    on_task(train)
-    if not isinstance(backbone, Backbone):
-        backbone = load_backbone(backbone, pick_device(device), precision)
-
-    images = KeptImages(folder / "cache", backbone, workers)
-    views = KeptViews(folder / "cache", backbone, train, seed, workers)
-    trials = Trials(backbone, recipe, train, fit_part, novel_part, images, views, seed, workers)
-    results = ResultFile(folder / TRIALS)
-    known = results.read()
+    check_result_folder(asked.folder, FILES, TRIALS, ("cell", "settings"), "tuning")
+    trials = _make_trials(asked, recipe)
+    asked.on_task(trials.drawn.train)
+    file = RecordFile(asked.folder / TRIALS, Record)
+    known = file.read()  # a damaged file is told of before anything is computed
     zero_shot = trials.zero_shot()
-    points: list[Point] = []
-    spent, ran = 0.0, 0
-    finished = False
-    while True:
-        settings = next_settings(recipe, trials.layers, points)
-        if settings is None:
-            finished = True
-            break
-        key = trials.key(settings)
-        if not points and key not in known:
-            warn_of_old_results(known, VERSION, folder / TRIALS)
-        if key in known:
-            point = _read_point(known[key], folder / TRIALS, len(fit_part.test))
-        elif points and spent + median(p.seconds for p in points) > budget:
-            break
-        else:
-            point = trials.run(settings, progress, len(points) + 1)
-            ran += 1
-            results.append({"cell": key, "version": VERSION, **dataclasses.asdict(point)})
-        points.append(point)
-        spent += point.seconds
-        on_point(len(points), point)
-        _write_recipe(folder, recipe, points[recommend(points)])
+    points, finished, ran = _try_settings(asked, trials, file, known)
     chosen = recommend(points)
-    if choose is not None:
-        if not 1 <= choose <= len(points):
+    if asked.choose is not None:
+        if not 1 <= asked.choose <= len(points):
             raise PromptotError(
-                f"There is no point {choose}.", fix=f"Choose one from 1 to {len(points)}."
+                f"There is no point {asked.choose}.", fix=f"Choose one from 1 to {len(points)}."
             )
-        chosen = choose - 1
-        _write_recipe(folder, recipe, points[chosen])
-    arguments = [os.fspath(data) if isinstance(data, str | os.PathLike) else task.name]
-    arguments += ["--backbone", backbone.name] if backbone.name != "bundled:tiny" else []
-    arguments += ["--precision", precision] if precision != "fp32" else []
-    arguments += ["--seed", str(seed)] if seed != 1 else []
-    arguments += ["--test-share", f"{test_share:g}"] if test_share != 0.3 else []
-    found = Tuning(
-        folder,
-        task.name,
-        tuple(arguments),
+        chosen = asked.choose - 1
+        _write_recipe(asked.folder, recipe, points[chosen])
+    tuning = Tuning(
+        asked.folder,
+        trials.drawn.train.name,
+        asked.fit_arguments(trials.drawn.train.name, trials.context.backbone.name),
         recipe,
         zero_shot,
         points,
         chosen,
         trials.retention,
-        len(fit_part.test),
-        spent,
+        len(trials.fit_part.test),
+        sum((point.seconds for point in points), 0.0),
         finished,
         ran,
     )
-    _write_pages(found)
-    return found
+    if asked.report:
+        pictures = [asked.folder / picture for picture in PICTURES]
+        write_tuning_page(tuning, asked.folder / PAGE, *pictures)
+    return tuning
+
+
+def _make_trials(asked: TuneSettings, recipe: Recipe) -> TuningTrials:
+    """The images to learn from and to test on, and what computes with them.
+
+    Raises:
+        PromptotError: there are too few validation images, or no such backbone.
+    """
+    task = put_aside(asked.data, recipe, asked.folder, asked.validation_share, asked.test_share)
+    drawn = choose_shots(task, recipe.data.shots, asked.seed)
+    validation = validation_images(task)
+    parts = {FIT: validation}
+    if asked.classes == "base":
+        parts = {FIT: validation.base(), NOVEL: validation.novel()}
+    check_validation(parts[FIT], parts.get(NOVEL), asked.fewest_images)
+    backbone = asked.backbone
+    if not isinstance(backbone, Backbone):
+        backbone = load_backbone(backbone, pick_device(asked.device), asked.precision)
+    trial = Trial(task.name, task, asked.classes, parts, recipe.data.shots or 0)
+    cache = asked.folder / "cache"
+    images = ImageFeatures(cache, backbone, asked.workers)
+    context = CellContext(
+        {trial.unit: trial}, backbone, images, cache, None, asked.workers, asked.progress
+    )
+    context.drawn = context.prepare(trial, drawn, asked.seed)
+    return TuningTrials(context, context.drawn, recipe)
+
+
+def _try_settings(
+    asked: TuneSettings,
+    trials: TuningTrials,
+    file: RecordFile[Record],
+    known: Mapping[str, Record],
+) -> tuple[list[Point], bool, int]:
+    """Points until all has been tried (then true) or the time is up; how many are new.
+
+    Args:
+        asked: how long, and who is told.
+        trials: make the points.
+        file: gets a line a point.
+        known: lines of earlier calls by their keys.
+    """
+    points: list[Point] = []
+    spent, ran = 0.0, 0
+    while (settings := asked.search(trials.recipe, trials.layers, points)) is not None:
+        key = trials.key(settings)
+        if not points and key not in known:
+            file.warn_of_old(known, VERSION)
+        if key in known:
+            point = _read_point(known[key], file.path, len(trials.fit_part.test))
+        elif points and spent + median(p.seconds for p in points) > asked.budget:
+            return points, False, ran
+        else:
+            point = trials.run(settings, len(points) + 1)
+            ran += 1
+            file.append(Record(cell=key, version=VERSION, **dataclasses.asdict(point)))
+        points.append(point)
+        spent += point.seconds
+        asked.on_point(len(points), point)
+        _write_recipe(asked.folder, trials.recipe, points[recommend(points)])
+    return points, True, ran
 
 
 def _check_not_replaced(folder: Path, recipe: str | os.PathLike[str]) -> None:
@@ -187,14 +257,14 @@ class _Line(BaseModel):
     seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
 
 
-def _read_point(record: Mapping[str, Any], path: Path, images: int) -> Point:
+def _read_point(record: Record, path: Path, images: int) -> Point:
     """The point of a line, tested on that many images.
 
     Raises:
         PromptotError: the line is damaged.
     """
     try:
-        point = Point(**_Line.model_validate(record).model_dump())
+        point = Point(**_Line.model_validate(record.model_dump()).model_dump())
         if len(point.right) != images:
             raise ValueError("it is of other images")
         return point
@@ -211,7 +281,3 @@ def _write_recipe(folder: Path, recipe: Recipe, point: Point) -> None:
     if not recipe.name.endswith("-tuned"):
         values["name"] = f"{recipe.name}-tuned"
     write_text(folder / RECIPE, yaml.safe_dump(values, sort_keys=False, allow_unicode=True))
-
-
-def _write_pages(found: Tuning) -> None:
-    write_tuning_page(found, found.folder / PAGE, *(found.folder / p for p in PICTURES))

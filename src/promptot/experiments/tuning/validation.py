@@ -45,7 +45,7 @@ def validation_images(task: ImageTask) -> ImageTask:
     return replace(task, train=(), validation=(), test=kept)
 
 
-def check_validation(fit_part: ImageTask, novel_part: ImageTask | None) -> None:
+def check_validation(fit_part: ImageTask, novel_part: ImageTask | None, fewest: int) -> None:
     """Refuse validation images that say nothing.
 
     Raises:
@@ -58,10 +58,10 @@ def check_validation(fit_part: ImageTask, novel_part: ImageTask | None) -> None:
         present = {example.label for example in part.test}
         missing = [n for label, n in enumerate(part.class_names) if label not in present]
         problem = None
-        if images < FEWEST_IMAGES:
+        if images < fewest:
             problem = (
                 f"There are {images} validation images{what}; on fewer than "
-                f"{FEWEST_IMAGES} no setting can be told from another"
+                f"{fewest} no setting can be told from another"
             )
         elif missing:
             problem = f"The class '{missing[0]}' has no validation image"

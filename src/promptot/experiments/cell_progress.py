@@ -1,0 +1,57 @@
+"""Who is told how a benchmark, a tuning or the demo goes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from promptot.experiments.cell_record import CellRecord
+from promptot.experiments.forecast import Forecast
+from promptot.training.trainer import Callbacks
+from promptot.training.training_log import EpochRecord
+
+Progress = Callable[[str, int, int], None]
+"""Called with what is being done, how much of it is done, and how much there is."""
+
+
+@dataclass(frozen=True)
+class Observer:
+    """Who is told how a benchmark goes.
+
+    Attributes:
+        progress: within a cell.
+        on_cell: after each cell, with its record, how many are done and how many there are.
+        on_forecast: before the first cell, with what all of them will cost; None saves the trial
+            steps that it takes.
+    """
+
+    progress: Progress = lambda what, done, total: None
+    on_cell: Callable[[CellRecord, int, int], None] = lambda record, done, total: None
+    on_forecast: Callable[[Forecast], None] | None = None
+
+
+def counter(progress: Progress, what: str, total: int) -> Callable[[int], None]:
+    """What is called with how many more are done."""
+    done = 0
+
+    def count(more: int) -> None:
+        nonlocal done
+        done += more
+        progress(what, done, total)
+
+    return count
+
+
+def epoch_progress(progress: Progress, what: str, epochs: int) -> Callbacks:
+    """Tell of each epoch of a training.
+
+    Args:
+        progress: is told.
+        what: is trained.
+        epochs: how many there are.
+    """
+
+    def epoch(record: EpochRecord) -> None:
+        progress(what, record.epoch, epochs)
+
+    return Callbacks(on_epoch=epoch)
