@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -121,7 +122,7 @@ def test_a_failure_while_saving_leaves_the_old_adapter(
     def full(*args: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("promptot.runs.adapter.write_json", full)
+    monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(PromptotError, match="No space left"):
         save_adapter(adapter, make_prompts(), backbone, ("x",), "a {}.")
     assert load_adapter(adapter)[0].class_names == NAMES

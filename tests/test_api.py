@@ -14,7 +14,7 @@ from PIL import Image
 import promptot
 from promptot.backbones import Backbone
 from promptot.errors import PromptotError
-from promptot.runs.commands import Evaluation
+from promptot.runs.evaluating import Evaluation
 from promptot.runs.run import Run
 from promptot.training.trainer import Callbacks
 

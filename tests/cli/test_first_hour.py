@@ -18,7 +18,7 @@ OPTION = f"--backbone {FIRST_CHOICE.name}"
 
 @pytest.fixture
 def few_drawings(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("promptot.runs.run.OTHER_DRAWINGS", 8)
+    monkeypatch.setattr("promptot.runs.evaluating.OTHER_DRAWINGS", 8)
 
 
 def lines_with(text: str, part: str) -> list[str]:

@@ -21,7 +21,7 @@ from promptot.experiments import Benchmark, Observer
 from promptot.experiments import run_cells as runner
 from promptot.experiments import shared_features as kept
 from promptot.experiments.trials import base_to_novel_trials, load_sources
-from promptot.runs import run
+from promptot.runs import learning, run
 
 Bench = Callable[..., Benchmark]
 
@@ -254,13 +254,13 @@ def test_no_name_of_the_test_is_an_anchor_word(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     read = []
-    load = run.load_vocabulary
+    load = learning.load_vocabulary
 
     def listed(path=None, exclude=()):
         read.append(set(exclude))
         return load(path, exclude)
 
-    monkeypatch.setattr(run, "load_vocabulary", listed)
+    monkeypatch.setattr(learning, "load_vocabulary", listed)
     bench(methods="prompt-ot-vocabulary", seeds=(1,))
     assert {"blue", "green apple", "red", "yellow"} <= read[0]
 

@@ -32,7 +32,7 @@ def tiny() -> Backbone:
 
 @pytest.fixture(autouse=True)
 def few_drawings(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("promptot.runs.run.OTHER_DRAWINGS", 8)
+    monkeypatch.setattr("promptot.runs.evaluating.OTHER_DRAWINGS", 8)
 
 
 def text_of(run_folder: Path) -> str:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import errno
 import json
+import os
 import py_compile
 import shutil
 import subprocess
@@ -174,10 +176,10 @@ def test_merge_takes_turns_and_is_never_half_there(
     with locked(runs / "a"), pytest.raises(PromptotError, match="Another run is being written"):
         promptot.merge([runs / "a", runs / "b"], runs / "a", overwrite=True)
 
-    def full(*arguments: object, **options: object) -> None:
-        raise PromptotError("No space left on the disk.")
+    def full(*arguments: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("promptot.runs.merging.save_adapter", full)
+    monkeypatch.setattr(os, "fsync", full)
     content = {p: p.read_bytes() for p in (runs / "a").rglob("*") if p.is_file()}
     with pytest.raises(PromptotError, match="No space"):
         promptot.merge([runs / "a", runs / "b"], runs / "a", overwrite=True)

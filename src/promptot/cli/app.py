@@ -182,7 +182,7 @@ def fit(
             run = fit_folder(
                 data,
                 out,
-                names=names,
+                class_names=names,
                 template=template,
                 keep_same_names=keep_same_names,
                 backbone=backbone,
@@ -277,7 +277,7 @@ def evaluate(
             return evaluate_folder(
                 run,
                 data,
-                names=names,
+                class_names=names,
                 keep_same_names=keep_same_names,
                 backbone=chosen,
                 device=device,
@@ -333,7 +333,7 @@ def predict(
     )
     with progress_bar() as bar:
         count = Stages(bar).counter("images", len(paths))
-        predictions = classifier.predict(paths, names, top_k, count)
+        predictions = classifier.classify(paths, names, top_k, count)
     rows = [_prediction_json(p) for p in predictions]
     if format_ is Format.jsonl:
         for row in rows:

@@ -49,7 +49,7 @@ def export(
     json_path: Json = None,
 ) -> None:
     """Write a run as a classifier of fixed names for another runtime, checked against the run."""
-    from promptot.exporting.export import export as export_run
+    from promptot.runs.export_run import export as export_run
 
     names = None if classes is None else split_names(classes)
     result = with_backbone(

@@ -5,8 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -19,9 +18,16 @@ from promptot.data.class_names import check_class_names
 from promptot.data.images.read_image import ImageLike, UnreadableImage, load_image
 from promptot.data.loader import Transform, lost_workers_explained
 from promptot.data.task import Skipped
+from promptot.devices import pick_device
 from promptot.errors import PromptotError
-from promptot.runs.adapter import CARD, Card, build_model, load_adapter
-from promptot.runs.run import ADAPTER
+from promptot.runs.adapter import Adapter, load_adapter
+from promptot.runs.card import Card
+from promptot.runs.former_names import warn_of_former_name
+from promptot.runs.hub import adapter_folder as adapter_folder
+from promptot.runs.hub import push_adapter
+
+if TYPE_CHECKING:
+    from promptot.exporting.export import Export
 
 KEPT_LISTS, KEPT_NAMES = 8, 2**17
 """Lists of class names whose features are kept, and names in all of them together."""
@@ -53,7 +59,9 @@ class Classifier:
         card: what the adapter says of itself.
         batch_size: images that are computed together.
 
-    See `promptot.load`.
+    Example:
+        >>> classifier = Classifier.from_pretrained("runs/photos")  # doctest: +SKIP
+        >>> classifier.classify(["new.jpg"], ["cat", "red panda"])  # doctest: +SKIP
     """
 
     def __init__(self, model: PromptedModel, card: Card, batch_size: int = 32) -> None:
@@ -68,8 +76,73 @@ class Classifier:
         """The names it was trained on, and predicts among unless told otherwise."""
         return self.model.class_names
 
+    @classmethod
+    def from_pretrained(
+        cls,
+        run: str | os.PathLike[str],
+        backbone: Backbone | str | None = None,
+        device: str | torch.device = "auto",
+        precision: str = "fp32",
+    ) -> Classifier:
+        """See `promptot.load`."""
+        adapter = load_adapter(adapter_folder(run))
+        return cls.of(adapter, backbone, device, precision)
+
+    @classmethod
+    def of(
+        cls,
+        adapter: Adapter,
+        backbone: Backbone | str | None = None,
+        device: str | torch.device = "auto",
+        precision: str = "fp32",
+    ) -> Classifier:
+        """The classifier of an adapter that is in memory; arguments are those of `load`."""
+        named = adapter.card.backbone.name
+        if not backbone:
+            check_named(named)
+        if not isinstance(backbone, Backbone):
+            as_on_card = load_recorded if (backbone or named) == named else load_backbone
+            backbone = as_on_card(backbone or named, device, precision)
+        return cls(adapter.model(backbone), adapter.card)
+
+    @property
+    def adapter(self) -> Adapter:
+        """What was learned, and its card."""
+        return Adapter(self.card, self.model.learned)
+
+    def save(self, folder: str | os.PathLike[str]) -> None:
+        """Write an adapter folder, which `promptot.load` reads.
+
+        Raises:
+            PromptotError: the folder holds something else, or can't be written.
+        """
+        self.adapter.save(folder)
+
+    def push_to_hub(
+        self, repository: str, *, private: bool = False, token: str | None = None
+    ) -> str:
+        """Upload the adapter to the Hugging Face Hub; see `promptot.push`."""
+        return push_adapter(self.adapter, repository, private=private, token=token)
+
+    def export(
+        self,
+        out: str | os.PathLike[str],
+        format: str = "onnx",
+        class_names: Sequence[str | Sequence[str]] | None = None,
+        *,
+        overwrite: bool = False,
+    ) -> Export:
+        """Write it as a classifier of fixed names for another runtime; see `promptot.export`.
+
+        The export is compared with the original on drawings that ship with promptot.
+        """
+        from promptot.exporting.export import export_model
+
+        model = self.model_for(class_names)
+        return export_model(model, out, format, name=self.card.backbone.name, overwrite=overwrite)
+
     @torch.no_grad()
-    def predict(
+    def classify(
         self,
         images: Sequence[ImageLike],
         class_names: Sequence[str | Sequence[str]] | None = None,
@@ -110,8 +183,13 @@ class Classifier:
             progress(len(read))
         return results
 
+    def predict(self, *arguments: Any, **more: Any) -> list[Prediction]:
+        """The former name of `classify`."""
+        warn_of_former_name("Classifier.predict", "Classifier.classify")
+        return self.classify(*arguments, **more)
+
     @torch.no_grad()
-    def predict_proba(
+    def probabilities(
         self,
         images: Sequence[ImageLike],
         class_names: Sequence[str | Sequence[str]] | None = None,
@@ -119,7 +197,7 @@ class Classifier:
     ) -> tuple[Tensor, tuple[Skipped, ...]]:
         """The probability of every class for each image.
 
-        Arguments and errors are those of `predict`.
+        Arguments and errors are those of `classify`.
 
         Returns:
             probabilities [N, C] in the order of the images and of the names, NaN for an image that
@@ -133,6 +211,11 @@ class Classifier:
             unknown = torch.full((len(names),), torch.nan)
             rows += [unknown if isinstance(image, Skipped) else image for image in read]
         return torch.stack(rows) if rows else torch.empty(0, len(names)), tuple(skipped)
+
+    def predict_proba(self, *arguments: Any, **more: Any) -> tuple[Tensor, tuple[Skipped, ...]]:
+        """The former name of `probabilities`."""
+        warn_of_former_name("Classifier.predict_proba", "Classifier.probabilities")
+        return self.probabilities(*arguments, **more)
 
     def _answers(
         self,
@@ -163,7 +246,7 @@ class Classifier:
                 )
 
     def model_for(self, class_names: Sequence[str | Sequence[str]] | None = None) -> PromptedModel:
-        """The model over other names; arguments and errors are those of `predict`."""
+        """The model over other names; arguments and errors are those of `classify`."""
         return self._model_for(self._listed(class_names))
 
     def _listed(self, class_names: Sequence[str | Sequence[str]] | None) -> Listed:
@@ -220,6 +303,16 @@ class _Opened(Dataset[Tensor | Skipped]):
             return Skipped(error.path, error.reason)
 
 
+@runtime_checkable
+class HoldsClassifier(Protocol):
+    """What has a classifier: a `Run`, or a fitted `PromptClassifier`."""
+
+    @property
+    def classifier(self) -> Classifier:
+        """The adapted model, ready to predict."""
+        ...
+
+
 def load(
     run: str | os.PathLike[str],
     backbone: Backbone | str | None = None,
@@ -240,28 +333,50 @@ def load(
         UnaskedBackbone: the card names another one than these, and `backbone` is not given.
         PromptotError: there is no adapter, it is damaged, or it belongs to another backbone.
     """
-    card, learned = load_adapter(adapter_folder(run))
-    if not backbone:
-        check_named(card.backbone.name)
-    if not isinstance(backbone, Backbone):
-        name = backbone or card.backbone.name
-        as_on_card = load_recorded if name == card.backbone.name else load_backbone
-        backbone = as_on_card(name, device, precision)
-    return Classifier(build_model(card, learned, backbone), card)
+    return Classifier.from_pretrained(run, backbone, device, precision)
 
 
-def adapter_folder(run: str | os.PathLike[str]) -> Path:
-    """The adapter folder of a run folder, or the folder itself if it is an adapter.
+def classifier_of(
+    run: str | os.PathLike[str] | Classifier | HoldsClassifier,
+    backbone: Backbone | str | None = None,
+    device: str = "auto",
+    precision: str = "fp32",
+) -> Classifier:
+    """The classifier itself, that of a run in memory, or `load`ed from a folder or the Hub."""
+    if isinstance(run, Classifier):
+        return run
+    if isinstance(run, str | os.PathLike):
+        return load(run, backbone, pick_device(device), precision)
+    return run.classifier
 
-    An adapter on the Hub ("hf-hub:user/name") is fetched first.
+
+def predict(
+    run: str | os.PathLike[str] | Classifier | HoldsClassifier,
+    images: Sequence[ImageLike],
+    class_names: Sequence[str | Sequence[str]] | None = None,
+    *,
+    top_k: int = 1,
+    backbone: Backbone | str | None = None,
+    device: str = "auto",
+    precision: str = "fp32",
+    workers: int = 0,
+) -> list[Prediction]:
+    """The likeliest classes of images, by a run.
+
+    Args:
+        run: a run folder that `fit` wrote, its adapter folder, "hf-hub:user/name", a `Run`, a
+            `Classifier` or a fitted `PromptClassifier`.
+        images, class_names, top_k, workers: see `Classifier.classify`.
+        backbone, device, precision: see `load`; they do not touch what is loaded.
+
+    Returns:
+        one prediction an image, in their order; an unreadable image gets one with a `problem`.
+
+    Raises:
+        PromptotError: there is no adapter, or a class name can't be used.
     """
-    if os.fspath(run).startswith("hf-hub:"):
-        from promptot.runs.hub import fetch
-
-        return fetch(os.fspath(run))
-    folder = Path(run)
-    inner = folder / ADAPTER
-    return folder if (folder / CARD).is_file() or not inner.exists() else inner
+    classifier = classifier_of(run, backbone, device, precision)
+    return classifier.classify(images, class_names, top_k, workers=workers)
 
 
 def _drop_oldest(kept: dict[Any, Any], names: Callable[[Any], int]) -> None:
