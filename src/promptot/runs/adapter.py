@@ -37,23 +37,6 @@ from promptot.runs.card import (
     read_card,
 )
 
-__all__ = [
-    "CARD",
-    "FORMAT_VERSION",
-    "TENSORS",
-    "Adapter",
-    "BackboneIdentity",
-    "Card",
-    "Learned",
-    "LearnedShape",
-    "build_model",
-    "check_backbone",
-    "load_adapter",
-    "make_adapter",
-    "save_adapter",
-    "warn_of_activation",
-]
-
 TENSORS = "prompts.safetensors"
 LONGEST_VALUE = 60  # characters, in a message
 LARGEST_TENSORS = 2**32  # bytes

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,17 +21,18 @@ from promptot.data.loader import Transform, lost_workers_explained
 from promptot.data.task import Skipped
 from promptot.devices import pick_device
 from promptot.errors import PromptotError
+from promptot.exporting.export import Export, export_model
 from promptot.runs.adapter import Adapter, load_adapter
 from promptot.runs.card import Card
 from promptot.runs.former_names import warn_of_former_name
 from promptot.runs.hub import adapter_folder as adapter_folder
 from promptot.runs.hub import push_adapter
 
-if TYPE_CHECKING:
-    from promptot.exporting.export import Export
-
 KEPT_LISTS, KEPT_NAMES = 8, 2**17
 """Lists of class names whose features are kept, and names in all of them together."""
+PathLike = str | os.PathLike[str]
+ClassNames = Sequence[str | Sequence[str]]
+"""Names to choose among; several in a list or tuple are synonyms, the first of which is shown."""
 Listed = tuple[str | tuple[str, ...], ...]
 """Class names; several in one place are names of the same class."""
 
@@ -51,7 +53,44 @@ class Prediction:
     problem: str | None = None
 
 
-class Classifier:
+class Adapted(ABC):
+    """What holds an adapted model, and can take it to other runtimes and to the Hub."""
+
+    @property
+    @abstractmethod
+    def classifier(self) -> Classifier:
+        """The adapted model, ready to classify."""
+
+    def training_images(self) -> list[str]:
+        """Paths of images that it was trained on, as far as they are known."""
+        return []
+
+    def export(
+        self,
+        out: PathLike,
+        format: str = "onnx",
+        class_names: ClassNames | None = None,
+        *,
+        overwrite: bool = False,
+    ) -> Export:
+        """Write it as a classifier of fixed names for another runtime; see `promptot.export`."""
+        return export_model(
+            self.classifier.model_for(class_names),
+            out,
+            format,
+            name=self.classifier.card.backbone.name,
+            images=self.training_images(),
+            overwrite=overwrite,
+        )
+
+    def push_to_hub(
+        self, repository: str, *, private: bool = False, token: str | None = None
+    ) -> str:
+        """Upload the adapter to the Hugging Face Hub; see `promptot.push`."""
+        return push_adapter(self.classifier.adapter, repository, private=private, token=token)
+
+
+class Classifier(Adapted):
     """An adapted CLIP, ready to predict.
 
     Args:
@@ -79,7 +118,7 @@ class Classifier:
     @classmethod
     def from_pretrained(
         cls,
-        run: str | os.PathLike[str],
+        run: PathLike,
         backbone: Backbone | str | None = None,
         device: str | torch.device = "auto",
         precision: str = "fp32",
@@ -106,11 +145,16 @@ class Classifier:
         return cls(adapter.model(backbone), adapter.card)
 
     @property
+    def classifier(self) -> Classifier:
+        """Itself."""
+        return self
+
+    @property
     def adapter(self) -> Adapter:
         """What was learned, and its card."""
         return Adapter(self.card, self.model.learned)
 
-    def save(self, folder: str | os.PathLike[str]) -> None:
+    def save(self, folder: PathLike) -> None:
         """Write an adapter folder, which `promptot.load` reads.
 
         Raises:
@@ -118,34 +162,11 @@ class Classifier:
         """
         self.adapter.save(folder)
 
-    def push_to_hub(
-        self, repository: str, *, private: bool = False, token: str | None = None
-    ) -> str:
-        """Upload the adapter to the Hugging Face Hub; see `promptot.push`."""
-        return push_adapter(self.adapter, repository, private=private, token=token)
-
-    def export(
-        self,
-        out: str | os.PathLike[str],
-        format: str = "onnx",
-        class_names: Sequence[str | Sequence[str]] | None = None,
-        *,
-        overwrite: bool = False,
-    ) -> Export:
-        """Write it as a classifier of fixed names for another runtime; see `promptot.export`.
-
-        The export is compared with the original on drawings that ship with promptot.
-        """
-        from promptot.exporting.export import export_model
-
-        model = self.model_for(class_names)
-        return export_model(model, out, format, name=self.card.backbone.name, overwrite=overwrite)
-
     @torch.no_grad()
     def classify(
         self,
         images: Sequence[ImageLike],
-        class_names: Sequence[str | Sequence[str]] | None = None,
+        class_names: ClassNames | None = None,
         top_k: int = 1,
         progress: Callable[[int], None] = lambda images: None,
         workers: int = 0,
@@ -192,7 +213,7 @@ class Classifier:
     def probabilities(
         self,
         images: Sequence[ImageLike],
-        class_names: Sequence[str | Sequence[str]] | None = None,
+        class_names: ClassNames | None = None,
         workers: int = 0,
     ) -> tuple[Tensor, tuple[Skipped, ...]]:
         """The probability of every class for each image.
@@ -220,7 +241,7 @@ class Classifier:
     def _answers(
         self,
         images: Sequence[ImageLike],
-        class_names: Sequence[str | Sequence[str]] | None,
+        class_names: ClassNames | None,
         workers: int,
     ) -> Iterator[tuple[list[Tensor | Skipped], tuple[str, ...]]]:
         """Batch by batch, each image's probabilities [C], and the names of the classes."""
@@ -245,11 +266,11 @@ class Classifier:
                     model.class_names,
                 )
 
-    def model_for(self, class_names: Sequence[str | Sequence[str]] | None = None) -> PromptedModel:
+    def model_for(self, class_names: ClassNames | None = None) -> PromptedModel:
         """The model over other names; arguments and errors are those of `classify`."""
         return self._model_for(self._listed(class_names))
 
-    def _listed(self, class_names: Sequence[str | Sequence[str]] | None) -> Listed:
+    def _listed(self, class_names: ClassNames | None) -> Listed:
         return self.class_names if class_names is None else as_listed(class_names)
 
     def text_features(self, class_names: Listed) -> Tensor | None:
@@ -303,18 +324,8 @@ class _Opened(Dataset[Tensor | Skipped]):
             return Skipped(error.path, error.reason)
 
 
-@runtime_checkable
-class HoldsClassifier(Protocol):
-    """What has a classifier: a `Run`, or a fitted `PromptClassifier`."""
-
-    @property
-    def classifier(self) -> Classifier:
-        """The adapted model, ready to predict."""
-        ...
-
-
 def load(
-    run: str | os.PathLike[str],
+    run: PathLike,
     backbone: Backbone | str | None = None,
     device: str | torch.device = "auto",
     precision: str = "fp32",
@@ -337,23 +348,21 @@ def load(
 
 
 def classifier_of(
-    run: str | os.PathLike[str] | Classifier | HoldsClassifier,
+    run: PathLike | Adapted,
     backbone: Backbone | str | None = None,
     device: str = "auto",
     precision: str = "fp32",
 ) -> Classifier:
     """The classifier itself, that of a run in memory, or `load`ed from a folder or the Hub."""
-    if isinstance(run, Classifier):
-        return run
-    if isinstance(run, str | os.PathLike):
-        return load(run, backbone, pick_device(device), precision)
-    return run.classifier
+    if isinstance(run, Adapted):
+        return run.classifier
+    return load(run, backbone, pick_device(device), precision)
 
 
 def predict(
-    run: str | os.PathLike[str] | Classifier | HoldsClassifier,
+    run: PathLike | Adapted,
     images: Sequence[ImageLike],
-    class_names: Sequence[str | Sequence[str]] | None = None,
+    class_names: ClassNames | None = None,
     *,
     top_k: int = 1,
     backbone: Backbone | str | None = None,
@@ -390,6 +399,6 @@ def _name_of(image: ImageLike, position: int) -> str:
     return os.fspath(image) if isinstance(image, str | os.PathLike) else f"image {position}"
 
 
-def as_listed(class_names: Sequence[str | Sequence[str]]) -> Listed:
+def as_listed(class_names: ClassNames) -> Listed:
     """Class names, or lists of a name and its synonyms, as something that can be a key."""
     return tuple(n if isinstance(n, str) else tuple(n) for n in class_names)

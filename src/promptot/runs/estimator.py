@@ -24,19 +24,17 @@ from promptot.devices import pick_device
 from promptot.errors import PromptotError
 from promptot.recipes import Recipe
 from promptot.recipes.recipe_files import Overrides, as_overrides
-from promptot.runs.classifier import Classifier
+from promptot.runs.classifier import Adapted, Classifier, ClassNames
 from promptot.runs.draw import draw
 from promptot.runs.fitting import FitSettings, learn
 from promptot.runs.run_contents import RunContents
-
-AnyNames = Sequence[str | Sequence[str]]
 
 
 class NotPossible(PromptotError, AttributeError):  # noqa: N818 - what it is, not how it ends
     """What this estimator can't do; an `AttributeError` too, so that `hasattr` says no."""
 
 
-class PromptClassifier(ClassifierMixin, BaseEstimator):
+class PromptClassifier(ClassifierMixin, Adapted, BaseEstimator):
     """A CLIP adapted to images by learned prompts, as a scikit-learn classifier.
 
     Images are paths, PIL images, arrays or tensors (height × width × channels: 8 bits, or floats
@@ -136,7 +134,7 @@ class PromptClassifier(ClassifierMixin, BaseEstimator):
             warnings.warn(_count(run.skipped, "left out"), stacklevel=2)
         return self
 
-    def predict(self, X: Any, class_names: AnyNames | None = None) -> np.ndarray:
+    def predict(self, X: Any, class_names: ClassNames | None = None) -> np.ndarray:
         """The likeliest class of each image, [N].
 
         Args:
@@ -153,7 +151,7 @@ class PromptClassifier(ClassifierMixin, BaseEstimator):
             return np.asarray(self.classes_[best])
         return np.array([n if isinstance(n, str) else n[0] for n in class_names])[best]
 
-    def predict_proba(self, X: Any, class_names: AnyNames | None = None) -> np.ndarray:
+    def predict_proba(self, X: Any, class_names: ClassNames | None = None) -> np.ndarray:
         """The probability of each class, [N, C], in the order of `classes_` or of the names.
 
         Arguments and errors are those of `predict`.
@@ -232,7 +230,7 @@ class PromptClassifier(ClassifierMixin, BaseEstimator):
         loaded.skipped_ = ()
         return loaded
 
-    def _probabilities(self, X: Any, class_names: AnyNames | None) -> np.ndarray:
+    def _probabilities(self, X: Any, class_names: ClassNames | None) -> np.ndarray:
         """Probabilities [N, C] in double precision."""
         check_is_fitted(self)
         with _as_bad_input():

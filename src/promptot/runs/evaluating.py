@@ -18,12 +18,11 @@ from promptot.data.loader import lost_workers_explained
 from promptot.errors import PromptotError
 from promptot.evaluation.retention import Retention, measure_retention
 from promptot.evaluation.scoring import NothingToScore, Scores, score
-from promptot.runs.classifier import Classifier, HoldsClassifier, classifier_of
+from promptot.runs.classifier import Adapted, Classifier, PathLike, classifier_of
 from promptot.runs.former_names import use_class_names
 from promptot.runs.manifest import MANIFEST, Manifest, find_manifest
 from promptot.training.batches import evaluation_loader
 
-PathLike = str | os.PathLike[str]
 Names = PathLike | Mapping[Any, Any]
 Progress = Callable[[str, int, int], None]
 """Called with what is being done, how much of it is done, and how much there is."""
@@ -67,7 +66,7 @@ class Evaluation:
 
 
 def evaluate(
-    run: PathLike | Classifier | HoldsClassifier,
+    run: PathLike | Adapted,
     data: Any,
     *,
     class_names: Names | None = None,
@@ -105,7 +104,7 @@ def evaluate(
     return evaluate_on(classifier, manifest_of(run), task, workers, progress)
 
 
-def manifest_of(run: PathLike | Classifier | HoldsClassifier) -> Manifest | None:
+def manifest_of(run: PathLike | Adapted) -> Manifest | None:
     """The manifest that tells what a run was trained on; None if there is none.
 
     Raises:

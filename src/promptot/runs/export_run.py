@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from pathlib import Path
 
 from promptot.backbones.backbone import Backbone
 from promptot.errors import PromptotError
 from promptot.exporting.export import Export, check_export, export_model
-from promptot.runs.classifier import load
+from promptot.runs.classifier import ClassNames, PathLike, load
 from promptot.runs.hub import PREFIX
-from promptot.runs.manifest import Manifest, find_manifest
+from promptot.runs.manifest import find_manifest
 
 
 def export(
-    run: str | os.PathLike[str],
-    out: str | os.PathLike[str],
+    run: PathLike,
+    out: PathLike,
     format: str = "onnx",
-    class_names: Sequence[str | Sequence[str]] | None = None,
+    class_names: ClassNames | None = None,
     *,
     backbone: Backbone | str | None = None,
     overwrite: bool = False,
@@ -56,14 +55,9 @@ def export(
     )
 
 
-def training_images(manifest: Manifest | None) -> list[str]:
-    """Where a run's training images were, one of each class first; none without a manifest."""
-    shots = [] if manifest is None else manifest.task.shots
-    return [*{shot.class_name: shot.path for shot in shots}.values(), *(s.path for s in shots)]
-
-
 def _images_of(run: Path) -> list[str]:
     try:
-        return training_images(find_manifest(run))
+        manifest = find_manifest(run)
     except PromptotError:
         return []  # the images are a nicety
+    return [] if manifest is None else manifest.training_images()

@@ -6,7 +6,7 @@ import inspect
 import os
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, TypedDict, Unpack
 
@@ -19,6 +19,7 @@ from promptot.devices import pick_device
 from promptot.errors import PromptotError
 from promptot.recipes import Recipe, describe, load_recipe
 from promptot.recipes.recipe_files import Overrides, as_overrides
+from promptot.runs import run_folder
 from promptot.runs.adapter import make_adapter
 from promptot.runs.draw import Classes, Draw, draw
 from promptot.runs.evaluating import Names, retention_of, score_parts, summarise_scores
@@ -28,19 +29,6 @@ from promptot.runs.made_with import MadeWith, read_made_with
 from promptot.runs.manifest import LeftOut, Results, find_manifest, own_synonyms
 from promptot.runs.run import PLAN_FIGURES, Run
 from promptot.runs.run_contents import RunContents
-from promptot.runs.run_folder import (
-    CHECKPOINT,
-    REPORT,
-    abandon,
-    check_apart,
-    check_free,
-    check_run_folder,
-    complete_replacement,
-    finish,
-    is_complete,
-    locked,
-    place_of_work,
-)
 from promptot.runs.tracking.tracker import Tracking
 from promptot.training.checkpoint import read_checkpoint
 from promptot.training.trainer import SAVE_SECONDS, Callbacks
@@ -189,9 +177,9 @@ def fit(
         return _fit_in_memory(task, recipe, chosen)
     folder = Path(out)
     if isinstance(data, str | os.PathLike):
-        check_apart(folder, Path(data))
-    check_run_folder(folder, chosen.overwrite, chosen.resume)
-    nothing_left = chosen.resume and is_complete(folder)
+        run_folder.check_apart(folder, Path(data))
+    run_folder.check_run_folder(folder, chosen.overwrite, chosen.resume)
+    nothing_left = chosen.resume and run_folder.is_complete(folder)
     tracking = Tracking(() if nothing_left else chosen.log, folder)
     backbone = chosen.load_backbone()
     tracking.start(
@@ -212,27 +200,16 @@ def fit(
         tracking.finish({}, failed=True)
         raise
     tracking.finish(summarise_scores(run.scores))
-    if chosen.report and not (run.was_complete and (folder / REPORT).exists()):
+    if chosen.report and not (run.was_complete and (folder / run_folder.REPORT).exists()):
         run.report()
     return run
 
 
-def _visible_signature() -> inspect.Signature:
-    """The signature of `fit` as `help` shows it, with every keyword and its default."""
-    signature, hints = inspect.signature(fit), FitSettings.__annotations__
-    keywords = [
-        inspect.Parameter(
-            one.name,
-            inspect.Parameter.KEYWORD_ONLY,
-            default=one.default,
-            annotation=hints[one.name],
-        )
-        for one in fields(FitSettings)
-    ]
-    return signature.replace(parameters=[*list(signature.parameters.values())[:2], *keywords])
-
-
-fit.__signature__ = _visible_signature()  # type: ignore[attr-defined]
+_SIGNATURE = inspect.signature(fit)
+_OWN = [one for one in _SIGNATURE.parameters.values() if one.kind is not one.VAR_KEYWORD]
+_KEYWORDS = inspect.signature(FitSettings).parameters.values()
+# So that `help` shows every keyword and its default.
+fit.__signature__ = _SIGNATURE.replace(parameters=[*_OWN, *_KEYWORDS])  # type: ignore[attr-defined]
 
 
 def _fit_in_memory(task: ImageTask, recipe: Recipe, settings: FitSettings) -> Run:
@@ -284,7 +261,7 @@ def learn(
         seed=drawn.made_with.seed,
         workers=workers,
         held_out=drawn.whole.class_names,
-        checkpoint=None if work is None else work / CHECKPOINT,
+        checkpoint=None if work is None else work / run_folder.CHECKPOINT,
         identity=drawn.made_with.model_dump(),
         save_seconds=save_seconds,
         callbacks=callbacks,
@@ -319,17 +296,17 @@ def fit_into(
             and `learn`.
     """
     overwrite, resume = settings.overwrite, settings.resume
-    check_run_folder(folder, overwrite, resume)
-    with locked(folder), lost_workers_explained():
-        complete_replacement(folder)
-        check_free(folder, overwrite, resume)
+    run_folder.check_run_folder(folder, overwrite, resume)
+    with run_folder.locked(folder), lost_workers_explained():
+        run_folder.complete_replacement(folder)
+        run_folder.check_free(folder, overwrite, resume)
         drawn = draw(task, backbone, recipe, seed=settings.seed, classes=settings.classes)
-        if resume and is_complete(folder):
+        if resume and run_folder.is_complete(folder):
             _check_complete(folder, drawn.made_with)
             return _read_again(folder, drawn, settings.workers)
-        work = place_of_work(folder, resume)
-        if resume and (work / CHECKPOINT).exists():
-            _check_same(read_checkpoint(work / CHECKPOINT).run, drawn.made_with)
+        work = run_folder.place_of_work(folder, resume)
+        if resume and (work / run_folder.CHECKPOINT).exists():
+            _check_same(read_checkpoint(work / run_folder.CHECKPOINT).run, drawn.made_with)
         try:
             run = learn(
                 drawn,
@@ -339,9 +316,9 @@ def fit_into(
                 callbacks=settings.callbacks,
             )
             run.write(work)
-            finish(folder, work)
+            run_folder.finish(folder, work)
         except BaseException:
-            abandon(folder, work)
+            run_folder.abandon(folder, work)
             raise
     return replace(run, folder=folder)
 

@@ -13,8 +13,8 @@ from typing import Any, TypeVar
 from promptot.errors import PromptotError
 from promptot.files.owned import unknown_in
 from promptot.files.writing import output_folder, write_bytes, write_text
-from promptot.runs.adapter import CARD, TENSORS, Adapter, load_adapter, warn_of_activation
-from promptot.runs.card import Card
+from promptot.runs.adapter import TENSORS, Adapter, load_adapter, warn_of_activation
+from promptot.runs.card import CARD, Card
 from promptot.runs.run_folder import ADAPTER
 
 README = "README.md"

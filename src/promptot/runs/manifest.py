@@ -170,6 +170,11 @@ class Manifest(_Part):
                if k.startswith("objective.")}  # fmt: skip
         return ObjectiveConfig.model_validate(own or {"preservation": "none"})
 
+    def training_images(self) -> list[str]:
+        """Where its training images were, one of each class first."""
+        shots = self.task.shots
+        return [*{s.class_name: s.path for s in shots}.values(), *(s.path for s in shots)]
+
     def change(self, **changed: Any) -> Manifest:
         """The same with other values of some fields; those of `task` may be given as a mapping."""
         if isinstance(changed.get("task"), Mapping):

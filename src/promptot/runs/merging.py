@@ -15,7 +15,7 @@ import torch
 from promptot.backbones.identity import differences
 from promptot.backbones.library_versions import versions
 from promptot.errors import PromptotError
-from promptot.runs.adapter import Learned, load_adapter, make_adapter, warn_of_activation
+from promptot.runs.adapter import Adapter, Learned, load_adapter, warn_of_activation
 from promptot.runs.card import Card
 from promptot.runs.hub import adapter_folder
 from promptot.runs.manifest import Manifest, MergedRun, find_manifest
@@ -101,16 +101,9 @@ def merge(
         MergedRun(run=os.fspath(run), weight=share, tensors_sha256=own.tensors_sha256)
         for run, share, (own, _) in zip(runs, shares, loaded, strict=True)
     ]
-    adapter = make_adapter(
-        learned,
-        card.backbone,
-        card.class_names,
-        card.template,
-        synonyms=card.synonyms,
-        template_mean=card.template_mean,
-        recipe={**card.recipe, "merged": [source.model_dump() for source in sources]},
-        versions=versions(),
-    )
+    recipe = {**card.recipe, "merged": [source.model_dump() for source in sources]}
+    changed = {"recipe": recipe, "metrics": {}, "versions": versions()}
+    adapter = Adapter(card.model_copy(update=changed), learned)
     RunContents(adapter, _manifest(runs, sources)).save(folder, overwrite=overwrite)
     return Merged(folder, shares, apart)
 

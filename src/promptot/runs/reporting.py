@@ -12,10 +12,9 @@ from promptot.devices import pick_device
 from promptot.errors import PromptotError
 from promptot.evaluation.predictions import read_tested
 from promptot.reports import write_report
-from promptot.runs.classifier import load
+from promptot.runs.classifier import PathLike, load
 from promptot.runs.evaluating import (
     Evaluation,
-    PathLike,
     Progress,
     evaluate_on,
     no_progress,
@@ -46,7 +45,7 @@ def report(
         data: what to test on, as in `evaluate`; None tests on the images that the run was tested
             on when it was trained.
         out: the HTML file; by default `report.html` in the run folder.
-        backbone, device, precision, workers: as in `evaluate`.
+        backbone, device, precision, workers, progress: as in `evaluate`.
 
     Returns:
         the path of the page.

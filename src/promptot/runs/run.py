@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -17,12 +16,9 @@ from promptot.errors import PromptotError
 from promptot.evaluation.predictions import write_predictions
 from promptot.evaluation.retention import Retention
 from promptot.evaluation.scoring import Scores
-from promptot.exporting.export import Export, export_model
 from promptot.runs.adapter import Adapter
-from promptot.runs.classifier import Classifier
+from promptot.runs.classifier import Adapted, Classifier
 from promptot.runs.draw import Classes, select_classes
-from promptot.runs.export_run import training_images
-from promptot.runs.hub import push_adapter
 from promptot.runs.learning import adapt, build_objective, trial_model, trial_step
 from promptot.runs.manifest import MANIFEST, Manifest, read_manifest
 from promptot.runs.report.run_page import Tested
@@ -56,7 +52,7 @@ PLAN_FIGURES = (
 
 
 @dataclass(frozen=True, eq=False)
-class Run:
+class Run(Adapted):
     """A finished run, in memory; `save` writes it as a folder.
 
     Attributes:
@@ -180,29 +176,9 @@ class Run:
         )  # fmt: skip
         return write_page(shown, page)
 
-    def export(
-        self,
-        out: str | os.PathLike[str],
-        format: str = "onnx",
-        class_names: Sequence[str | Sequence[str]] | None = None,
-        *,
-        overwrite: bool = False,
-    ) -> Export:
-        """Write it as a classifier of fixed names for another runtime; see `promptot.export`."""
-        return export_model(
-            self.classifier.model_for(class_names),
-            out,
-            format,
-            name=self.adapter.card.backbone.name,
-            images=training_images(self.manifest),
-            overwrite=overwrite,
-        )
-
-    def push_to_hub(
-        self, repository: str, *, private: bool = False, token: str | None = None
-    ) -> str:
-        """Upload the adapter to the Hugging Face Hub; see `promptot.push`."""
-        return push_adapter(self.adapter, repository, private=private, token=token)
+    def training_images(self) -> list[str]:
+        """Where its training images were, one of each class first."""
+        return self.manifest.training_images()
 
 
 def _task_of(manifest: Manifest) -> ImageTask:
