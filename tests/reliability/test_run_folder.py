@@ -94,14 +94,11 @@ def test_two_runs_into_one_folder(
     assert listing(tmp_path / "run")[name] == listing(tmp_path / "alone")[name]
 
 
-def test_a_lock_goes_with_its_process(
-    launcher: Launcher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(run_folder, "LOCK_SECONDS", 0.1)
+def test_a_lock_goes_with_its_process(launcher: Launcher, tmp_path: Path) -> None:
     launcher.hold(tmp_path / "run", seconds=0.6)
     with (
         pytest.raises(PromptotError, match="Another run is being written"),
-        locked(tmp_path / "run"),
+        locked(tmp_path / "run", seconds=0.1),
     ):
         pass
     assert launcher.wait() == -signal.SIGKILL

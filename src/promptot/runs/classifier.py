@@ -27,6 +27,7 @@ from promptot.runs.card import Card
 from promptot.runs.former_names import warn_of_former_name
 from promptot.runs.hub import adapter_folder as adapter_folder
 from promptot.runs.hub import push_adapter
+from promptot.runs.manifest import Manifest
 
 KEPT_LISTS, KEPT_NAMES = 8, 2**17
 """Lists of class names whose features are kept, and names in all of them together."""
@@ -61,9 +62,10 @@ class Adapted(ABC):
     def classifier(self) -> Classifier:
         """The adapted model, ready to classify."""
 
-    def training_images(self) -> list[str]:
-        """Paths of images that it was trained on, as far as they are known."""
-        return []
+    @property
+    def manifest(self) -> Manifest | None:
+        """What it was made with and what came of it; None where that is not known."""
+        return None
 
     def export(
         self,
@@ -79,7 +81,7 @@ class Adapted(ABC):
             out,
             format,
             name=self.classifier.card.backbone.name,
-            images=self.training_images(),
+            images=[] if self.manifest is None else self.manifest.training_images(),
             overwrite=overwrite,
         )
 

@@ -27,6 +27,7 @@ from promptot.recipes.recipe_files import Overrides, as_overrides
 from promptot.runs.classifier import Adapted, Classifier, ClassNames
 from promptot.runs.draw import draw
 from promptot.runs.fitting import FitSettings, learn
+from promptot.runs.manifest import Manifest
 from promptot.runs.run_contents import RunContents
 
 
@@ -180,6 +181,12 @@ class PromptClassifier(ClassifierMixin, Adapted, BaseEstimator):
             self._classifier = Classifier.of(self._contents.adapter, self._load_backbone())
         assert self._classifier is not None
         return self._classifier
+
+    @property
+    def manifest(self) -> Manifest | None:
+        """What it was made with; None of an adapter alone."""
+        check_is_fitted(self)
+        return self._contents.manifest
 
     def save(self, folder: str | os.PathLike[str], overwrite: bool = False) -> None:
         """Write a run folder, as `promptot fit` does; `load` and `promptot.load` read it.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -110,9 +109,8 @@ def manifest_of(run: PathLike | Adapted) -> Manifest | None:
     Raises:
         PromptotError: it is damaged.
     """
-    if not isinstance(run, str | os.PathLike):
-        found = getattr(run, "manifest", None)
-        return found if isinstance(found, Manifest) else None
+    if isinstance(run, Adapted):
+        return run.manifest
     try:
         return find_manifest(Path(run))
     except PromptotError as error:

@@ -176,10 +176,6 @@ class Run(Adapted):
         )  # fmt: skip
         return write_page(shown, page)
 
-    def training_images(self) -> list[str]:
-        """Where its training images were, one of each class first."""
-        return self.manifest.training_images()
-
 
 def _task_of(manifest: Manifest) -> ImageTask:
     """The training images of a run where they were, as its manifest lists them."""

@@ -52,10 +52,13 @@ _EARLIER_TEMPORARY = re.compile(r"\.partial-[a-z0-9_]{8}(\.\w+)?", re.ASCII)
 
 
 @contextlib.contextmanager
-def locked(folder: Path) -> Iterator[None]:
+def locked(folder: Path, seconds: float | None = None) -> Iterator[None]:
     """Keep other runs out of `folder`, which is made if need be and then goes if it stays empty.
 
     The system lets go of the lock when the process ends, however it ends.
+
+    Args:
+        seconds: how long to wait for another run; by default `LOCK_SECONDS`.
 
     Raises:
         PromptotError: another run is at work there, something else takes a name that a run needs,
@@ -64,7 +67,7 @@ def locked(folder: Path) -> Iterator[None]:
     refuse_foreign(folder)
     lock = LockFile(folder / LOCK, folder_too=True)
     with system_errors(folder / LOCK):
-        if not lock.acquire(LOCK_SECONDS):
+        if not lock.acquire(LOCK_SECONDS if seconds is None else seconds):
             raise PromptotError(
                 f"Another run is being written to '{folder}'.",
                 fix="Wait until it has finished, or choose another folder.",
