@@ -193,11 +193,11 @@ def test_the_page_of_a_run(photos: Path, backbone: Backbone, tmp_path: Path) -> 
     run = fit(photos, backbone)
     with pytest.raises(PromptotError, match="was not saved"):
         run.report()
-    assert "Zero-shot" in run.report(tmp_path / "a.html").read_text(encoding="utf-8")
+    assert "Zero-shot" in run.report(out=tmp_path / "a.html").read_text(encoding="utf-8")
     saved = run.save(tmp_path / "run")
     assert saved.report() == tmp_path / "run" / "report.html"
     again = promptot.Run.from_pretrained(tmp_path / "run", backbone)
-    again.report(tmp_path / "b.html")
+    again.report(out=tmp_path / "b.html")
     pages = [(tmp_path / n).read_text(encoding="utf-8") for n in ("a.html", "b.html")]
     headlines = [re.search(r"<h1.*?</p>", page, re.DOTALL) for page in pages]
     assert headlines[0]

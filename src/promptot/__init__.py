@@ -36,8 +36,7 @@ if TYPE_CHECKING:
     from promptot.runs.fitting import fit
     from promptot.runs.hub import pull, push
     from promptot.runs.merging import Merged, merge
-    from promptot.runs.reporting import report
-    from promptot.runs.run import Run
+    from promptot.runs.run import Run, report
     from promptot.serving.server import serve
 
 __version__ = "0.1.0"
@@ -75,7 +74,7 @@ _LAZY = {
     "predict": "runs.classifier",
     "pull": "runs.hub",
     "push": "runs.hub",
-    "report": "runs.reporting",
+    "report": "runs.run",
     "serve": "serving.server",
     "survey": "inspection.survey_task",
     "tune": "experiments.tuning.tune_task",

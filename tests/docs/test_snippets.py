@@ -101,7 +101,7 @@ def test_every_block_runs(
 ) -> None:
     if page.name != "report.md":
         monkeypatch.setattr(
-            "promptot.runs.reporting.write_report", lambda data, path: write_text(path, "")
+            "promptot.runs.run.write_report", lambda data, path: write_text(path, "")
         )
     shutil.copytree(images, tmp_path, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)

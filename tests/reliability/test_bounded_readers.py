@@ -51,7 +51,7 @@ from promptot.files.writing import write_json
 from promptot.recipes import load_recipe
 from promptot.runs.adapter import CARD, TENSORS, load_adapter, save_adapter
 from promptot.runs.estimator import PromptClassifier
-from promptot.runs.reporting import read_page_manifest
+from promptot.runs.manifest import read_manifest
 from promptot.runs.run_contents import RunContents
 from promptot.training.checkpoint import read_checkpoint
 
@@ -611,7 +611,7 @@ MANIFEST = {
 
 def test_a_manifest_as_it_is_written(tmp_path: Path) -> None:
     write_json(tmp_path / "manifest.json", MANIFEST)
-    assert read_page_manifest(tmp_path).as_json() == MANIFEST
+    assert read_manifest(tmp_path).as_json() == MANIFEST
 
 
 @pytest.mark.parametrize(
@@ -633,7 +633,7 @@ def test_manifests_of_another_shape(key: str, value: object, tmp_path: Path) -> 
         place = place[name]
     place[last] = value
     write_json(tmp_path / "manifest.json", manifest)
-    assert "manifest.json' is damaged" in refused(lambda: read_page_manifest(tmp_path))
+    assert "manifest.json' is damaged" in refused(lambda: read_manifest(tmp_path).objective)
 
 
 @pytest.mark.parametrize("content", [b"[]", DEEP_JSON.encode(), b"\xff", b'{"task": []}', b"{"])

@@ -213,10 +213,7 @@ class Classifier(Adapted):
 
     @torch.no_grad()
     def probabilities(
-        self,
-        images: Sequence[ImageLike],
-        class_names: ClassNames | None = None,
-        workers: int = 0,
+        self, images: Sequence[ImageLike], class_names: ClassNames | None = None, workers: int = 0
     ) -> tuple[Tensor, tuple[Skipped, ...]]:
         """The probability of every class for each image.
 
@@ -241,10 +238,7 @@ class Classifier(Adapted):
         return self.probabilities(*arguments, **more)
 
     def _answers(
-        self,
-        images: Sequence[ImageLike],
-        class_names: ClassNames | None,
-        workers: int,
+        self, images: Sequence[ImageLike], class_names: ClassNames | None, workers: int
     ) -> Iterator[tuple[list[Tensor | Skipped], tuple[str, ...]]]:
         """Batch by batch, each image's probabilities [C], and the names of the classes."""
         listed = self._listed(class_names)

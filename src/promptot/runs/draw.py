@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+import platform
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
 
 from promptot.backbones.backbone import Backbone
+from promptot.backbones.library_versions import versions
 from promptot.data.class_names import check_task_names
 from promptot.data.name_warnings import same_tokens, same_tokens_sentence
 from promptot.data.task import ImageTask
 from promptot.data.unreadable import choose_shots
 from promptot.errors import PromptotError
+from promptot.recipes import describe
 from promptot.recipes.schema import Recipe
+from promptot.recipes.templates import teacher_templates
 from promptot.runs.learning import anchor_words
-from promptot.runs.made_with import MadeWith
-from promptot.runs.manifest import Manifest, make_manifest
+from promptot.runs.made_with import SCHEME, MadeWith, digest
+from promptot.runs.manifest import LeftOut, Manifest, Shot, TrainedIn, TrainedOn
 
 Classes = Literal["base", "novel", "all"]
 
@@ -41,8 +45,33 @@ class Draw:
 
     def manifest(self) -> Manifest:
         """That of a run which is about to learn from it."""
-        return make_manifest(
-            self.made_with, self.whole, self.task, self.hashes, self.backbone, self.recipe
+        task, identity = self.task, self.backbone.identity()
+        return Manifest(
+            recipe={key: _listed(value) for key, value in describe(self.recipe).items()},
+            seed=self.made_with.seed,
+            backbone=TrainedIn(
+                name=self.backbone.name,
+                weight_hash=identity.weights,
+                function=dict(identity.function),
+                identity=self.made_with.backbone,
+            ),
+            task=TrainedOn(
+                name=self.whole.name,
+                classes=self.made_with.classes,
+                class_names=list(task.class_names),
+                template=_listed(teacher_templates(self.recipe.data.templates, task.template)),
+                synonyms={name: list(others) for name, others in own_synonyms(task).items()},
+                shots=[
+                    Shot(path=e.path, class_name=task.class_names[e.label], sha256=sha256)
+                    for e, sha256 in zip(task.train, self.hashes, strict=True)
+                ],
+                skipped=[LeftOut(**asdict(item)) for item in self.whole.skipped],
+            ),
+            made_with=self.made_with,
+            device=str(self.backbone.device),
+            precision=self.backbone.precision,
+            versions=dict(versions()),
+            platform=platform.platform(),
         )
 
     def parts(self) -> dict[str, ImageTask]:
@@ -79,14 +108,18 @@ def draw(
     chosen = select_classes(whole, classes)
     check_task_names(chosen.class_names, keep=chosen.same_names)
     hashes = [example.hash() for example in chosen.train]
-    made_with = MadeWith.of(
-        backbone,
-        recipe,
-        chosen,
+    values = recipe.model_dump(mode="json")
+    values["optim"].pop("on_nonfinite")  # what to do about a bad batch may change on the way
+    names = ["\t".join([n, *chosen.synonyms.get(n, ())]) for n in chosen.class_names]
+    labelled = [f"{h} {e.label}" for h, e in zip(hashes, chosen.train, strict=True)]
+    made_with = MadeWith(
+        scheme=SCHEME,
+        recipe=values,
         seed=seed,
+        backbone=backbone.identity().digest,
         classes=classes,
-        hashes=hashes,
-        words=anchor_words(recipe, chosen.class_names, whole.class_names),
+        train=digest([*names, *labelled]),
+        vocabulary=digest(anchor_words(recipe, chosen.class_names, whole.class_names)),
     )
     return Draw(whole, chosen, backbone, recipe, made_with, hashes)
 
@@ -104,3 +137,13 @@ def select_classes(task: ImageTask, classes: Classes) -> ImageTask:
             "One class can't be divided into base and novel.", fix="Use --classes all."
         )
     return task.base() if classes == "base" else task.novel()
+
+
+def own_synonyms(task: ImageTask) -> dict[str, tuple[str, ...]]:
+    """The synonyms of a task's classes, and of no others."""
+    return {name: task.synonyms[name] for name in task.class_names if name in task.synonyms}
+
+
+def _listed(value: Any) -> Any:
+    """As JSON gives it back."""
+    return list(value) if isinstance(value, tuple) else value

@@ -21,12 +21,12 @@ from promptot.recipes import Recipe, describe, load_recipe
 from promptot.recipes.recipe_files import Overrides, as_overrides
 from promptot.runs import run_folder
 from promptot.runs.adapter import make_adapter
-from promptot.runs.draw import Classes, Draw, draw
+from promptot.runs.draw import Classes, Draw, draw, own_synonyms
 from promptot.runs.evaluating import Names, retention_of, score_parts, summarise_scores
 from promptot.runs.former_names import use_class_names
 from promptot.runs.learning import adapt
 from promptot.runs.made_with import MadeWith, read_made_with
-from promptot.runs.manifest import LeftOut, Results, find_manifest, own_synonyms
+from promptot.runs.manifest import LeftOut, Results, find_manifest
 from promptot.runs.run import PLAN_FIGURES, Run
 from promptot.runs.run_contents import RunContents
 from promptot.runs.tracking.tracker import Tracking
@@ -357,12 +357,8 @@ def _read_again(folder: Path, drawn: Draw, workers: int) -> Run:
     Raises:
         PromptotError: its files are damaged, or don't fit the backbone.
     """
-    log = Log(folder)
-    log.restore()  # a damaged one is said here
     run = Run.from_pretrained(folder, drawn.backbone)
-    contents = replace(run.contents, log=log)
-    run = replace(run, task=drawn.task, contents=contents, was_complete=True)
-    return _tested(run, drawn, workers)
+    return _tested(replace(run, task=drawn.task, was_complete=True), drawn, workers)
 
 
 def _check_complete(folder: Path, wanted: MadeWith) -> None:

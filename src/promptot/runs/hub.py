@@ -24,11 +24,7 @@ Result = TypeVar("Result")
 
 
 def push(
-    run: str | os.PathLike[str],
-    repository: str,
-    *,
-    private: bool = False,
-    token: str | None = None,
+    run: str | os.PathLike[str], repository: str, *, private: bool = False, token: str | None = None
 ) -> str:
     """Upload a run's adapter and a model card; the repository is made if there is none.
 

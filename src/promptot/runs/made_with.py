@@ -8,10 +8,6 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from promptot.backbones.backbone import Backbone
-from promptot.data.task import ImageTask
-from promptot.recipes.schema import Recipe
-
 SCHEME = 2
 """Of what a run to resume is known by. 1 (not noted) knew the backbone by its weights alone."""
 _PARTS = {
@@ -47,39 +43,6 @@ class MadeWith(BaseModel):
     train: str
     vocabulary: str
 
-    @classmethod
-    def of(
-        cls,
-        backbone: Backbone,
-        recipe: Recipe,
-        task: ImageTask,
-        *,
-        seed: int,
-        classes: str,
-        hashes: Sequence[str],
-        words: Sequence[str],
-    ) -> MadeWith:
-        """That of a run.
-
-        Args:
-            task: with the shots that were drawn, over the classes that are learned.
-            hashes: of the training images' bytes.
-            words: the anchor words.
-        """
-        values = recipe.model_dump(mode="json")
-        values["optim"].pop("on_nonfinite")
-        names = ["\t".join([n, *task.synonyms.get(n, ())]) for n in task.class_names]
-        labelled = [f"{h} {e.label}" for h, e in zip(hashes, task.train, strict=True)]
-        return cls(
-            scheme=SCHEME,
-            recipe=values,
-            seed=seed,
-            backbone=backbone.identity().digest,
-            classes=classes,
-            train=_digest([*names, *labelled]),
-            vocabulary=_digest(words),
-        )
-
     def differences(self, other: MadeWith) -> list[str]:
         """What is not the same, in words."""
         return [w for key, w in _PARTS.items() if getattr(self, key) != getattr(other, key)]
@@ -94,6 +57,6 @@ def read_made_with(noted: Any) -> MadeWith | None:
     return found if found.scheme == SCHEME else None
 
 
-def _digest(lines: Sequence[str]) -> str:
+def digest(lines: Sequence[str]) -> str:
     """What a run learns from, as one hash."""
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,16 +16,11 @@ from pydantic import (
     model_validator,
 )
 
-from promptot.backbones.backbone import Backbone
-from promptot.backbones.library_versions import versions
-from promptot.data.task import ImageTask
 from promptot.errors import PromptotError
 from promptot.files.owned import kind_of
 from promptot.files.reading import Unreadable, read_json
 from promptot.files.writing import write_json
-from promptot.recipes import describe
-from promptot.recipes.schema import ObjectiveConfig, Recipe
-from promptot.recipes.templates import teacher_templates
+from promptot.recipes.schema import ObjectiveConfig
 from promptot.runs.made_with import MadeWith, read_made_with
 
 MANIFEST = "manifest.json"
@@ -141,7 +134,7 @@ class Manifest(_Part):
     made_with: Annotated[MadeWith | None, BeforeValidator(read_made_with)] = None
     device: str = ""
     precision: str = ""
-    versions: dict[str, str | None] = {}
+    versions: Mapping[str, str | None] = {}
     platform: str = ""
     results: Results = Results()
     seeds: list[int | None] | None = None
@@ -164,11 +157,14 @@ class Manifest(_Part):
         """The recipe's objective.
 
         Raises:
-            ValueError: its values are none that are known.
+            PromptotError: its values are none that are known.
         """
         own = {k.removeprefix("objective."): v for k, v in self.recipe.items()
                if k.startswith("objective.")}  # fmt: skip
-        return ObjectiveConfig.model_validate(own or {"preservation": "none"})
+        try:
+            return ObjectiveConfig.model_validate(own or {"preservation": "none"})
+        except ValidationError:
+            raise _malformed(Path(MANIFEST)) from None
 
     def training_images(self) -> list[str]:
         """Where its training images were, one of each class first."""
@@ -194,51 +190,6 @@ class Manifest(_Part):
         write_json(folder / MANIFEST, self.as_json())
 
 
-def make_manifest(
-    made_with: MadeWith,
-    drawn: ImageTask,
-    chosen: ImageTask,
-    hashes: list[str],
-    backbone: Backbone,
-    recipe: Recipe,
-) -> Manifest:
-    """That of a run which is about to train.
-
-    Args:
-        drawn: the task with the shots that were drawn.
-        chosen: the same over the classes that are learned.
-        hashes: of the training images' bytes.
-    """
-    identity = backbone.identity()
-    return Manifest(
-        recipe={key: _listed(value) for key, value in describe(recipe).items()},
-        seed=made_with.seed,
-        backbone=TrainedIn(
-            name=backbone.name,
-            weight_hash=identity.weights,
-            function=dict(identity.function),
-            identity=made_with.backbone,
-        ),
-        task=TrainedOn(
-            name=drawn.name,
-            classes=made_with.classes,
-            class_names=list(chosen.class_names),
-            template=_listed(teacher_templates(recipe.data.templates, chosen.template)),
-            synonyms={name: list(others) for name, others in own_synonyms(chosen).items()},
-            shots=[
-                Shot(path=e.path, class_name=chosen.class_names[e.label], sha256=sha256)
-                for e, sha256 in zip(chosen.train, hashes, strict=True)
-            ],
-            skipped=[LeftOut(**asdict(item)) for item in drawn.skipped],
-        ),
-        made_with=made_with,
-        device=str(backbone.device),
-        precision=backbone.precision,
-        versions=dict(versions()),
-        platform=platform.platform(),
-    )
-
-
 def find_manifest(folder: Path) -> Manifest | None:
     """The manifest of a run folder; None if there is none, as beside an adapter alone.
 
@@ -254,7 +205,7 @@ def find_manifest(folder: Path) -> Manifest | None:
         raise PromptotError(f"'{path}' is damaged: {error}.", fix="Train the run again.") from error
     except ValidationError as error:
         where = ".".join(f"{part!s:.40}" for part in error.errors()[0]["loc"])
-        raise malformed(path, where) from None
+        raise _malformed(path, where) from None
 
 
 def read_manifest(folder: Path) -> Manifest:
@@ -271,7 +222,7 @@ def read_manifest(folder: Path) -> Manifest:
     return manifest
 
 
-def malformed(path: Path, where: str = "") -> PromptotError:
+def _malformed(path: Path, where: str = "") -> PromptotError:
     """The error for a manifest with something of another kind than `fit` writes at `where`."""
     return PromptotError(
         f"'{path}' is damaged, or an older promptot wrote it"
@@ -293,15 +244,5 @@ def is_manifest(path: Path) -> bool | None:
         return False
 
 
-def own_synonyms(task: ImageTask) -> dict[str, tuple[str, ...]]:
-    """The synonyms of a task's classes, and of no others."""
-    return {name: task.synonyms[name] for name in task.class_names if name in task.synonyms}
-
-
 def _read(path: Path) -> Any:
     return read_json(path, LARGEST_MANIFEST)
-
-
-def _listed(value: Any) -> Any:
-    """As JSON gives it back."""
-    return list(value) if isinstance(value, tuple) else value

@@ -2,27 +2,37 @@
 
 from __future__ import annotations
 
-import os
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from promptot.adaptation.student import PromptedModel
 from promptot.backbones import Backbone
 from promptot.backbones.library_versions import versions
-from promptot.data.task import Example, ImageTask, Skipped
+from promptot.data import Example, ImageTask, Skipped, load_task
+from promptot.devices import pick_device
 from promptot.errors import PromptotError
-from promptot.evaluation.predictions import write_predictions
+from promptot.evaluation.predictions import read_tested, write_predictions
 from promptot.evaluation.retention import Retention
 from promptot.evaluation.scoring import Scores
+from promptot.reports import write_report
 from promptot.runs.adapter import Adapter
-from promptot.runs.classifier import Adapted, Classifier
+from promptot.runs.classifier import Adapted, Classifier, PathLike
 from promptot.runs.draw import Classes, select_classes
+from promptot.runs.evaluating import (
+    Evaluation,
+    Progress,
+    evaluate_on,
+    no_progress,
+    retention_of,
+    score_all,
+)
 from promptot.runs.learning import adapt, build_objective, trial_model, trial_step
 from promptot.runs.manifest import MANIFEST, Manifest, read_manifest
-from promptot.runs.report.run_page import Tested
-from promptot.runs.reporting import left_out_notes, report, write_page
+from promptot.runs.report.run_page import Tested, report_data
 from promptot.runs.run_contents import RunContents
 from promptot.runs.run_folder import ADAPTER, PREDICTIONS, REPORT, check_apart, writing
 from promptot.training.training_log import Log
@@ -85,7 +95,7 @@ class Run(Adapted):
     @classmethod
     def from_pretrained(
         cls,
-        folder: str | os.PathLike[str],
+        folder: PathLike,
         backbone: Backbone | str | None = None,
         device: str | torch.device = "auto",
         precision: str = "fp32",
@@ -100,7 +110,7 @@ class Run(Adapted):
             PromptotError: there is no run, it is damaged, or it belongs to another backbone.
         """
         manifest = read_manifest(Path(folder))
-        contents = replace(RunContents.read(folder), manifest=manifest)
+        contents = RunContents.read(folder)
         model = Classifier.of(contents.adapter, backbone, device, precision).model
         seconds = manifest.results.seconds or 0.0
         task = _task_of(manifest)
@@ -127,7 +137,7 @@ class Run(Adapted):
         """The adapted model, ready to predict."""
         return Classifier(self.model, self.adapter.card)
 
-    def save(self, folder: str | os.PathLike[str], *, overwrite: bool = False) -> Run:
+    def save(self, folder: PathLike, *, overwrite: bool = False) -> Run:
         """Write it as a run folder, as `fit` with `out` does.
 
         Args:
@@ -150,31 +160,109 @@ class Run(Adapted):
             write_predictions(work / PREDICTIONS, self.tested, self.scores)
         self.contents.write(work)
 
-    def report(self, out: str | os.PathLike[str] | None = None, *, workers: int = 0) -> Path:
-        """Write its page.
+    def report(
+        self,
+        data: Any = None,
+        *,
+        out: PathLike | None = None,
+        workers: int = 0,
+        progress: Progress = no_progress,
+    ) -> Path:
+        """Write its page, from its own test images or from others.
 
         Args:
+            data: what to test on, as in `promptot.evaluate`; None is what it was tested on when it
+                was trained.
             out: the HTML file; by default `report.html` in its folder.
-            workers: processes that load images, where it has to be tested again.
+            workers, progress: as in `promptot.evaluate`, where it has to be tested again.
 
         Returns:
             the path of the page.
 
         Raises:
-            PromptotError: it has no folder and `out` is not given, or can't be written.
+            PromptotError: with what to do about it.
         """
         if out is None and self.folder is None:
             raise PromptotError(
-                "This run was not saved.", fix="Give the file: run.report('a.html')."
+                "This run was not saved.", fix="Name the file: report(out='a.html')."
             )
-        if not self.tested and self.folder is not None:
-            return report(self.folder, out=out, backbone=self.model.backbone, workers=workers)
-        page = Path(out) if out is not None else self.folder / REPORT  # type: ignore[operator]
+        page = Path(out) if out is not None else Path(self.folder or "", REPORT)
+        if page.is_dir():
+            raise PromptotError(f"'{page}' is a folder.", fix="Give a file, such as page.html.")
+        _ = self.manifest.objective  # a damaged one is said before anything is tested
+        run, found = self, Evaluation(self.scores, self.skipped, None, self.tested, self.task.notes)
+        if data is not None or not self.tested:
+            run, found = self._test_again(data, workers, progress)
+        notes = [*found.notes, *_left_out_notes(found.skipped)]
+        if found.left_out:
+            notes.append(f"{found.left_out} images were left out: the run was trained on them.")
         shown = Tested(
-            self.model, self.manifest, self.log, self.tested, self.scores, self.retention,
-            [*self.task.notes, *left_out_notes(self.skipped)],
-        )  # fmt: skip
-        return write_page(shown, page)
+            run.model, run.manifest, run.log, found.tested, found.scores, run.retention, notes
+        )
+        write_report(report_data(shown), page)
+        return page
+
+    def _test_again(self, data: Any, workers: int, progress: Progress) -> tuple[Run, Evaluation]:
+        """Its test on other images, or on those that its folder names, and what it says of it."""
+        manifest, noted, folder = self.manifest, self.manifest.task, self.folder or Path()
+        if data is None and manifest.merged is not None:
+            raise PromptotError(
+                f"'{folder}' is a mean of runs, which was tested on nothing yet.",
+                fix="Give a folder of images to test it on.",
+            )
+        if data is None:
+            parts = read_tested(
+                folder / PREDICTIONS, noted.tested, noted.name, noted.first_template
+            )
+            found = Evaluation({})
+            if parts:
+                found = score_all(self.model, parts, workers, progress)
+        else:
+            task = load_task(data)
+            found = evaluate_on(
+                self.classifier, manifest, task, workers, progress, keep_features=True
+            )
+            manifest = manifest.change(task={"name": task.name})
+        retention = retention_of(self.model, found.tested, found.scores, workers)
+        contents = replace(self.contents, manifest=manifest)
+        return replace(self, contents=contents, retention=retention), found
+
+
+def report(
+    run: PathLike,
+    data: Any = None,
+    *,
+    out: PathLike | None = None,
+    backbone: str | Backbone | None = None,
+    device: str = "auto",
+    precision: str = "fp32",
+    workers: int = 0,
+    progress: Progress = no_progress,
+) -> Path:
+    """Write the page of a run again, from its own test images or from others.
+
+    Args:
+        run: a run folder that `fit` wrote.
+        data: what to test on, as in `evaluate`; None tests on the images that the run was tested
+            on when it was trained.
+        out: the HTML file; by default `report.html` in the run folder.
+        backbone, device, precision, workers, progress: as in `evaluate`.
+
+    Returns:
+        the path of the page.
+
+    Raises:
+        PromptotError: with what to do about it.
+    """
+    read = Run.from_pretrained(run, backbone, pick_device(device), precision)
+    return read.report(data, out=out, workers=workers, progress=progress)
+
+
+def _left_out_notes(skipped: Sequence[Skipped], most: int = 10) -> list[str]:
+    """Which images were left out, for a page."""
+    notes = [f"'{item.path}' was left out: {item.reason}." for item in skipped[:most]]
+    more = len(skipped) - most
+    return [*notes, f"{more} more images were left out."] if more > 0 else notes
 
 
 def _task_of(manifest: Manifest) -> ImageTask:

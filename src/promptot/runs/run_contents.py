@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -44,10 +43,8 @@ class RunContents:
                 "The run's manifest is damaged.", fix="Load its adapter folder instead."
             ) from error
         log = Log(Path(folder))
-        with contextlib.suppress(PromptotError):
-            log.restore()
-            return cls(adapter, manifest, log)
-        return cls(adapter, manifest)
+        log.restore()
+        return cls(adapter, manifest, log)
 
     def save(self, folder: str | os.PathLike[str], *, overwrite: bool = False) -> None:
         """Write a run folder.
