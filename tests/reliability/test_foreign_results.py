@@ -236,7 +236,9 @@ def test_saving_an_adapter_replaces_an_adapter_only(runs: Path, small: Backbone)
 def test_a_fetched_adapter_does_not_replace_a_readme_of_others(
     runs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(hub, "fetch", lambda *a, **k: runs / "a" / "adapter")
+    huggingface_hub = pytest.importorskip("huggingface_hub")
+    adapter = str(runs / "a" / "adapter")
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda *a, **k: adapter)
     write(runs / "mine" / "README.md", "mine")
     before = snapshot(runs / "mine")
     with pytest.raises(PromptotError, match="is not empty. Choose another folder"):
