@@ -189,6 +189,21 @@ def test_a_run_read_back(photos: Path, backbone: Backbone, tmp_path: Path) -> No
     assert read_manifest(tmp_path / "copy") == again.manifest
 
 
+def test_a_run_saved_over_itself_keeps_its_log(
+    photos: Path, backbone: Backbone, tmp_path: Path
+) -> None:
+    fit(photos, backbone, tmp_path / "run")
+    run = fit(photos, backbone, tmp_path / "run", overwrite=True)
+    before = (tmp_path / "run" / "steps.csv").read_bytes()
+    run.save(tmp_path / "run", overwrite=True)
+    assert (tmp_path / "run" / "steps.csv").read_bytes() == before
+    again = promptot.Run.from_pretrained(tmp_path / "run", backbone)
+    tested = (tmp_path / "run" / "predictions.csv").read_bytes()
+    again.save(tmp_path / "run", overwrite=True)
+    assert (tmp_path / "run" / "steps.csv").read_bytes() == before
+    assert (tmp_path / "run" / "predictions.csv").read_bytes() == tested
+
+
 def test_the_page_of_a_run(photos: Path, backbone: Backbone, tmp_path: Path) -> None:
     run = fit(photos, backbone)
     with pytest.raises(PromptotError, match="was not saved"):

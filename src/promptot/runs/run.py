@@ -18,6 +18,7 @@ from promptot.errors import PromptotError
 from promptot.evaluation.predictions import read_tested, write_predictions
 from promptot.evaluation.retention import Retention
 from promptot.evaluation.scoring import Scores
+from promptot.files.writing import write_bytes
 from promptot.reports import write_report
 from promptot.runs.adapter import Adapter
 from promptot.runs.classifier import Adapted, Classifier, PathLike
@@ -158,6 +159,8 @@ class Run(Adapted):
         """Write all files into a working folder."""
         if self.tested:
             write_predictions(work / PREDICTIONS, self.tested, self.scores)
+        elif self.folder is not None and (self.folder / PREDICTIONS).is_file():
+            write_bytes(work / PREDICTIONS, (self.folder / PREDICTIONS).read_bytes())
         self.contents.write(work)
 
     def report(

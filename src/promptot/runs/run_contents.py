@@ -57,8 +57,7 @@ class RunContents:
 
     def write(self, work: Path) -> None:
         """Write all files into a working folder."""
-        if self.log.folder != work:
-            self.log.write(work)
+        self.log.write(work)
         if self.manifest is not None:
             self.manifest.write(work)
         self.adapter.save(work / ADAPTER)
