@@ -112,12 +112,14 @@ def draw(
     values["optim"].pop("on_nonfinite")  # what to do about a bad batch may change on the way
     names = ["\t".join([n, *chosen.synonyms.get(n, ())]) for n in chosen.class_names]
     labelled = [f"{h} {e.label}" for h, e in zip(hashes, chosen.train, strict=True)]
+    templates = teacher_templates(recipe.data.templates, chosen.template)
     made_with = MadeWith(
         scheme=SCHEME,
         recipe=values,
         seed=seed,
         backbone=backbone.identity().digest,
         classes=classes,
+        template=[templates] if isinstance(templates, str) else list(templates),
         train=digest([*names, *labelled]),
         vocabulary=digest(anchor_words(recipe, chosen.class_names, whole.class_names)),
     )

@@ -15,6 +15,7 @@ _PARTS = {
     "seed": "the seed",
     "backbone": "the backbone, its precision or what it does with images and text",
     "classes": "the classes",
+    "template": "the template",
     "train": "the training images",
     "vocabulary": "the anchor words",
 }
@@ -29,6 +30,8 @@ class MadeWith(BaseModel):
         seed: of shots, start and order.
         backbone: digest of its identity.
         classes: which half of the classes, or "all".
+        template: the sentences that the frozen model reads; None where an earlier version did not
+            note them.
         train: digest of class names, synonyms, and the training images' bytes and labels.
         vocabulary: digest of the anchor words.
     """
@@ -40,12 +43,14 @@ class MadeWith(BaseModel):
     seed: int
     backbone: str
     classes: str
+    template: list[str] | None = None
     train: str
     vocabulary: str
 
     def differences(self, other: MadeWith) -> list[str]:
         """What is not the same, in words."""
-        return [w for key, w in _PARTS.items() if getattr(self, key) != getattr(other, key)]
+        noted = {key: what for key, what in _PARTS.items() if getattr(self, key) is not None}
+        return [what for key, what in noted.items() if getattr(self, key) != getattr(other, key)]
 
 
 def read_made_with(noted: Any) -> MadeWith | None:
