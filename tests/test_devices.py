@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+from typing import is_typeddict
 
 import pytest
 import torch
@@ -77,10 +78,11 @@ def test_every_command_picks_a_device_automatically() -> None:
 
 
 def public_callables():
-    names = ("api", "backbones.load", "classifier", "demo", "estimator", "protocols.benchmark")
-    for short in (*names, "serving.server", "survey", "tuning.trials"):
+    names = ("runs.fitting", "runs.evaluating", "runs.run", "backbones.by_name", "runs.classifier")
+    names += ("experiments.demo", "runs.estimator", "experiments.run_benchmark", "serving.server")
+    for short in (*names, "inspection.survey_task", "experiments.tuning.tune_task"):
         module = importlib.import_module(f"promptot.{short}")
         for name, thing in vars(module).items():
             own = getattr(thing, "__module__", None) == module.__name__
-            if own and callable(thing) and not name.startswith("_"):
+            if own and callable(thing) and not (name.startswith("_") or is_typeddict(thing)):
                 yield module.__name__, name, thing
