@@ -253,6 +253,7 @@ class PromptClassifier(ClassifierMixin, Adapted, BaseEstimator):
     def _load_recipe(self) -> Recipe:
         shots = {"data.shots": self.shots}  # None is all of them, whatever the recipe says
         settings = FitSettings(
+            data=None,
             recipe=self.recipe,
             strength=self.strength,
             lr=self.lr,

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import inspect
 import os
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import KW_ONLY, asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, TypedDict, Unpack
+from typing import Any
 
 from promptot.backbones import Backbone, load_backbone
 from promptot.backbones.library_versions import versions
@@ -21,9 +20,11 @@ from promptot.recipes import Recipe, describe, load_recipe
 from promptot.recipes.recipe_files import Overrides, as_overrides
 from promptot.runs import run_folder
 from promptot.runs.adapter import make_adapter
+from promptot.runs.classifier import PathLike
 from promptot.runs.draw import Classes, Draw, draw, own_synonyms
 from promptot.runs.evaluating import Names, retention_of, score_parts, summarise_scores
 from promptot.runs.former_names import use_class_names
+from promptot.runs.keyword_settings import takes
 from promptot.runs.learning import adapt
 from promptot.runs.made_with import MadeWith, read_made_with
 from promptot.runs.manifest import LeftOut, Results, find_manifest
@@ -35,38 +36,13 @@ from promptot.training.trainer import SAVE_SECONDS, Callbacks
 from promptot.training.training_log import Log
 
 
-class FitKeywords(TypedDict, total=False):
-    """The keywords of `fit`."""
-
-    class_names: Names | None
-    template: str | None
-    keep_same_names: bool
-    backbone: str | Backbone
-    recipe: str | Recipe
-    shots: int | None
-    strength: float | None
-    lr: float | None
-    epochs: int | None
-    overrides: Overrides
-    classes: Classes
-    test_share: float
-    seed: int
-    device: str
-    precision: str
-    workers: int
-    overwrite: bool
-    resume: bool
-    report: bool
-    log: Sequence[str]
-    save_seconds: float
-    callbacks: Callbacks | None
-    names: Names | None
-
-
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class FitSettings:
-    """The keywords of `fit` and their defaults; see there."""
+    """The arguments of `fit` and their defaults; see there."""
 
+    data: Any
+    out: PathLike | None = None
+    _: KW_ONLY
     class_names: Names | None = None
     template: str | None = None
     keep_same_names: bool = False
@@ -89,6 +65,7 @@ class FitSettings:
     log: Sequence[str] = ()
     save_seconds: float = SAVE_SECONDS
     callbacks: Callbacks | None = None
+    names: Names | None = None
 
     def load_recipe(self) -> Recipe:
         """The recipe with all that replaces its values."""
@@ -97,15 +74,15 @@ class FitSettings:
         given = {key: value for key, value in values.items() if value is not None}
         return load_recipe(self.recipe, [*as_overrides(self.overrides), *as_overrides(given)])
 
-    def load_task(self, data: Any, recipe: Recipe) -> ImageTask:
+    def load_task(self, recipe: Recipe) -> ImageTask:
         """The images, with some held out for a test."""
         task = load_task(
-            data,
-            names=self.class_names,
+            self.data,
+            names=use_class_names(self.class_names, self.names, stacklevel=6),
             template=self.template,
             keep_same_names=self.keep_same_names,
         )
-        if isinstance(data, ImageTask):
+        if isinstance(self.data, ImageTask):
             return task
         task = replace(task, template=task.own_template or recipe.data.template)
         return hold_out(task, self.test_share)
@@ -117,9 +94,8 @@ class FitSettings:
         return load_backbone(self.backbone, pick_device(self.device), self.precision)
 
 
-def fit(
-    data: Any, out: str | os.PathLike[str] | None = None, **settings: Unpack[FitKeywords]
-) -> Run:
+@takes(FitSettings)
+def fit(settings: FitSettings) -> Run:
     """Learn prompts from images and test them beside the frozen model.
 
     With `out` the run is written there, checkpoints too while it trains: it can be interrupted and
@@ -168,14 +144,12 @@ def fit(
         >>> run.scores["test"].student_accuracy  # doctest: +SKIP
         >>> run.save("runs/photos").report()  # doctest: +SKIP
     """
-    keywords: dict[str, Any] = {**settings}
-    names = use_class_names(keywords.get("class_names"), keywords.pop("names", None))
-    chosen = FitSettings(**{**keywords, "class_names": names})
+    data, chosen = settings.data, settings
     recipe = chosen.load_recipe()
-    task = chosen.load_task(data, recipe)
-    if out is None:
+    task = chosen.load_task(recipe)
+    if chosen.out is None:
         return _fit_in_memory(task, recipe, chosen)
-    folder = Path(out)
+    folder = Path(chosen.out)
     if isinstance(data, str | os.PathLike):
         run_folder.check_apart(folder, Path(data))
     run_folder.check_run_folder(folder, chosen.overwrite, chosen.resume)
@@ -203,13 +177,6 @@ def fit(
     if chosen.report and not (run.was_complete and (folder / run_folder.REPORT).exists()):
         run.report()
     return run
-
-
-_SIGNATURE = inspect.signature(fit)
-_OWN = [one for one in _SIGNATURE.parameters.values() if one.kind is not one.VAR_KEYWORD]
-_KEYWORDS = inspect.signature(FitSettings).parameters.values()
-# So that `help` shows every keyword and its default.
-fit.__signature__ = _SIGNATURE.replace(parameters=[*_OWN, *_KEYWORDS])  # type: ignore[attr-defined]
 
 
 def _fit_in_memory(task: ImageTask, recipe: Recipe, settings: FitSettings) -> Run:

@@ -16,9 +16,9 @@ def warn_of_former_name(former: str, name: str, stacklevel: int = 3) -> None:
     warnings.warn(message, DeprecationWarning, stacklevel=stacklevel)
 
 
-def use_class_names(class_names: Any, names: Any) -> Any:
+def use_class_names(class_names: Any, names: Any, stacklevel: int = 4) -> Any:
     """`class_names`, or what was given by their former name."""
     if names is None:
         return class_names
-    warn_of_former_name("names", "class_names", stacklevel=4)
+    warn_of_former_name("names", "class_names", stacklevel)
     return names
