@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from promptot.backbones import Backbone, load_backbone
-from promptot.experiments import run_benchmark
+from promptot.experiments import benchmark
 from promptot.experiments.benchmarking import RESULTS, Benchmark
 from promptot.experiments.cell_progress import Observer
 from promptot.experiments.cell_record import CellRecord
@@ -133,7 +133,7 @@ def run(
         print(f"  {protocol} {done}/{total} {record.task} seed {record.seed} "
               f"{record.method}, {time.perf_counter() - began:.0f} s", flush=True)  # fmt: skip
 
-    return run_benchmark(
+    return benchmark(
         protocol,
         out / protocol,
         methods=",".join(methods),

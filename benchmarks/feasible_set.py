@@ -30,7 +30,7 @@ from torch import Tensor
 
 from promptot import load_backbone
 from promptot.adaptation import build_prompts
-from promptot.adaptation.student import PromptedModel
+from promptot.adaptation.student import Student
 from promptot.backbones import Backbone
 from promptot.data.catalog.drawings import load_bundled
 from promptot.data.task import ImageTask
@@ -62,7 +62,7 @@ SETTINGS = ["data.shots=4", "data.views=4", "optim.batch_size=16", "optim.lr=0.0
 
 
 @torch.no_grad()
-def rows(model: PromptedModel, views: CachedViews) -> tuple[Tensor, Tensor, float]:
+def rows(model: Student, views: CachedViews) -> tuple[Tensor, Tensor, float]:
     """Joint rows of student and teacher over all views [N, 2D], and the mean cross-entropy."""
     students, teachers, losses = [], [], []
     for view in views.views:
@@ -101,7 +101,7 @@ def perturbed(
         prompts = build_prompts(config, backbone, len(task.class_names), generator)
         start = [p.detach().clone() for p in prompts.parameters()]
         noise = [torch.randn(p.shape, generator=generator) for p in start]
-        model = PromptedModel(backbone, prompts, task.class_names, task.template)
+        model = Student(backbone, prompts, task.class_names, task.template)
         for distance in DISTANCES:
             with torch.no_grad():
                 for parameter, first, away in zip(prompts.parameters(), start, noise, strict=True):
@@ -123,7 +123,7 @@ def searched(
     config = load_recipe("prompt-ot").prompts
     view = views.views[0]
 
-    def look(model: PromptedModel) -> tuple[Features, Tensor, Tensor]:
+    def look(model: Student) -> tuple[Features, Tensor, Tensor]:
         student, teacher = model(view.images, view.teacher)
         return student, student.joint_rows(view.labels), teacher.joint_rows(view.labels)
 
@@ -131,7 +131,7 @@ def searched(
     for seed in seeds:
         generator = torch.Generator().manual_seed(seed)
         prompts = build_prompts(config, backbone, len(task.class_names), generator)
-        model = PromptedModel(backbone, prompts, task.class_names, task.template)
+        model = Student(backbone, prompts, task.class_names, task.template)
         for budget in SEARCHED:
             optimizer = torch.optim.Adam(prompts.parameters(), lr=0.05)
             for _ in range(steps):

@@ -121,7 +121,7 @@ def our_runner(
     places = {name: place for place, name in enumerate(classifier.class_names)}
 
     def run() -> list[int]:
-        found = classifier.predict(paths, workers=workers)
+        found = classifier.classify(paths, workers=workers)
         return [places[prediction.class_names[0]] for prediction in found]
 
     return run

@@ -35,7 +35,7 @@ from _common import (
     table,
 )
 from promptot.adaptation import IVLPPrompts
-from promptot.adaptation.student import PromptedModel
+from promptot.adaptation.student import Student
 from promptot.files.writing import atomic_write
 from promptot.objectives import Objective, build_preservation
 
@@ -87,7 +87,7 @@ def measure(shape: Shape, point: Point, repeats: int) -> dict[str, Any]:
         generator=generator,
     )
     backbone = build_backbone(replace(shape, resolution=point.resolution), point.precision)
-    model = PromptedModel(backbone, prompts, class_names(point.classes))
+    model = Student(backbone, prompts, class_names(point.classes))
     objective = Objective(build_preservation("ot"), strength=10.0)
     images = torch.randn(point.batch, 3, point.resolution, point.resolution, generator=generator)
     labels = torch.randint(point.classes, (point.batch,), generator=generator)

@@ -37,7 +37,7 @@ from _common import (
 )
 from flops import NeededFlops, needed_flops
 from promptot.adaptation import IVLPPrompts
-from promptot.adaptation.student import PromptedModel
+from promptot.adaptation.student import Student
 from promptot.backbones.backbone import Backbone
 from promptot.objectives import Objective, build_preservation
 
@@ -96,14 +96,14 @@ def prompts(shape: Shape) -> IVLPPrompts:
 
 def ours(
     shape: Shape, names: Sequence[str], precision: str, backbone: Backbone | None = None
-) -> tuple[Side, PromptedModel]:
+) -> tuple[Side, Student]:
     """This library's step, through its public interface, on the device of the backbone.
 
     `backbone` is that of `build_backbone(shape, precision)` where it is there already.
     """
     backbone = backbone or build_backbone(shape, precision)
     images, labels = (tensor.to(backbone.device) for tensor in inputs(shape, len(names)))
-    model = PromptedModel(backbone, prompts(shape).to(backbone.device), names)
+    model = Student(backbone, prompts(shape).to(backbone.device), names)
     objective = Objective(build_preservation("ot"), strength=10.0)
 
     def loss() -> Tensor:
@@ -166,13 +166,13 @@ def differences(
     return {name: compare(side, exact) for name, side in sides.items() if side}
 
 
-def name_lengths(model: PromptedModel) -> list[int]:
+def name_lengths(model: Student) -> list[int]:
     """Tokens of each class of its own: its name, the full stop and the end token."""
     tokenizer = model.backbone.tokenizer
     return [len(tokenizer.encode(f"{name}.")) - 1 for name in model.class_names]
 
 
-def count(shape: Shape, model: PromptedModel) -> NeededFlops:
+def count(shape: Shape, model: Student) -> NeededFlops:
     return needed_flops(
         shape,
         BATCH,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from safetensors.torch import load_file, save_file
 
 from promptot.adaptation import CoCoOpPrompts, IVLPPrompts, MaPLePrompts
 from promptot.adaptation.linear_head import LinearHead
-from promptot.adaptation.student import PromptedModel
+from promptot.adaptation.student import Student
 from promptot.backbones import Backbone, load_backbone
 from promptot.errors import PromptotError
 from promptot.runs.adapter import CARD, TENSORS, build_model, load_adapter, save_adapter
@@ -43,7 +44,7 @@ def test_a_saved_adapter_gives_the_same_features(
     save_adapter(tmp_path / "adapter", prompts, backbone, NAMES, "a photo of a {}.")
     card, loaded = load_adapter(tmp_path / "adapter")
     images = torch.randn(2, 3, 32, 32)
-    before = PromptedModel(backbone, prompts, NAMES)(images)[0]
+    before = Student(backbone, prompts, NAMES)(images)[0]
     after = build_model(card, loaded, backbone)(images)[0]
     assert torch.equal(before.image, after.image)
     assert torch.equal(before.text, after.text)
@@ -121,7 +122,7 @@ def test_a_failure_while_saving_leaves_the_old_adapter(
     def full(*args: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("promptot.runs.adapter.write_json", full)
+    monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(PromptotError, match="No space left"):
         save_adapter(adapter, make_prompts(), backbone, ("x",), "a {}.")
     assert load_adapter(adapter)[0].class_names == NAMES

@@ -309,7 +309,7 @@ def test_an_old_adapter_is_not_merged_with_a_new_one_and_two_old_ones_stay_old(
 def test_the_hub_tells_too_and_its_card_says_what_the_backbone_does(
     adapter: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from promptot.runs import hub
+    huggingface_hub = pytest.importorskip("huggingface_hub")
 
     class Hub:
         class HfApi:
@@ -326,7 +326,8 @@ def test_the_hub_tells_too_and_its_card_says_what_the_backbone_does(
         def snapshot_download(name: str, **named: Any) -> str:
             return str(tmp_path / "hub" / name)
 
-    monkeypatch.setattr(hub, "_hub", lambda: Hub)
+    monkeypatch.setattr(huggingface_hub, "HfApi", Hub.HfApi)
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", Hub.snapshot_download)
     old = old_adapter(tmp_path / "old", 3, WRONG)
     with pytest.warns(PromptotWarning, match="wrong activation"):
         promptot.push(old, "me/old")

@@ -14,7 +14,7 @@ from PIL import Image
 import promptot
 from promptot.backbones import Backbone
 from promptot.errors import PromptotError
-from promptot.runs.commands import Evaluation
+from promptot.runs.evaluating import Evaluation
 from promptot.runs.run import Run
 from promptot.training.trainer import Callbacks
 
@@ -139,13 +139,13 @@ def test_a_linear_probe(photos: Path, backbone: Backbone, tmp_path: Path) -> Non
     paths = sorted(photos.glob("*/*.png"))
     right = [
         p.class_names[0] == Path(p.image).parent.name.replace("_", " ")
-        for p in classifier.predict(paths)
+        for p in classifier.classify(paths)
     ]
     assert sum(right) > 0.9 * len(paths)
     again = promptot.evaluate(run.folder, photos, backbone=backbone)
     assert again.scores["all classes"].student_accuracy > 0.9
     with pytest.raises(PromptotError, match="can't serve 'teal'"):
-        classifier.predict(paths[:1], ["red", "teal"])
+        classifier.classify(paths[:1], ["red", "teal"])
 
 
 @pytest.mark.parametrize("recipe", ["linear-probe", "coop-class-specific"])
@@ -287,15 +287,15 @@ def test_evaluate_leaves_out_what_was_trained_on(
 def test_predict_any_names(run_folder: Path, photos: Path, backbone: Backbone) -> None:
     classifier = promptot.load(run_folder, backbone)
     paths = sorted(photos.glob("*/*.png"))[:5]
-    own = classifier.predict(paths, top_k=9)
+    own = classifier.classify(paths, top_k=9)
     assert [p.image for p in own] == [str(path) for path in paths]
     for p in own:
         assert sorted(p.class_names) == ["blue", "green apple", "red", "yellow"]
         assert sum(p.probabilities) == pytest.approx(1, abs=1e-4)
         assert list(p.probabilities) == sorted(p.probabilities, reverse=True)
-    other = classifier.predict(paths[:1], ["sea", "sunset", "meadow"])
+    other = classifier.classify(paths[:1], ["sea", "sunset", "meadow"])
     assert other[0].class_names[0] in {"sea", "sunset", "meadow"}
-    opened = classifier.predict([Image.open(paths[0])], top_k=9)
+    opened = classifier.classify([Image.open(paths[0])], top_k=9)
     assert opened[0].probabilities == pytest.approx(own[0].probabilities, abs=1e-5)
     assert opened[0].image == "image 0"
 
@@ -325,15 +325,15 @@ def test_predict_names_what_it_cannot_read(
     (tmp_path / "bad.png").write_bytes(b"")
     good = next(photos.glob("*/*.png"))
     classifier = promptot.load(run_folder, backbone)
-    first, second, third = classifier.predict([tmp_path / "bad.png", good, tmp_path / "none.png"])
+    first, second, third = classifier.classify([tmp_path / "bad.png", good, tmp_path / "none.png"])
     assert first.problem
     assert third.problem
     assert second.class_names
     with pytest.raises(PromptotError, match="comes twice"):
-        classifier.predict([good], ["cat", "Cat"])
+        classifier.classify([good], ["cat", "Cat"])
     with pytest.raises(PromptotError, match="class name is empty"):
-        classifier.predict([good], ["cat", ""])
-    assert classifier.predict([]) == []
+        classifier.classify([good], ["cat", ""])
+    assert classifier.classify([]) == []
 
 
 def test_an_adapter_of_another_backbone_is_refused(run_folder: Path, tmp_path: Path) -> None:

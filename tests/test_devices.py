@@ -8,6 +8,7 @@ import pkgutil
 
 import pytest
 import torch
+from pydantic import BaseModel
 
 from promptot.backbones import load_backbone
 from promptot.devices import pick_device
@@ -90,5 +91,6 @@ def public_callables():
             module = importlib.import_module(info.name)
             for name, thing in vars(module).items():
                 own = getattr(thing, "__module__", None) == module.__name__
-                if own and callable(thing) and not name.startswith("_"):
+                record = isinstance(thing, type) and issubclass(thing, BaseModel)
+                if own and callable(thing) and not record and not name.startswith("_"):
                     yield module.__name__, name, thing

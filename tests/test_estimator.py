@@ -116,7 +116,7 @@ def test_any_class_names(fitted: PromptClassifier, images: np.ndarray) -> None:
     assert set(fitted.predict(images, class_names=names)) <= {"cat", "crimson", "sea"}
     assert fitted.predict_proba(images, class_names=names).shape == (12, 3)
     classifier = fitted.classifier
-    likeliest = classifier.predict([Image.fromarray(images[0])], names, top_k=1)[0]
+    likeliest = classifier.classify([Image.fromarray(images[0])], names, top_k=1)[0]
     assert likeliest.class_names == (fitted.predict(images[:1], class_names=names)[0],)
 
 
@@ -232,7 +232,7 @@ def test_saved_and_loaded(
 
     plain = promptot.load(tmp_path / "run", backbone)
     assert plain.class_names == ("blue", "red")
-    found = plain.predict([Image.fromarray(images[0])])[0]
+    found = plain.classify([Image.fromarray(images[0])])[0]
     assert_allclose(found.probabilities[0], expected[0].max(), rtol=1e-6)
     with pytest.raises(PromptotError, match="trained on every image"):
         promptot.evaluate(
@@ -250,7 +250,7 @@ def test_a_run_of_fit_becomes_a_classifier(
     for place in (tmp_path / "run", tmp_path / "run" / "adapter"):
         loaded = PromptClassifier.load(place, backbone, device="cpu")
         assert loaded.classes_.tolist() == ["blue", "green apple", "red", "yellow"]
-        expected = promptot.load(place, backbone).predict(paths)
+        expected = promptot.load(place, backbone).classify(paths)
         assert loaded.predict(paths).tolist() == [p.class_names[0] for p in expected]
 
 

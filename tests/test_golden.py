@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from weights import openai_state_dict
 
 from promptot.adaptation import IVLPPrompts
-from promptot.adaptation.student import PromptedModel
+from promptot.adaptation.student import Student
 from promptot.backbones import load_backbone
 from promptot.objectives import Objective, build_preservation
 
@@ -36,7 +36,7 @@ def test_loss_and_gradients_match_the_reference(name: str, tmp_path: Path) -> No
     prompts.load_state_dict(
         {key: torch.tensor(golden[f"prompt.{key}"]) for key in prompts.state_dict()}
     )
-    model = PromptedModel(backbone, prompts, [str(name) for name in golden["classnames"]])
+    model = Student(backbone, prompts, [str(name) for name in golden["classnames"]])
     objective = Objective(build_preservation("ot", eta=0.5), strength=float(golden["lam"]))
 
     student, teacher = model(torch.tensor(golden["images"]))

@@ -63,9 +63,9 @@ def test_pushed_and_pulled_it_predicts_the_same(
     assert sent == {"card.json", "prompts.safetensors", "README.md", ".private"}
     folder = promptot.pull("me/photos_1", tmp_path / "pulled")
     image = next(photos.glob("*/*.png"))
-    expected = promptot.load(run, backbone).predict([image], top_k=4)
-    assert promptot.load(folder, backbone).predict([image], top_k=4) == expected
-    assert promptot.load("hf-hub:me/photos_1", backbone).predict([image], top_k=4) == expected
+    expected = promptot.load(run, backbone).classify([image], top_k=4)
+    assert promptot.load(folder, backbone).classify([image], top_k=4) == expected
+    assert promptot.load("hf-hub:me/photos_1", backbone).classify([image], top_k=4) == expected
 
 
 def test_nothing_of_the_images_is_sent(hub: Path, run: Path, photos: Path) -> None:

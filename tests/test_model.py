@@ -11,7 +11,7 @@ import torch.nn.functional as F
 
 from promptot.adaptation import CoCoOpPrompts, IVLPPrompts, MaPLePrompts, PromptDesign
 from promptot.adaptation.linear_head import LinearHead
-from promptot.adaptation.student import PromptedModel
+from promptot.adaptation.student import Student
 from promptot.backbones import Backbone
 from promptot.errors import PromptotError
 
@@ -37,13 +37,13 @@ def images(count: int = 3) -> torch.Tensor:
 
 
 def test_several_templates_give_the_normalised_mean(backbone: Backbone) -> None:
-    model = PromptedModel(backbone, None, NAMES, TEMPLATES)
-    single = [PromptedModel(backbone, None, NAMES, t).teacher_text for t in TEMPLATES]
+    model = Student(backbone, None, NAMES, TEMPLATES)
+    single = [Student(backbone, None, NAMES, t).teacher_text for t in TEMPLATES]
     expected = sum(single) / 3
     expected = expected / expected.norm(dim=1, keepdim=True)
     torch.testing.assert_close(model.teacher_text, expected)
     assert model.for_classes(["a", "b"]).template == tuple(TEMPLATES)
-    one = PromptedModel(backbone, None, NAMES, TEMPLATES[:1])
+    one = Student(backbone, None, NAMES, TEMPLATES[:1])
     assert torch.equal(one.teacher_text, single[0])
 
 
@@ -58,7 +58,7 @@ def test_the_teachers_text_is_computed_when_it_is_read(backbone: Backbone) -> No
     small, backbone = backbone, copy.copy(backbone)
     backbone.tokenizer = Recorder()
     template = "a {} that no other test asks for."  # the backbone remembers what was read
-    model = PromptedModel(backbone, DESIGNS["ivlp"](), NAMES, template)
+    model = Student(backbone, DESIGNS["ivlp"](), NAMES, template)
     model.logits(model.encode_images(images()))
     sentence = template.replace("{}", NAMES[0])
     assert sentence not in read
@@ -71,11 +71,11 @@ def test_the_teachers_text_is_computed_when_it_is_read(backbone: Backbone) -> No
 def test_anchor_words_are_read_as_class_names_are(backbone: Backbone, design: str) -> None:
     """Their features are those that they have as classes, and leave the classes' as they are."""
     prompts = DESIGNS[design]()
-    model = PromptedModel(backbone, prompts, NAMES, vocabulary=WORDS)
+    model = Student(backbone, prompts, NAMES, vocabulary=WORDS)
     alone, _ = model(images())
     for chosen in ([3, 0], [1], [4, 2, 1]):
         student, teacher = model(images(), words=torch.tensor(chosen))
-        other = PromptedModel(backbone, prompts, [WORDS[i] for i in chosen])
+        other = Student(backbone, prompts, [WORDS[i] for i in chosen])
         as_classes = other(images())
         assert student.vocabulary is not None
         assert teacher.vocabulary is not None
@@ -88,7 +88,7 @@ def test_anchor_words_are_read_as_class_names_are(backbone: Backbone, design: st
 
 def test_anchor_words_carry_gradients(backbone: Backbone) -> None:
     prompts = DESIGNS["ivlp"]()
-    model = PromptedModel(backbone, prompts, NAMES, vocabulary=WORDS)
+    model = Student(backbone, prompts, NAMES, vocabulary=WORDS)
     student, _ = model(images(), words=torch.tensor([2, 0]))
     assert student.vocabulary is not None
     gradients = torch.autograd.grad(student.vocabulary.sum(), list(prompts.text))  # type: ignore
@@ -98,13 +98,13 @@ def test_anchor_words_carry_gradients(backbone: Backbone) -> None:
 def test_class_specific_prompts_have_no_context_for_anchor_words(backbone: Backbone) -> None:
     prompts = IVLPPrompts(64, 128, 2, 1, 0, 0, classes=3)
     with pytest.raises(PromptotError, match="no context for anchor words"):
-        PromptedModel(backbone, prompts, NAMES, vocabulary=WORDS)
+        Student(backbone, prompts, NAMES, vocabulary=WORDS)
 
 
 @pytest.mark.parametrize("design", DESIGNS)
 def test_logits_are_those_of_training(backbone: Backbone, design: str) -> None:
     backbone = copy.copy(backbone)
-    model = PromptedModel(backbone, DESIGNS[design](), NAMES)
+    model = Student(backbone, DESIGNS[design](), NAMES)
     with torch.no_grad():
         student, _ = model(images(5))
         features = model.encode_images(images(5))
@@ -117,7 +117,7 @@ def test_logits_are_those_of_training(backbone: Backbone, design: str) -> None:
 
 
 def test_text_that_depends_on_the_image_needs_the_image(backbone: Backbone) -> None:
-    model = PromptedModel(backbone, DESIGNS["cocoop"](), NAMES)
+    model = Student(backbone, DESIGNS["cocoop"](), NAMES)
     with pytest.raises(ValueError, match="depends on the image"):
         model.encode_classes()
     text = model.encode_classes(F.normalize(torch.randn(2, 32), dim=-1))
@@ -126,7 +126,7 @@ def test_text_that_depends_on_the_image_needs_the_image(backbone: Backbone) -> N
 
 
 def test_each_image_has_the_text_it_has_alone(backbone: Backbone) -> None:
-    model = PromptedModel(backbone, DESIGNS["cocoop"](), NAMES)
+    model = Student(backbone, DESIGNS["cocoop"](), NAMES)
     together, _ = model(images(3))
     for index, image in enumerate(images(3)):
         alone, _ = model(image[None])
@@ -136,7 +136,7 @@ def test_each_image_has_the_text_it_has_alone(backbone: Backbone) -> None:
 
 def test_prompts_of_each_class_serve_any_selection_of_them(backbone: Backbone) -> None:
     prompts = IVLPPrompts(64, 128, 2, 2, 0, 0, classes=3, generator=generator())
-    model = PromptedModel(backbone, prompts, NAMES)
+    model = Student(backbone, prompts, NAMES)
     assert model.serves(["cat"])
     assert not model.serves(["cat", "dog"])
     some = model.for_classes([NAMES[2], NAMES[0]])
@@ -144,12 +144,12 @@ def test_prompts_of_each_class_serve_any_selection_of_them(backbone: Backbone) -
     back = some.for_classes(NAMES)
     torch.testing.assert_close(back.encode_classes(), model.encode_classes())
     with pytest.raises(PromptotError, match="parameters for 3 classes, and 2 names"):
-        PromptedModel(backbone, prompts, NAMES[:2])
+        Student(backbone, prompts, NAMES[:2])
 
 
 def test_a_linear_head_classifies_instead_of_the_text(backbone: Backbone) -> None:
     weight, bias = torch.randn(3, 32), torch.randn(3)
-    model = PromptedModel(backbone, LinearHead(weight, bias), NAMES)
+    model = Student(backbone, LinearHead(weight, bias), NAMES)
     features = model.encode_images(images())
     torch.testing.assert_close(model.logits(features), features @ weight.T + bias)
     some = model.for_classes(["great white shark", "cat"])
@@ -161,7 +161,7 @@ def test_a_linear_head_classifies_instead_of_the_text(backbone: Backbone) -> Non
 
 
 def test_shared_prompts_serve_any_name(backbone: Backbone) -> None:
-    model = PromptedModel(backbone, DESIGNS["maple"](), NAMES)
+    model = Student(backbone, DESIGNS["maple"](), NAMES)
     assert model.serves(["dog"])
     assert model.for_classes(["dog"]).encode_classes().shape == (1, 32)
     assert model.learned is model.prompts
@@ -169,6 +169,6 @@ def test_shared_prompts_serve_any_name(backbone: Backbone) -> None:
 
 @pytest.mark.parametrize("names", [["cat", ""], ["cat", "word " * 100]])
 def test_bad_anchor_words_are_named(backbone: Backbone, names: list[str]) -> None:
-    model = PromptedModel(backbone, DESIGNS["ivlp"](), NAMES, vocabulary=names)
+    model = Student(backbone, DESIGNS["ivlp"](), NAMES, vocabulary=names)
     with pytest.raises(PromptotError, match=r"is empty|needs \d+ tokens"):
         model(images(), words=torch.tensor([0]))

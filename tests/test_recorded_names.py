@@ -31,19 +31,19 @@ def test_an_old_adapter_loads_in_a_file_that_tells_nothing(
         report=False,
     ).folder
     image = next(photos.rglob("*.png"))
-    expected = promptot.load(run).predict([image])
+    expected = promptot.load(run).classify([image])
 
     for key in ("input_resolution", "context_length", "vocab_size"):
         del weights[key]
     save_file(weights, file)  # as it was where the adapter was made
-    assert promptot.load(run).predict([image]) == expected
-    assert promptot.load(run, f"openai:{file}").predict([image]) == expected  # the card's own name
+    assert promptot.load(run).classify([image]) == expected
+    assert promptot.load(run, f"openai:{file}").classify([image]) == expected  # the card's own name
     other = tmp_path / "other.safetensors"
     save_file(weights, other)
     with pytest.raises(PromptotError, match="Append .*heads=2,1"):
         promptot.load(run, f"openai:{other}")
     said = f"openai:{file}?heads=2,1&activation=quick_gelu&preprocess=openai"
-    assert promptot.load(run, said).predict([image]) == expected
+    assert promptot.load(run, said).classify([image]) == expected
 
     estimator = PromptClassifier.load(run, device="cpu")
     label = estimator.predict([image])

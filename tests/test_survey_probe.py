@@ -9,7 +9,7 @@ import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
 
-from promptot.adaptation.student import PromptedModel
+from promptot.adaptation.student import Student
 from promptot.backbones import Backbone
 from promptot.data import ImageTask, load_task
 from promptot.data.dividing import hold_out
@@ -32,7 +32,7 @@ def task(photos) -> ImageTask:
 
 
 def scores_of(backbone: Backbone, task: ImageTask) -> Scores:
-    model = PromptedModel(backbone, None, task.class_names, task.template)
+    model = Student(backbone, None, task.class_names, task.template)
     return score(model, evaluation_loader(backbone, task.test), keep_features=True)
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 import promptot
 from promptot.adaptation import build_prompts
-from promptot.adaptation.student import PromptedModel
+from promptot.adaptation.student import Student
 from promptot.backbones import Backbone
 from promptot.data import load_task
 from promptot.errors import PromptotError
@@ -28,16 +28,16 @@ DESIGNS = ["ivlp", "cocoop", "maple", "zero-shot-7"]
 
 def build(
     backbone: Backbone, recipe: str, names: tuple[str, ...], synonyms: dict[str, tuple[str, ...]]
-) -> PromptedModel:
+) -> Student:
     config = load_recipe(recipe)
     prompts = None
     if config.trains:
         generator = torch.Generator().manual_seed(0)
         prompts = build_prompts(config.prompts, backbone, len(names), generator)
-    return PromptedModel(backbone, prompts, names, synonyms=synonyms)
+    return Student(backbone, prompts, names, synonyms=synonyms)
 
 
-def student_text(model: PromptedModel, image: Tensor) -> Tensor:
+def student_text(model: Student, image: Tensor) -> Tensor:
     with torch.no_grad():
         return model(image)[0].text
 

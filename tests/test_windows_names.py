@@ -10,7 +10,7 @@ import pytest
 
 import promptot
 from promptot.backbones import Backbone
-from promptot.experiments import run_benchmark
+from promptot.experiments import benchmark
 
 SOURCES = Path(promptot.__file__).parent
 RESERVED = {"con", "prn", "aux", "nul", *(f"{n}{i}" for n in ("com", "lpt") for i in range(1, 10))}
@@ -65,7 +65,7 @@ def test_fit_tune_and_report_write_such_names_only(
 
 def test_a_benchmark_writes_such_names_only(photos: Path, clip_file: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    run_benchmark(
+    benchmark(
         "base-to-novel",
         out,
         methods="zero-shot,prompt-ot[objective.strength=3,optim.epochs=1]",

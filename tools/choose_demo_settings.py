@@ -14,7 +14,7 @@ import statistics
 import time
 from pathlib import Path
 
-from promptot.adaptation.student import PromptedModel
+from promptot.adaptation.student import Student
 from promptot.backbones import Backbone, load_backbone
 from promptot.data.catalog.drawings import load_bundled, load_bundled_others
 from promptot.data.loader import Batch, ImageLoader
@@ -60,7 +60,7 @@ def try_setting(
 
 
 def _shares(
-    model: PromptedModel, tasks: dict[str, ImageTask], kept: dict[str, Batch]
+    model: Student, tasks: dict[str, ImageTask], kept: dict[str, Batch]
 ) -> dict[str, float]:
     shares = {
         part: score(model.for_classes(task.class_names), [kept[part]]).student_accuracy
@@ -82,7 +82,7 @@ def main() -> None:
         part: keep_view(backbone, evaluation_loader(backbone, task.validation))
         for part, task in whole.items()
     }
-    frozen = PromptedModel(backbone, None, whole["base"].class_names)
+    frozen = Student(backbone, None, whole["base"].class_names)
     print("zero-shot", _shares(frozen, whole, kept), flush=True)
     results: dict[str, list[dict[str, object]]] = {}
     for seed, crop in itertools.product(arguments.seeds, CROPS):

@@ -4,7 +4,7 @@ Example:
     >>> import promptot
     >>> run = promptot.fit("photos", "runs/photos", shots=8)  # doctest: +SKIP
     >>> classifier = promptot.load("runs/photos")  # doctest: +SKIP
-    >>> classifier.predict(["new.jpg"], class_names=["cat", "red panda"])  # doctest: +SKIP
+    >>> classifier.classify(["new.jpg"], class_names=["cat", "red panda"])  # doctest: +SKIP
 """
 
 from __future__ import annotations
@@ -15,56 +15,122 @@ from typing import TYPE_CHECKING, Any
 from promptot.errors import PromptotError, PromptotWarning
 
 if TYPE_CHECKING:
+    from promptot.backbones.backbone import Backbone
     from promptot.backbones.by_name import load_backbone
-    from promptot.data import load_task
+    from promptot.backbones.catalogue import Entry, list_backbones
+    from promptot.data import Example, ImageTask, Skipped, load_task
+    from promptot.evaluation.retention import Retention
+    from promptot.evaluation.scoring import Scores
+    from promptot.experiments.benchmarking import Benchmark, benchmark
     from promptot.experiments.tuning.tune_task import tune
-    from promptot.exporting.export import export
-    from promptot.recipes.recipe_files import load_recipe
-    from promptot.runs.classifier import load
-    from promptot.runs.commands import evaluate, fit, report
+    from promptot.experiments.tuning.tuning_result import Tuning
+    from promptot.exporting.export import Export
+    from promptot.inspection.survey_result import Survey
+    from promptot.inspection.survey_task import survey
+    from promptot.recipes.recipe_files import list_recipes, load_recipe
+    from promptot.recipes.schema import Recipe
+    from promptot.runs.classifier import Classifier, Prediction, load, predict
     from promptot.runs.estimator import PromptClassifier
+    from promptot.runs.evaluating import Evaluation, evaluate
+    from promptot.runs.export_run import export
+    from promptot.runs.fitting import fit
     from promptot.runs.hub import pull, push
-    from promptot.runs.merging import merge
+    from promptot.runs.merging import Merged, merge
+    from promptot.runs.run import Run, report
+    from promptot.serving.server import serve
 
 __version__ = "0.1.0"
+
+_LAZY = {
+    "Backbone": "backbones.backbone",
+    "Benchmark": "experiments.benchmarking",
+    "Classifier": "runs.classifier",
+    "Entry": "backbones.catalogue",
+    "Evaluation": "runs.evaluating",
+    "Example": "data.task",
+    "Export": "exporting.export",
+    "ImageTask": "data.task",
+    "Merged": "runs.merging",
+    "Prediction": "runs.classifier",
+    "PromptClassifier": "runs.estimator",
+    "Recipe": "recipes.schema",
+    "Retention": "evaluation.retention",
+    "Run": "runs.run",
+    "Scores": "evaluation.scoring",
+    "Skipped": "data.task",
+    "Survey": "inspection.survey_result",
+    "Tuning": "experiments.tuning.tuning_result",
+    "benchmark": "experiments.benchmarking",
+    "evaluate": "runs.evaluating",
+    "export": "runs.export_run",
+    "fit": "runs.fitting",
+    "list_backbones": "backbones.catalogue",
+    "list_recipes": "recipes.recipe_files",
+    "load": "runs.classifier",
+    "load_backbone": "backbones.by_name",
+    "load_recipe": "recipes.recipe_files",
+    "load_task": "data",
+    "merge": "runs.merging",
+    "predict": "runs.classifier",
+    "pull": "runs.hub",
+    "push": "runs.hub",
+    "report": "runs.run",
+    "serve": "serving.server",
+    "survey": "inspection.survey_task",
+    "tune": "experiments.tuning.tune_task",
+}
+"""Public name → the module that it is in, and its name there if that is another."""
+
 __all__ = [
+    "Backbone",
+    "Benchmark",
+    "Classifier",
+    "Entry",
+    "Evaluation",
+    "Example",
+    "Export",
+    "ImageTask",
+    "Merged",
+    "Prediction",
     "PromptClassifier",
     "PromptotError",
     "PromptotWarning",
+    "Recipe",
+    "Retention",
+    "Run",
+    "Scores",
+    "Skipped",
+    "Survey",
+    "Tuning",
     "__version__",
+    "benchmark",
     "evaluate",
     "export",
     "fit",
+    "list_backbones",
+    "list_recipes",
     "load",
     "load_backbone",
     "load_recipe",
     "load_task",
     "merge",
+    "predict",
     "pull",
     "push",
     "report",
+    "serve",
+    "survey",
     "tune",
 ]
-
-_LAZY = {
-    "PromptClassifier": "promptot.runs.estimator",
-    "evaluate": "promptot.runs.commands",
-    "export": "promptot.exporting.export",
-    "fit": "promptot.runs.commands",
-    "load": "promptot.runs.classifier",
-    "load_backbone": "promptot.backbones.by_name",
-    "load_recipe": "promptot.recipes.recipe_files",
-    "load_task": "promptot.data",
-    "report": "promptot.runs.commands",
-    "tune": "promptot.experiments.tuning.tune_task",
-    "merge": "promptot.runs.merging",
-    "pull": "promptot.runs.hub",
-    "push": "promptot.runs.hub",
-}
 
 
 def __getattr__(name: str) -> Any:
     """Import what is asked for only then: `import promptot` itself loads nothing heavy."""
     if name in _LAZY:
-        return getattr(import_module(_LAZY[name]), name)
+        module, _, there = _LAZY[name].partition(":")
+        return getattr(import_module(f"promptot.{module}"), there or name)
     raise AttributeError(f"module 'promptot' has no attribute '{name}'")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

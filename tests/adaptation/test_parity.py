@@ -11,7 +11,7 @@ from oracle import full_length_features
 from torch import Tensor
 
 from promptot.adaptation import CoCoOpPrompts, IVLPPrompts, MaPLePrompts, PromptDesign
-from promptot.adaptation.student import PromptedModel
+from promptot.adaptation.student import Student
 from promptot.backbones import Backbone
 from promptot.backbones.towers.image_tower import ImageTower
 
@@ -68,7 +68,7 @@ def enlarge(prompts: PromptDesign) -> PromptDesign:
     return prompts
 
 
-def check(model: PromptedModel, text: Tensor, image: Tensor) -> None:
+def check(model: Student, text: Tensor, image: Tensor) -> None:
     """Features and the gradients of a fixed function of them, against the plain ones."""
     student, _ = model(images())
     torch.testing.assert_close(student.text, text, rtol=0, atol=2e-6)
@@ -93,7 +93,7 @@ def test_ivlp(backbone: Backbone, classes: int | None, fixed_words: str) -> None
     prompts = enlarge(IVLPPrompts(64, 128, 2, 3, 3, 2, None, classes, fixed_words, generator()))
     text = plain_text(backbone, list(prompts.text), NAMES, fixed_words)
     image = plain_image(backbone.image_tower, images(), list(prompts.vision))
-    check(PromptedModel(backbone, prompts, NAMES), text, image)
+    check(Student(backbone, prompts, NAMES), text, image)
 
 
 @pytest.mark.parametrize(("depth", "cloned"), [(1, False), (3, False), (1, True), (3, True)])
@@ -109,7 +109,7 @@ def test_maple(backbone: Backbone, depth: int, cloned: bool) -> None:
         for i in range(depth)
     ]
     image = plain_image(backbone.image_tower, images(), vision)
-    check(PromptedModel(backbone, prompts, NAMES), text, image)
+    check(Student(backbone, prompts, NAMES), text, image)
 
 
 def test_cloned_projections_start_as_one(backbone: Backbone) -> None:
@@ -119,7 +119,7 @@ def test_cloned_projections_start_as_one(backbone: Backbone) -> None:
     weight, bias = state["projections.1.weight"], state["projections.1.bias"]
     first = state["text.0"] @ state["projections.0.weight"].T + state["projections.0.bias"]
     vision = [first, *(state[f"text.{i}"] @ weight.T + bias for i in (1, 2))]
-    model = PromptedModel(backbone, prompts, NAMES)
+    model = Student(backbone, prompts, NAMES)
     with torch.no_grad():
         plain = plain_image(backbone.image_tower, images(), vision)
         torch.testing.assert_close(model(images())[0].image, plain, rtol=0, atol=2e-6)
@@ -142,7 +142,7 @@ def test_cocoop(backbone: Backbone, fixed_words: str) -> None:
         context = prompts.text[0] + (second.weight @ hidden + second.bias)
         text.append(plain_text(backbone, [context], NAMES, fixed_words))
     assert (text[0] - text[1]).abs().max() > 0.01
-    check(PromptedModel(backbone, prompts, NAMES), torch.stack(text), image)
+    check(Student(backbone, prompts, NAMES), torch.stack(text), image)
 
 
 def test_the_meta_net_has_a_sixteenth_of_the_features() -> None:

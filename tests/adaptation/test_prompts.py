@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from promptot.adaptation import DESIGNS, IVLPPrompts, build_prompts
-from promptot.adaptation.student import PromptedModel
+from promptot.adaptation.student import Student
 from promptot.backbones import Backbone
 from promptot.errors import PromptotError
 from promptot.recipes import PromptsConfig, Recipe
@@ -35,7 +35,7 @@ def test_with_the_words_and_depth_one_the_student_reads_what_the_teacher_reads(
     backbone: Backbone,
 ) -> None:
     config = section(text_depth=1, vision_tokens=0)
-    model = PromptedModel(backbone, build_prompts(config, backbone, 3, generator()), NAMES)
+    model = Student(backbone, build_prompts(config, backbone, 3, generator()), NAMES)
     student, teacher = model(torch.randn(2, 3, 32, 32))
     torch.testing.assert_close(student.text, teacher.text, rtol=0, atol=1e-6)
     assert student.image is teacher.image
@@ -53,7 +53,7 @@ def test_gradients_reach_every_prompt_and_nothing_else(
     backbone: Backbone, tokens: tuple[int, int]
 ) -> None:
     prompts = IVLPPrompts(64, 128, tokens[0], 2, tokens[1], 3, generator=generator())
-    student, teacher = PromptedModel(backbone, prompts, NAMES)(torch.randn(2, 3, 32, 32))
+    student, teacher = Student(backbone, prompts, NAMES)(torch.randn(2, 3, 32, 32))
     (student.image @ student.text.T).square().sum().backward()
     assert len(list(prompts.parameters())) == (2 if tokens[0] else 0) + (3 if tokens[1] else 0)
     for parameter in prompts.parameters():
@@ -68,7 +68,7 @@ def test_class_specific_context_serves_its_own_classes_only(backbone: Backbone) 
     config = section(class_specific=True, text_depth=2)
     prompts = build_prompts(config, backbone, 3, generator())
     assert prompts.text[0].shape == (3, 4, 64)
-    model = PromptedModel(backbone, prompts, NAMES)
+    model = Student(backbone, prompts, NAMES)
     with torch.no_grad():
         before = model.encode_classes()
         prompts.text[0][1].neg_()
@@ -86,8 +86,8 @@ def test_deep_vision_prompts_change_nothing_before_their_block(backbone: Backbon
     images = torch.randn(2, 3, 32, 32)
     with torch.no_grad():
         deep.vision[0].copy_(shallow.vision[0])
-        a = PromptedModel(backbone, shallow, NAMES).encode_images(images)
-        b = PromptedModel(backbone, deep, NAMES).encode_images(images)
+        a = Student(backbone, shallow, NAMES).encode_images(images)
+        b = Student(backbone, deep, NAMES).encode_images(images)
     assert (a - b).abs().max() > 1e-4
 
 
@@ -148,4 +148,4 @@ def test_bad_class_names(backbone: Backbone, names: list[str], message: str) -> 
     prompts = build_prompts(section(), backbone, len(names), generator())
     for chosen in (prompts, None):
         with pytest.raises(PromptotError, match=message):
-            PromptedModel(backbone, chosen, names)
+            Student(backbone, chosen, names)

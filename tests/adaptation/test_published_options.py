@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from promptot.adaptation import MaPLePrompts, build_prompts
-from promptot.adaptation.student import PromptedModel
+from promptot.adaptation.student import Student
 from promptot.backbones import Backbone
 from promptot.errors import PromptotError
 from promptot.exporting.formats import describe as take_apart
@@ -92,7 +92,7 @@ def test_an_adapter_keeps_the_mean_of_its_teacher(backbone: Backbone, tmp_path: 
     for mean in ("normalised", "raw"):
         recipe = load_recipe("promptsrc", [f"data.template_mean={mean}", "prompts.text_depth=1"])
         prompts = build_prompts(recipe.prompts, backbone, len(NAMES), generator())
-        model = PromptedModel(backbone, prompts, NAMES, TEMPLATES, template_mean=mean)
+        model = Student(backbone, prompts, NAMES, TEMPLATES, template_mean=mean)
         save_adapter(
             tmp_path / mean / "adapter",
             prompts,
@@ -114,9 +114,9 @@ def test_an_adapter_keeps_the_mean_of_its_teacher(backbone: Backbone, tmp_path: 
 
 
 def test_an_export_offers_other_names_only_where_it_can_write_them(backbone: Backbone) -> None:
-    plain = PromptedModel(backbone, None, NAMES, TEMPLATES)
+    plain = Student(backbone, None, NAMES, TEMPLATES)
     assert take_apart(plain).template == list(TEMPLATES)
-    assert take_apart(PromptedModel(backbone, None, NAMES, TEMPLATES, template_mean="raw")) \
+    assert take_apart(Student(backbone, None, NAMES, TEMPLATES, template_mean="raw")) \
         .template is None  # fmt: skip
 
 

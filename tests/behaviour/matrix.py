@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from weights import openai_state_dict
 
 from promptot.adaptation import build_prompts
-from promptot.adaptation.student import PromptedModel
+from promptot.adaptation.student import Student
 from promptot.backbones import Backbone
 from promptot.data import Batch
 from promptot.objectives import ObjectiveResult
@@ -93,17 +93,15 @@ def read_recipe(design: str, objective: str, words: Path, *more: str) -> Recipe:
     return load_recipe(design, [*OBJECTIVES[objective], *anchors, *SCHEDULE, *more])
 
 
-def start_model(
-    backbone: Backbone, recipe: Recipe, names: tuple[str, ...] = NAMES
-) -> PromptedModel:
+def start_model(backbone: Backbone, recipe: Recipe, names: tuple[str, ...] = NAMES) -> Student:
     """The model that `adapt` starts from."""
     generator = torch.Generator().manual_seed(1)
     prompts = build_prompts(recipe.prompts, backbone, len(names), generator).to(backbone.device)
     vocabulary = WORDS if recipe.vocabulary.comparison != "none" else ()
-    return PromptedModel(backbone, prompts, names, vocabulary=vocabulary)
+    return Student(backbone, prompts, names, vocabulary=vocabulary)
 
 
-def step(model: PromptedModel, recipe: Recipe, batch: Batch) -> ObjectiveResult:
+def step(model: Student, recipe: Recipe, batch: Batch) -> ObjectiveResult:
     """One step of a fresh objective, with all anchor words if it compares any."""
     batch = batch.to(model.backbone.device)
     anchors = torch.arange(len(WORDS)) if model.vocabulary else None

@@ -35,7 +35,7 @@ from weights import openai_state_dict
 
 import promptot
 from promptot.adaptation import IVLPPrompts
-from promptot.adaptation.student import PromptedModel
+from promptot.adaptation.student import Student
 from promptot.backbones import Backbone, load_backbone
 from promptot.data import ImageTask
 from promptot.devices import pick_device
@@ -96,7 +96,7 @@ def half(small_file: Path, device: torch.device) -> Backbone:
     return load_backbone(f"openai:{small_file}", device, "bf16")
 
 
-def _gradients(model: PromptedModel) -> list[Tensor]:
+def _gradients(model: Student) -> list[Tensor]:
     assert model.prompts is not None
     gradients = [parameter.grad for parameter in model.prompts.parameters()]
     assert all(gradient is not None for gradient in gradients)
@@ -151,7 +151,7 @@ def test_a_step_gives_the_same_bits_at_real_widths(device: torch.device, precisi
     names = [
         f"{one} {two}" for one in ("red", "blue", "old") for two in ("cat", "school bus", "ox")
     ]
-    model = PromptedModel(backbone, prompts.to(device), names)
+    model = Student(backbone, prompts.to(device), names)
     objective = Objective(build_preservation("ot"), strength=10.0)
     images = torch.randn(4, 3, 224, 224, generator=torch.Generator().manual_seed(0)).to(device)
     labels = torch.arange(4, device=device)
@@ -167,7 +167,7 @@ def test_a_step_gives_the_same_bits_at_real_widths(device: torch.device, precisi
 
 def _train(
     backbone: Backbone, design: str, objective: str, words: Path, folder: Path | None, on_epoch: Any
-) -> PromptedModel:
+) -> Student:
     return adapt(
         backbone,
         ImageTask("made", NAMES),

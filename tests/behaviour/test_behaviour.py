@@ -21,7 +21,7 @@ from matrix import (
     write_words,
 )
 
-from promptot.adaptation.student import PromptedModel
+from promptot.adaptation.student import Student
 from promptot.backbones import Backbone, load_backbone
 from promptot.data import ImageTask
 from promptot.errors import PromptotError
@@ -58,7 +58,7 @@ def test_training(
     """The loss falls; an interrupted run ends in the same bits; what is saved comes back."""
     recipe = read_recipe(design, objective, words)
 
-    def train(checkpoint: Path | None = None, on_epoch: Any = None) -> PromptedModel:
+    def train(checkpoint: Path | None = None, on_epoch: Any = None) -> Student:
         return adapt(
             small,
             ImageTask("made", NAMES),

@@ -21,7 +21,7 @@ from promptot.data import ImageTask, find_images, load_folder, load_task, split_
 from promptot.data.readers.junk import JUNK_FOLDERS
 from promptot.data.readers.split_words import SPLITS
 from promptot.errors import PromptotError
-from promptot.experiments import PROTOCOLS, run_benchmark
+from promptot.experiments import PROTOCOLS, benchmark
 from promptot.experiments.cells import fingerprint
 from promptot.experiments.trials import Source
 from promptot.files.reading import Unreadable, decode, likely_encoding
@@ -837,7 +837,7 @@ def test_classes_of_one_name_from_the_command_line(missiles: Path, clip_file: Pa
 def test_a_benchmark_says_it(tmp_path: Path, write_images: WriteImages, backbone: Backbone) -> None:
     splits = ("Training", "Testing")
     write_images(*(f"d/{s}/{fruit}/{i}.png" for s in splits for fruit in FRUIT for i in range(2)))
-    found = run_benchmark(
+    found = benchmark(
         "few-shot",
         tmp_path / "out",
         methods="zero-shot",

@@ -73,7 +73,7 @@ def short(monkeypatch: pytest.MonkeyPatch) -> None:
     from promptot.evaluation import retention
     from promptot.experiments.tuning import tune_task as trials
     from promptot.recipes import load_recipe
-    from promptot.runs import commands as api
+    from promptot.runs import fitting as api
 
     def one_epoch(*arguments):
         recipe = load_recipe(*arguments)
@@ -84,7 +84,7 @@ def short(monkeypatch: pytest.MonkeyPatch) -> None:
 
     for module in (api, trials):
         monkeypatch.setattr(module, "load_recipe", one_epoch)
-    monkeypatch.setattr("promptot.runs.run.OTHER_DRAWINGS", 8)
+    monkeypatch.setattr("promptot.runs.evaluating.OTHER_DRAWINGS", 8)
     words = retention.load_vocabulary()[::25]
     monkeypatch.setattr(retention, "load_vocabulary", lambda: words)
     monkeypatch.setattr(bundled, "load_bundled", lambda name: copy.deepcopy(loaded_once(name)))
@@ -101,7 +101,7 @@ def test_every_block_runs(
 ) -> None:
     if page.name != "report.md":
         monkeypatch.setattr(
-            "promptot.runs.commands.write_report", lambda data, path: write_text(path, "")
+            "promptot.runs.run.write_report", lambda data, path: write_text(path, "")
         )
     shutil.copytree(images, tmp_path, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
@@ -187,4 +187,4 @@ def test_the_site_builds_strictly(tmp_path: Path) -> None:
         loaded = re.findall(r"<(?:script|link|img)[^>]*(?:src|href)=\"(https?://[^\"]+)", text)
         assert not loaded, f"{page}: {loaded}"
     reference = (tmp_path / "site" / "reference" / "python" / "index.html").read_text("utf-8")
-    assert 'id="promptot.runs.commands.fit"' in reference
+    assert 'id="promptot.runs.fitting.fit"' in reference

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from promptot.adaptation import build_prompts
-from promptot.adaptation.student import PromptedModel
+from promptot.adaptation.student import Student
 from promptot.backbones import Backbone
 from promptot.data import load_folder
 from promptot.evaluation.retention import Share, measure_retention, paired_change
@@ -20,13 +20,13 @@ from promptot.training.batches import evaluation_loader
 WORDS = ("red", "boat", "cloud", "ladder", "spoon", "tiger")
 
 
-def model_of(backbone: Backbone, names: tuple[str, ...], *overrides: str) -> PromptedModel:
+def model_of(backbone: Backbone, names: tuple[str, ...], *overrides: str) -> Student:
     config = load_recipe("ivlp", overrides).prompts
     prompts = build_prompts(config, backbone, len(names), torch.Generator().manual_seed(1))
-    return PromptedModel(backbone, prompts, names)
+    return Student(backbone, prompts, names)
 
 
-def scored(model: PromptedModel, photos: Path) -> dict[str, Scores]:
+def scored(model: Student, photos: Path) -> dict[str, Scores]:
     task = load_folder(photos)
     loader = evaluation_loader(model.backbone, task.train)
     return {"test": score(model.for_classes(task.class_names), loader, keep_features=True)}
@@ -34,7 +34,7 @@ def scored(model: PromptedModel, photos: Path) -> dict[str, Scores]:
 
 def test_the_frozen_model_keeps_everything(backbone: Backbone, photos: Path) -> None:
     names = load_folder(photos).class_names
-    model = PromptedModel(backbone, None, names)
+    model = Student(backbone, None, names)
     found = measure_retention(model, scored(model, photos), {"test": names}, WORDS)
     assert found.image is not None
     assert found.text is not None

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from promptot.adaptation import IVLPPrompts, build_prompts
-from promptot.adaptation.student import PromptedModel
+from promptot.adaptation.student import Student
 from promptot.backbones import Backbone
 from promptot.data import Batch
 from promptot.evaluation.scoring import score
@@ -16,9 +16,9 @@ NAMES = ["cat", "hot dog", "great white shark"]
 
 
 @pytest.fixture
-def model(backbone: Backbone) -> PromptedModel:
+def model(backbone: Backbone) -> Student:
     generator = torch.Generator().manual_seed(0)
-    return PromptedModel(backbone, IVLPPrompts(64, 128, 4, 2, 4, 2, generator=generator), NAMES)
+    return Student(backbone, IVLPPrompts(64, 128, 4, 2, 4, 2, generator=generator), NAMES)
 
 
 def make_batches() -> list[Batch]:
@@ -28,7 +28,7 @@ def make_batches() -> list[Batch]:
     return [Batch(*column) for column in columns]
 
 
-def test_logits_are_those_of_the_features(model: PromptedModel) -> None:
+def test_logits_are_those_of_the_features(model: Student) -> None:
     batches = make_batches()
     scores = score(model, batches)
     with torch.no_grad():
@@ -42,7 +42,7 @@ def test_logits_are_those_of_the_features(model: PromptedModel) -> None:
     assert low < right / 7 < high or right in (0, 7)
 
 
-def test_kept_tokens_and_teacher_give_the_same(model: PromptedModel) -> None:
+def test_kept_tokens_and_teacher_give_the_same(model: Student) -> None:
     plain = score(model, make_batches())
     kept = [
         batch._replace(
@@ -57,12 +57,12 @@ def test_kept_tokens_and_teacher_give_the_same(model: PromptedModel) -> None:
 
 def test_without_prompts_both_are_the_frozen_model(backbone: Backbone) -> None:
     counted: list[int] = []
-    scores = score(PromptedModel(backbone, None, NAMES), make_batches(), counted.append)
+    scores = score(Student(backbone, None, NAMES), make_batches(), counted.append)
     assert torch.equal(scores.student, scores.teacher)
     assert counted == [3, 3, 1]
 
 
-def test_nothing_to_score(model: PromptedModel) -> None:
+def test_nothing_to_score(model: Student) -> None:
     with pytest.raises(ValueError, match="no images"):
         score(model, [])
 
@@ -75,7 +75,7 @@ def test_the_image_tower_runs_once_an_image_where_no_prompt_is_in_it(
 ) -> None:
     generator = torch.Generator().manual_seed(0)
     prompts = build_prompts(load_recipe(name).prompts, backbone, len(NAMES), generator)
-    model = PromptedModel(backbone, prompts, NAMES)
+    model = Student(backbone, prompts, NAMES)
     with torch.no_grad():
         student, _ = model(torch.cat([batch.images for batch in make_batches()]))
     seen = []

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from promptot.backbones import Backbone
-from promptot.experiments import Benchmark, run_benchmark
+from promptot.experiments import Benchmark, benchmark
 from promptot.experiments.executor import SerialExecutor
 from promptot.experiments.image_features import ImageFeatures
 from promptot.experiments.run_cells import CellWork
@@ -61,6 +61,6 @@ def bench(
             "overrides": QUICK,
             "backbone": backbone,
         }
-        return run_benchmark(protocol, tmp_path / out, **(arguments | more))
+        return benchmark(protocol, tmp_path / out, **(arguments | more))
 
     return call

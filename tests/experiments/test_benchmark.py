@@ -20,7 +20,8 @@ from promptot.errors import PromptotError
 from promptot.evaluation.scoring import score
 from promptot.experiments import PROTOCOLS, Benchmark, Observer
 from promptot.experiments.trials import load_sources
-from promptot.runs import run
+from promptot.runs import learning
+from promptot.training.batches import evaluation_loader
 
 Bench = Callable[..., Benchmark]
 
@@ -92,7 +93,7 @@ def test_an_exception_anywhere_costs_one_cell_and_changes_nothing(
         calls += 1
         if calls in (2, 5):
             raise KeyboardInterrupt
-        return run.adapt(*arguments, **more)
+        return learning.adapt(*arguments, **more)
 
     executor = watched(interrupted)
     for done in (1, 3):
@@ -158,7 +159,7 @@ def test_a_cell_that_fails_is_told_of_and_runs_again(
     def diverges(backbone, task, recipe, *arguments, **more):
         if recipe.name == "ivlp" and task.name == "photos":
             raise PromptotError("The loss is not finite.", fix="Lower it.")
-        return run.adapt(backbone, task, recipe, *arguments, **more)
+        return learning.adapt(backbone, task, recipe, *arguments, **more)
 
     found = bench(methods="zero-shot,ivlp,prompt-ot", executor=watched(diverges))
     assert found.problems == [
@@ -218,7 +219,7 @@ def test_answers_are_those_of_the_model_on_the_images(
 ) -> None:  # fmt: skip
     """Nothing kept, no text shared: the plain way to the same accuracies."""
     models = []
-    executor = watched(lambda *a, **m: models.append(run.adapt(*a, **m)) or models[-1], keeps)
+    executor = watched(lambda *a, **m: models.append(learning.adapt(*a, **m)) or models[-1], keeps)
     photos = str(tmp_path / "photos")
     more = ("optim.epochs=2", "optim.lr=0.5", "data.views=1")
     bench(methods=recipe, tasks=[photos], seeds=(1,), overrides=more, executor=executor)
@@ -226,7 +227,7 @@ def test_answers_are_those_of_the_model_on_the_images(
     trial, *_ = PROTOCOLS["base-to-novel"].trials(load_sources([photos]), [], [2], "test")
     for name, part in trial.parts.items():
         plain = score(
-            models[0].for_classes(part.class_names), run.evaluation_loader(backbone, part.test)
+            models[0].for_classes(part.class_names), evaluation_loader(backbone, part.test)
         )
         right = (plain.student.argmax(1) == plain.labels).long().tolist()
         assert line["parts"][name]["answers"] == "".join(map(str, right))
@@ -236,7 +237,7 @@ def test_what_learns_nothing_is_computed_once(
     bench: Bench, tmp_path: Path, watched: Callable[..., Any]
 ) -> None:
     calls = []
-    executor = watched(lambda *a, **m: calls.append(a[2].name) or run.adapt(*a, **m))
+    executor = watched(lambda *a, **m: calls.append(a[2].name) or learning.adapt(*a, **m))
     bench("few-shot", methods="zero-shot,linear-probe,ivlp", shots=(1, 2), executor=executor)
     assert calls.count("zero-shot") == 2  # tasks; shots and seeds change nothing
     assert calls.count("ivlp") == calls.count("linear-probe") == 8
@@ -246,7 +247,7 @@ def test_what_learns_nothing_is_computed_once(
 
 def test_no_name_of_the_test_is_an_anchor_word(bench: Bench, watched: Callable[..., Any]) -> None:
     read = []
-    executor = watched(lambda *a, **m: read.append(set(m["held_out"])) or run.adapt(*a, **m))
+    executor = watched(lambda *a, **m: read.append(set(m["held_out"])) or learning.adapt(*a, **m))
     bench(methods="prompt-ot-vocabulary", seeds=(1,), executor=executor)
     assert {"blue", "green apple", "red", "yellow"} <= read[0]
 

@@ -13,7 +13,7 @@ from promptot.backbones import Backbone
 from promptot.cli.app import app
 from promptot.data.shot_lists import read_shot_list, shot_list_name
 from promptot.errors import PromptotError
-from promptot.experiments import PROTOCOLS, Benchmark, run_benchmark
+from promptot.experiments import PROTOCOLS, Benchmark, benchmark
 from promptot.experiments.trials import Trial, load_sources
 
 QUICK = ("optim.epochs=1", "data.views=1")
@@ -96,7 +96,7 @@ def bench(backbone: Backbone, two: list[str], tmp_path: Path) -> Callable[..., B
             "overrides": QUICK,
             "backbone": backbone,
         }
-        return run_benchmark(protocol, tmp_path / "out", **(arguments | more))
+        return benchmark(protocol, tmp_path / "out", **(arguments | more))
 
     return call
 
@@ -147,7 +147,7 @@ def test_folders_leave_shot_lists(
 
 
 def test_drawings_and_odd_names_leave_shot_lists(backbone: Backbone, tmp_path: Path) -> None:
-    run_benchmark(
+    benchmark(
         "few-shot",
         tmp_path,
         methods="zero-shot",

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from promptot.backbones import load_backbone
-from promptot.experiments import Benchmark, run_benchmark
+from promptot.experiments import Benchmark, benchmark
 from promptot.experiments.suite import load_suite
 from promptot.recipes import list_recipes
 
@@ -80,7 +80,7 @@ def benches(
     found = {}
     for name, tasks in (("all", ()), ("two", ("dtd", "eurosat"))):
         out = tmp_path_factory.mktemp(name)
-        found[name] = run_benchmark("base-to-novel", out, tasks=tasks, **arguments), out
+        found[name] = benchmark("base-to-novel", out, tasks=tasks, **arguments), out
     return found
 
 

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from promptot.backbones import Backbone, load_backbone
 from promptot.cli.app import app
 from promptot.errors import PromptotError
-from promptot.experiments.benchmarking import benchmark_settings, run_benchmark
+from promptot.experiments.benchmarking import benchmark, benchmark_settings
 from promptot.experiments.cells import make_cells
 from promptot.experiments.methods import parse_methods
 from promptot.experiments.planning import BenchmarkSettings, make_plan
@@ -402,12 +402,12 @@ def test_the_published_epoch_is_what_is_tested(
     }
     found = {}
     for name in ("last", "published"):
-        found[name] = run_benchmark(CROSS, tmp_path / name, **arguments, read_at=name)
+        found[name] = benchmark(CROSS, tmp_path / name, **arguments, read_at=name)
     (last, _), (early, prompts) = kept["last"], kept["published"]
     assert len(last) == 5
     assert early == last[:2]  # the schedule is that of five epochs
     name = "two"
-    run_benchmark(CROSS, tmp_path / "two", **(arguments | {
+    benchmark(CROSS, tmp_path / "two", **(arguments | {
         "overrides": ("optim.batch_size=2", "evaluate_epoch=2")}))  # fmt: skip
     for ours, theirs in zip(prompts, kept["two"][1], strict=True):
         assert ours.equal(theirs)
@@ -422,7 +422,7 @@ def test_the_published_epoch_is_what_is_tested(
 def test_a_run_has_the_settings_that_are_listed(
     public_data: Path, smallest: Backbone, tmp_path: Path
 ) -> None:
-    found = run_benchmark(
+    found = benchmark(
         FEW,
         tmp_path,
         methods="zero-shot,promptsrc,ivlp",

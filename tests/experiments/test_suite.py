@@ -16,7 +16,7 @@ from promptot.backbones import Backbone, load_backbone
 from promptot.data.catalog.public import load_public
 from promptot.data.shot_lists import read_shot_list, shot_list_name, write_shot_list
 from promptot.errors import PromptotError
-from promptot.experiments import Benchmark, Observer, run_benchmark
+from promptot.experiments import Benchmark, Observer, benchmark
 from promptot.experiments.benchmarking import forecast_benchmark
 from promptot.experiments.cell_record import CellRecord
 from promptot.experiments.executor import SerialExecutor
@@ -60,7 +60,7 @@ def bench(
             "overrides": quick,
             "backbone": smallest,
         }
-        return run_benchmark(protocol, tmp_path / out, **(arguments | more))
+        return benchmark(protocol, tmp_path / out, **(arguments | more))
 
     return call
 

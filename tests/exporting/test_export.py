@@ -17,7 +17,7 @@ from torch import Tensor
 
 import promptot
 from promptot.adaptation.linear_head import LinearHead
-from promptot.adaptation.student import PromptedModel
+from promptot.adaptation.student import Student
 from promptot.backbones import Backbone
 from promptot.errors import PromptotError
 from promptot.exporting import export as exporting
@@ -49,7 +49,7 @@ def import_file(path: Path) -> ModuleType:
 
 
 @torch.no_grad()
-def expected_logits(model: PromptedModel, images: Tensor) -> Tensor:
+def expected_logits(model: Student, images: Tensor) -> Tensor:
     return model.logits(model.encode_images(images))
 
 

@@ -38,7 +38,7 @@ def tiny() -> Backbone:
 
 @pytest.fixture(autouse=True)
 def few_drawings(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("promptot.runs.run.OTHER_DRAWINGS", 8)
+    monkeypatch.setattr("promptot.runs.evaluating.OTHER_DRAWINGS", 8)
 
 
 def text_of(run_folder: Path) -> str:
@@ -103,10 +103,10 @@ def made(labels: list[int], frozen_right: int, classes: int, dim: int) -> Scores
 
 
 def test_the_frozen_share_counts_every_image_once(backbone: Backbone) -> None:
-    from promptot.adaptation.student import PromptedModel
+    from promptot.adaptation.student import Student
 
     names = ("cat", "dog", "fox", "owl")
-    model = PromptedModel(backbone, None, names, "a {}.")
+    model = Student(backbone, None, names, "a {}.")
     base = made([0, 1, 0, 1, 0], 2, 2, backbone.embed_dim)
     novel = made([0, 1, 1], 1, 2, backbone.embed_dim)
     parts = {"base": base, "novel": novel}

@@ -32,11 +32,11 @@ from promptot.evaluation.predictions import COLUMNS, read_tested
 from promptot.experiments.cell_record import CellRecord, Record
 from promptot.experiments.record_file import RecordFile
 from promptot.experiments.tuning.tune_task import _read_point
-from promptot.exporting.export import _trained_on as images_of
 from promptot.recipes import describe, load_recipe
-from promptot.runs.commands import _read_manifest, _trained_on
+from promptot.runs.evaluating import manifest_of
+from promptot.runs.export_run import _images_of
+from promptot.runs.manifest import find_manifest, read_manifest
 from promptot.runs.merging import _manifest as merged_manifest
-from promptot.runs.run_bytes import manifest_of, read_files
 from promptot.training.training_log import Log
 
 SECONDS = 10.0
@@ -548,11 +548,12 @@ def _read(kind: str, path: Path, folder: Path) -> None:
         (folder / "e.yaml").write_text("data: d.yaml\n")
         _use(load_task(path))
     elif kind == "manifest.json":
-        _read_manifest(folder)
-        _trained_on(folder)
-        images_of(folder)
-        merged_manifest([folder])
-        manifest_of(read_files(folder))
+        for read in (manifest_of, find_manifest):
+            with contextlib.suppress(PromptotError):
+                read(folder)
+        _images_of(folder)
+        merged_manifest([folder], [])
+        assert read_manifest(folder).objective is not None
     elif kind == "predictions.csv":
         read_tested(path, {"test": ["cat", "hot dog"]}, "t", "a {}.")
     elif kind == "results.jsonl":

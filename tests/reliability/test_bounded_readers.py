@@ -26,7 +26,7 @@ from safetensors.torch import save
 
 import promptot
 from promptot.adaptation import IVLPPrompts
-from promptot.backbones import load_backbone
+from promptot.backbones import Backbone, load_backbone
 from promptot.data import UnreadableImage, load_image, load_task
 from promptot.data import arrow_columns as columns
 from promptot.data import memory_bounds as bounds
@@ -51,8 +51,9 @@ from promptot.files.writing import write_json
 from promptot.files.yaml_text import parse_yaml
 from promptot.recipes import load_recipe
 from promptot.runs.adapter import CARD, TENSORS, load_adapter, save_adapter
-from promptot.runs.commands import _read_manifest
-from promptot.runs.run_bytes import manifest_of
+from promptot.runs.estimator import PromptClassifier
+from promptot.runs.manifest import read_manifest
+from promptot.runs.run_contents import RunContents
 from promptot.training.checkpoint import read_checkpoint
 
 STEPS = zip("abcdefghi", "bcdefghij", strict=True)
@@ -610,7 +611,7 @@ MANIFEST = {
 
 def test_a_manifest_as_it_is_written(tmp_path: Path) -> None:
     write_json(tmp_path / "manifest.json", MANIFEST)
-    assert _read_manifest(tmp_path) == MANIFEST
+    assert read_manifest(tmp_path).as_json() == MANIFEST
 
 
 @pytest.mark.parametrize(
@@ -632,12 +633,17 @@ def test_manifests_of_another_shape(key: str, value: object, tmp_path: Path) -> 
         place = place[name]
     place[last] = value
     write_json(tmp_path / "manifest.json", manifest)
-    assert "manifest.json' is damaged" in refused(lambda: _read_manifest(tmp_path))
+    assert "manifest.json' is damaged" in refused(lambda: read_manifest(tmp_path).objective)
 
 
 @pytest.mark.parametrize("content", [b"[]", DEEP_JSON.encode(), b"\xff", b'{"task": []}', b"{"])
-def test_an_estimator_s_manifest_of_another_shape(content: bytes) -> None:
-    assert "manifest is damaged" in refused(lambda: manifest_of({"manifest.json": content}))
+def test_an_estimator_s_manifest_of_another_shape(
+    content: bytes, backbone: Backbone, tmp_path: Path
+) -> None:
+    save_adapter(tmp_path / "adapter", None, backbone, ("cat",), "a {}.")
+    write(tmp_path / "manifest.json", content)
+    assert "manifest is damaged" in refused(lambda: RunContents.read(tmp_path))
+    assert "manifest is damaged" in refused(lambda: PromptClassifier.load(tmp_path, backbone))
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import errno
 import json
+import os
 import py_compile
 import shutil
 import subprocess
@@ -18,8 +20,8 @@ import promptot
 from promptot.backbones import Backbone, load_backbone
 from promptot.cli import main
 from promptot.errors import PromptotError
+from promptot.experiments import benchmark as run_benchmark
 from promptot.experiments import demo as demo_module
-from promptot.experiments import run_benchmark
 from promptot.exporting.export import EARLIER_FILES, FORMATS
 from promptot.exporting.formats import ABOUT
 from promptot.runs import hub
@@ -175,10 +177,10 @@ def test_merge_takes_turns_and_is_never_half_there(
     with locked(runs / "a"), pytest.raises(PromptotError, match="Another run is being written"):
         promptot.merge([runs / "a", runs / "b"], runs / "a", overwrite=True)
 
-    def full(*arguments: object, **options: object) -> None:
-        raise PromptotError("No space left on the disk.")
+    def full(*arguments: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("promptot.runs.merging.save_adapter", full)
+    monkeypatch.setattr(os, "fsync", full)
     content = {p: p.read_bytes() for p in (runs / "a").rglob("*") if p.is_file()}
     with pytest.raises(PromptotError, match="No space"):
         promptot.merge([runs / "a", runs / "b"], runs / "a", overwrite=True)
@@ -235,7 +237,9 @@ def test_saving_an_adapter_replaces_an_adapter_only(runs: Path, small: Backbone)
 def test_a_fetched_adapter_does_not_replace_a_readme_of_others(
     runs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(hub, "fetch", lambda *a, **k: runs / "a" / "adapter")
+    huggingface_hub = pytest.importorskip("huggingface_hub")
+    adapter = str(runs / "a" / "adapter")
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda *a, **k: adapter)
     write(runs / "mine" / "README.md", "mine")
     before = snapshot(runs / "mine")
     with pytest.raises(PromptotError, match="is not empty. Choose another folder"):

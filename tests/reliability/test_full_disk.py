@@ -16,7 +16,7 @@ from tree import snapshot
 import promptot
 from promptot.backbones import Backbone, load_backbone
 from promptot.errors import CannotWrite
-from promptot.experiments import run_benchmark
+from promptot.experiments import benchmark
 from promptot.files.writing import atomic_write
 from promptot.serving.flags import Flag, FlagFile
 
@@ -115,7 +115,7 @@ def test_a_benchmark_keeps_its_finished_cells(
     small: Backbone, few_photos: Path, disk: Path
 ) -> None:
     def call(methods: str) -> object:
-        return run_benchmark(
+        return benchmark(
             "base-to-novel", disk / "out", methods=methods, tasks=[str(few_photos)], seeds=[1],
             shots=[1], backbone=small, overrides=["optim.epochs=1"],
         )  # fmt: skip
@@ -137,7 +137,7 @@ def test_a_benchmark_that_can_not_keep_its_features(
     small: Backbone, few_photos: Path, disk: Path
 ) -> None:
     with filled(disk, 8), pytest.raises(CannotWrite, match=f"{FULL} while writing .*cache"):
-        run_benchmark(
+        benchmark(
             "base-to-novel", disk / "out", methods="zero-shot", tasks=[str(few_photos)],
             seeds=[1], shots=[1], backbone=small,
         )  # fmt: skip

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from promptot.adaptation.student import PromptedModel
+from promptot.adaptation.student import Student
 from promptot.backbones import Backbone, load_backbone
 from promptot.data import Batch, ImageTask
 from promptot.data.task import Example
@@ -65,7 +65,7 @@ def run(
     recipe: str = "prompt-ot",
     spoil: Callable[[int, int, torch.Tensor], torch.Tensor] = good,
     callbacks: Callbacks | None = None,
-) -> tuple[PromptedModel, Log]:
+) -> tuple[Student, Log]:
     log = Log(folder)
     model = adapt(
         small,
@@ -170,7 +170,7 @@ def test_a_gradient_that_is_not_finite(
     small: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The loss is fine, the step is not taken."""
-    forward = PromptedModel.forward
+    forward = Student.forward
 
     def hooked(self, *arguments):
         parameter = next(self.prompts.parameters())
@@ -178,7 +178,7 @@ def test_a_gradient_that_is_not_finite(
             parameter.register_hook(lambda gradient: gradient / 0)
         return forward(self, *arguments)
 
-    monkeypatch.setattr(PromptedModel, "forward", hooked)
+    monkeypatch.setattr(Student, "forward", hooked)
     with pytest.raises(NotFinite, match="The gradient is not finite, though the loss is"):
         run(small, tmp_path)
     assert not (tmp_path / "checkpoint").exists()

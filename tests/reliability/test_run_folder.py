@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import shutil
 import signal
@@ -21,7 +22,6 @@ import promptot
 from promptot.backbones import Backbone, load_backbone
 from promptot.errors import PromptotError
 from promptot.files.owned import temporary_name
-from promptot.runs import run as run_module
 from promptot.runs import run_folder
 from promptot.runs.run_folder import FINISHED, NEXT, locked
 from promptot.training import batches
@@ -94,14 +94,11 @@ def test_two_runs_into_one_folder(
     assert listing(tmp_path / "run")[name] == listing(tmp_path / "alone")[name]
 
 
-def test_a_lock_goes_with_its_process(
-    launcher: Launcher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(run_folder, "LOCK_SECONDS", 0.1)
+def test_a_lock_goes_with_its_process(launcher: Launcher, tmp_path: Path) -> None:
     launcher.hold(tmp_path / "run", seconds=0.6)
     with (
         pytest.raises(PromptotError, match="Another run is being written"),
-        locked(tmp_path / "run"),
+        locked(tmp_path / "run", seconds=0.1),
     ):
         pass
     assert launcher.wait() == -signal.SIGKILL
@@ -430,21 +427,10 @@ def test_an_image_that_vanishes_while_training(
     assert (tmp_path / "run/adapter/prompts.safetensors").read_bytes() == whole
 
 
-def test_a_loading_process_that_dies(
-    fit: Callable[..., promptot.Run], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    loaders = []
-    build = run_module.training_loader
-
-    def remember(*arguments, **options):
-        loaders.append(build(*arguments, **options))
-        return loaders[-1]
-
-    monkeypatch.setattr(run_module, "training_loader", remember)
-
+def test_a_loading_process_that_dies(fit: Callable[..., promptot.Run], tmp_path: Path) -> None:
     def kill(record: EpochRecord) -> None:
         if record.epoch == 1:
-            for worker in loaders[0]._loader._iterator._workers:
+            for worker in multiprocessing.active_children():
                 os.kill(worker.pid, signal.SIGKILL)
 
     with pytest.raises(PromptotError, match="process that loads images has died.*--workers"):

@@ -9,13 +9,13 @@ import torch
 from torch import Tensor
 
 from promptot.adaptation import CoCoOpPrompts, IVLPPrompts, MaPLePrompts, PromptDesign
-from promptot.adaptation.student import PromptedModel
+from promptot.adaptation.student import Student
 from promptot.backbones import Backbone, load_backbone
 from promptot.errors import PromptotError
 from promptot.training.estimate import activation_bytes, check_memory, memory_estimate
 
 
-def kept_bytes(model: PromptedModel, images: Tensor, words: Tensor | None = None) -> int:
+def kept_bytes(model: Student, images: Tensor, words: Tensor | None = None) -> int:
     """Bytes of the distinct storages that autograd keeps for backward, weights left out."""
     weights = {tensor.untyped_storage().data_ptr() for tensor in model.state_dict().values()}
     seen: dict[int, Tensor] = {}
@@ -59,7 +59,7 @@ def test_activations_are_estimated_within_30_percent(
         classes=classes if specific else None,
         generator=generator,
     )
-    model = PromptedModel(backbone, prompts, names)
+    model = Student(backbone, prompts, names)
     kept = kept_bytes(model, torch.randn(batch, 3, 32, 32))
     assert activation_bytes(model, batch) == pytest.approx(kept, rel=0.3)
 
@@ -78,7 +78,7 @@ def test_anchor_words_and_text_that_depends_on_the_image_are_estimated(
 ) -> None:
     names = [f"thing number {index}" for index in range(30)]
     vocabulary = [f"anchor {index}" for index in range(100)]
-    model = PromptedModel(backbone, prompts, names, vocabulary=vocabulary)
+    model = Student(backbone, prompts, names, vocabulary=vocabulary)
     positions = torch.arange(words) if words else None
     model(torch.zeros(1, 3, 32, 32), words=positions)  # the teacher's words are computed but once
     kept = kept_bytes(model, torch.randn(batch, 3, 32, 32), positions)
@@ -89,7 +89,7 @@ def test_a_run_that_does_not_fit_is_refused(
     clip_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     backbone = load_backbone(f"openai:{clip_file}")
-    model = PromptedModel(backbone, IVLPPrompts(64, 128, 4, 3, 4, 3), ["cat", "dog"])
+    model = Student(backbone, IVLPPrompts(64, 128, 4, 3, 4, 3), ["cat", "dog"])
     needed, available = check_memory(model, 4)
     assert 0 < needed < available
     monkeypatch.setattr("promptot.training.estimate.available_bytes", lambda device: needed // 2)

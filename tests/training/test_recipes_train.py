@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from promptot.adaptation.student import PromptedModel
+from promptot.adaptation.student import Student
 from promptot.backbones import Backbone
 from promptot.data import Batch, ImageTask
 from promptot.recipes import list_recipes, load_recipe
@@ -50,7 +50,7 @@ def run(
     *overrides: str,
     epochs: int = 3,
     callbacks: Callbacks | None = None,
-) -> tuple[PromptedModel, Log]:
+) -> tuple[Student, Log]:
     log = Log(folder)
     model = adapt(
         backbone,

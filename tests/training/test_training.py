@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from promptot.adaptation import IVLPPrompts
-from promptot.adaptation.student import PromptedModel
+from promptot.adaptation.student import Student
 from promptot.backbones import Backbone, load_backbone
 from promptot.data import Batch
 from promptot.errors import PromptotError
@@ -26,9 +26,9 @@ from promptot.training.views import CachedViews, keep_view
 NAMES = ["cat", "hot dog", "great white shark"]
 
 
-def make_model(backbone: Backbone, seed: int = 0) -> PromptedModel:
+def make_model(backbone: Backbone, seed: int = 0) -> Student:
     generator = torch.Generator().manual_seed(seed)
-    return PromptedModel(backbone, IVLPPrompts(64, 128, 4, 3, 4, 3, generator=generator), NAMES)
+    return Student(backbone, IVLPPrompts(64, 128, 4, 3, 4, 3, generator=generator), NAMES)
 
 
 def batches(epoch: int, count: int = 3) -> Iterator[Batch]:
@@ -51,7 +51,7 @@ class Made:
 
 def run(
     backbone: Backbone, folder: Path | None = None, epochs: int | None = None, **options
-) -> tuple[PromptedModel, Log]:
+) -> tuple[Student, Log]:
     model = make_model(backbone)
     log = Log(folder)
     objective = Objective(build_preservation(options.pop("preservation", "ot")), 1.0)

@@ -330,6 +330,3 @@ class Student(nn.Module):
         """The frozen features of names in every template, averaged, [C, D]."""
         templates = (self.template,) if isinstance(self.template, str) else self.template
         return self.backbone.frozen_text(names, templates, self.template_mean)
-
-
-PromptedModel = Student

@@ -154,6 +154,16 @@ def read_catalogue() -> Catalogue:
     return Catalogue(entries, content["sources"], content["purposes"])
 
 
+def list_backbones() -> tuple[Entry, ...]:
+    """What is known of every backbone: the bundled one, open_clip's and transformers'.
+
+    Example:
+        >>> "bundled:tiny" in {entry.name for entry in list_backbones()}
+        True
+    """
+    return read_catalogue().entries
+
+
 def _serves(entry: Entry, purpose: str) -> bool:
     return entry.purpose == purpose or (purpose == "languages" and entry.multilingual)
 

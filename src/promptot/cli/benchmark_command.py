@@ -129,12 +129,12 @@ def _run(
     screen: Screen, options: BenchmarkOptions, out: Path, request: dict[str, Any]
 ) -> dict[str, Any]:
     from promptot.cli.fit_progress import benchmark_observer
-    from promptot.experiments.benchmarking import RESULTS, run_benchmark
+    from promptot.experiments.benchmarking import RESULTS, benchmark
 
     results = out / RESULTS
     note = f"All finished cells are kept in {plain(results)}; the same command goes on from there."
     with interruption_note(note, results.is_file), progress_bar() as bar:
-        result = run_benchmark(
+        result = benchmark(
             options.protocol,
             out,
             workers=options.computing.workers,

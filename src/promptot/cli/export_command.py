@@ -28,7 +28,7 @@ class ExportOptions(common.Options):
 
 def export(options: ExportOptions, screen: Screen) -> None:
     """Write a run as a classifier of fixed names for another runtime, checked against the run."""
-    from promptot.exporting.export import export as export_run
+    from promptot.runs.export_run import export as export_run
 
     result = with_backbone(
         export_run,

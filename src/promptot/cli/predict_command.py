@@ -49,7 +49,7 @@ def predict(options: PredictOptions, screen: Screen) -> None:
     )
     with progress_bar() as bar:
         count = Stages(bar).counter("images", len(paths))
-        predictions = classifier.predict(paths, names, options.top_k, count)
+        predictions = classifier.classify(paths, names, options.top_k, count)
     rows = [_as_json(prediction) for prediction in predictions]
     if options.format == "jsonl":
         for row in rows:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from promptot.evaluation.scoring import Scores
     from promptot.experiments.tuning import Tuning
     from promptot.recipes.schema import Recipe
-    from promptot.runs.adapter import Card
+    from promptot.runs.card import Card
     from promptot.runs.classifier import Prediction
 
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from promptot.adaptation.student import PromptedModel
+from promptot.adaptation.student import Student
 from promptot.data.anchor_words import load_vocabulary
 from promptot.evaluation.metrics import wilson_interval
 from promptot.evaluation.scoring import Scores
@@ -131,7 +131,7 @@ class Retention:
 
 @torch.no_grad()
 def measure_retention(
-    model: PromptedModel,
+    model: Student,
     scores: Mapping[str, Scores],
     names: Mapping[str, Sequence[str]],
     words: Sequence[str] | None = None,

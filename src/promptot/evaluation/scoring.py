@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from promptot.adaptation.student import PromptedModel
+from promptot.adaptation.student import Student
 from promptot.data.loader import Batch
 from promptot.evaluation.metrics import accuracy, wilson_interval
 from promptot.objectives.features import Features
@@ -71,7 +71,7 @@ class Scores:
 
 @torch.no_grad()
 def score(
-    model: PromptedModel,
+    model: Student,
     batches: Iterable[Batch],
     progress: Callable[[int], None] | None = None,
     *,

@@ -6,7 +6,6 @@ from promptot.experiments.benchmarking import (
     Benchmark,
     benchmark,
     benchmark_settings,
-    run_benchmark,
 )
 from promptot.experiments.cell_progress import Observer
 from promptot.experiments.methods import Method, parse_methods
@@ -24,5 +23,4 @@ __all__ = [
     "benchmark",
     "benchmark_settings",
     "parse_methods",
-    "run_benchmark",
 ]

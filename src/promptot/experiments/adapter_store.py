@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from promptot.adaptation.student import PromptedModel
+from promptot.adaptation.student import Student
 from promptot.backbones.backbone import Backbone
 from promptot.data.task import Example, ImageTask
 from promptot.errors import PromptotError
@@ -21,7 +21,7 @@ from promptot.runs.run import versions
 class Trained(NamedTuple):
     """A model that was adapted, and what the training said of itself."""
 
-    model: PromptedModel
+    model: Student
     training: Training
     seconds: float
 

@@ -14,7 +14,6 @@ from promptot.experiments.cells import VERSION
 from promptot.experiments.executor import ProcessExecutor, SerialExecutor
 from promptot.experiments.forecast import Forecast, make_forecast
 from promptot.experiments.image_features import ImageFeatures
-from promptot.experiments.keyword_settings import takes
 from promptot.experiments.planning import BenchmarkSettings, Plan, list_settings, make_plan
 from promptot.experiments.report.benchmark_page import write_benchmark_page
 from promptot.experiments.report.benchmark_tables import TABLES, write_tables
@@ -24,6 +23,7 @@ from promptot.experiments.run_cells import CellWork, run_missing
 from promptot.experiments.settings_listing import CellSettings, SettingsRow, as_json, sum_up
 from promptot.experiments.store import FolderStore
 from promptot.experiments.summary import Summary, summarise
+from promptot.runs.keyword_settings import takes
 
 RESULTS = "results.jsonl"
 PAGE = "report.html"
@@ -88,8 +88,37 @@ def benchmark(settings: BenchmarkSettings) -> Benchmark:
     once in one folder: no cell runs twice.
 
     Args:
-        settings: is not given as such: each attribute of `BenchmarkSettings` is an argument of its
-            own, as in `benchmark("few-shot", "out", seeds=(1, 2))`.
+        protocol: one of `PROTOCOLS`.
+        out: folder for `results.jsonl`, `tables.md`, `.csv` and `.tex`, and `report.html`.
+        methods: see `parse_methods`.
+        tasks: what `load_task` takes, such as "bundled:<group>", folders and tables of images; none
+            stands for all bundled groups but `unseen`. Of a suite, the data sets to use where not
+            all that the protocol needs.
+        sources: the tasks to train on, where not all.
+        seeds: of shots, start and order.
+        shots: images per class; by default 16, and for few-shot 1, 2, 4, 8, 16, up to what the
+            tasks have.
+        overrides: recipe values for all methods.
+        control: label of the method to compare with; by default "pointwise" where it takes part,
+            else the first.
+        split: "validation" tests on validation images, to choose settings by.
+        suite: a suite of public data sets, such as "coop", instead of tasks.
+        root: the folder that holds the data sets of the suite.
+        unverified: accept data sets whose numbers of classes and images are not the published ones.
+        shot_lists: folder of shot lists to learn from instead of drawing; see `shot_list_name`.
+        read_at: of a suite, the epoch whose prompts are tested: the last one's, or those that the
+            published figures are of.
+        split_shares: of training, validation and test in each class of a task without splits of its
+            own.
+        backbone: a name (see `load_backbone`) or a loaded backbone.
+        device: see `pick_device`; it and `precision` do not touch a loaded backbone.
+        precision: see `load_backbone`.
+        workers: processes that load images.
+        cache: folder for what is computed from images; by default one in `out`.
+        report_only: run nothing; sum up what is finished.
+        jobs: processes that run cells; for more than one the backbone is given by its name.
+        executor: runs the cells, instead of `jobs` processes.
+        observer: who is told how it goes.
 
     Raises:
         PromptotError: with what to do about it.
@@ -124,9 +153,6 @@ def benchmark(settings: BenchmarkSettings) -> Benchmark:
     ]
     ran = 0 if settings.report_only else len(missing)
     return Benchmark(summary, problems, files, len(cells), ran)
-
-
-run_benchmark = benchmark
 
 
 @takes(BenchmarkSettings)

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from promptot.adaptation.student import PromptedModel
+from promptot.adaptation.student import Student
 from promptot.backbones import load_backbone
 from promptot.data.catalog.drawings import DRAWINGS, load_bundled, load_bundled_others
 from promptot.evaluation.metrics import harmonic_mean
@@ -166,7 +166,7 @@ def run_demo(
     return demo
 
 
-def _test(model: PromptedModel, context: CellContext, trial: Trial) -> dict[str, Scores]:
+def _test(model: Student, context: CellContext, trial: Trial) -> dict[str, Scores]:
     found = {}
     for name, part in trial.parts.items():
         count = counter(context.progress, f"reading the drawings ({name})", len(part.test))
@@ -210,7 +210,7 @@ def headline(outcomes: Sequence[Outcome]) -> str:
 
 def _report(
     demo: Demo,
-    model: PromptedModel,
+    model: Student,
     trial: Trial,
     shots: int,
     found: dict[str, dict[str, Scores]],

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from promptot.adaptation.student import PromptedModel
+from promptot.adaptation.student import Student
 from promptot.backbones.backbone import Backbone
 from promptot.data.loader import Batch
 from promptot.data.shot_lists import (
@@ -95,7 +95,7 @@ class CellContext:
     shots: Path | None = None
     workers: int = 0
     progress: Progress = lambda what, done, total: None
-    adapt: Callable[..., PromptedModel] = adapt
+    adapt: Callable[..., Student] = adapt
     check_images: bool = False
     untrained: dict[tuple[str, str], Result] = field(default_factory=dict)
     drawn: Drawn | None = None
@@ -221,7 +221,7 @@ def learn_cell(cell: Cell, context: CellContext, log: Log | None = None) -> Trai
     return trained
 
 
-def answer_parts(cell: Cell, context: CellContext, model: PromptedModel) -> dict[str, PartRecord]:
+def answer_parts(cell: Cell, context: CellContext, model: Student) -> dict[str, PartRecord]:
     """Every part of a cell's trial that the model can answer for."""
     trial = context.trials[cell.unit]
     parts = {}
@@ -238,7 +238,7 @@ def answer_parts(cell: Cell, context: CellContext, model: PromptedModel) -> dict
 
 
 @torch.no_grad()
-def _test(model: PromptedModel, part: ImageTask, context: CellContext) -> PartRecord:
+def _test(model: Student, part: ImageTask, context: CellContext) -> PartRecord:
     """Accuracy, counts and every answer of a model over the classes of a part."""
     answers = [NOT_READ] * len(part.test)
     text = model.shared_text()
@@ -268,7 +268,7 @@ def _test(model: PromptedModel, part: ImageTask, context: CellContext) -> PartRe
     )
 
 
-def _image_features(model: PromptedModel, batch: Batch) -> Tensor:
+def _image_features(model: Student, batch: Batch) -> Tensor:
     """Features of some images [B, D]: the kept ones where no vision prompt changes them."""
     if batch.teacher is not None and not model.adapts_images:
         return batch.teacher.to(model.backbone.device)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from promptot.adaptation.student import Student
-from promptot.backbones.backbone import Backbone
+from promptot.backbones.library_versions import versions
 from promptot.backbones.preprocess import Preprocess
 from promptot.data.catalog.drawings import list_groups, load_bundled
 from promptot.data.images.read_image import UnreadableImage, load_image
@@ -23,12 +23,8 @@ from promptot.exporting import graphs
 from promptot.exporting import library_formats as libraries
 from promptot.exporting.formats import ABOUT, Content, Read, describe
 from promptot.files.owned import head_of, kind_of, replace_folder, temporary_name, unknown_in
-from promptot.files.reading import Unreadable, parse_json, read_json
+from promptot.files.reading import Unreadable, parse_json
 from promptot.files.writing import check_replaceable, output_folder, system_errors, write_json
-from promptot.runs.adapter import BackboneIdentity
-from promptot.runs.classifier import load
-from promptot.runs.hub import PREFIX
-from promptot.runs.run import MANIFEST, versions
 
 TOLERANCE = 1e-4
 LARGEST_ABOUT = 2**28  # bytes
@@ -105,46 +101,31 @@ class Export:
         return {**asdict(self), "folder": str(self.folder)}
 
 
-def export(
-    run: str | os.PathLike[str],
+def export_model(
+    model: Student,
     out: str | os.PathLike[str],
     format: str = "onnx",
-    class_names: Sequence[str | Sequence[str]] | None = None,
     *,
-    backbone: Backbone | str | None = None,
+    name: str | None = None,
+    images: Sequence[str] = (),
     overwrite: bool = False,
 ) -> Export:
-    """Write a run as a classifier of fixed names for another runtime.
-
-    The folder gets the model and `classifier.json`: class names, how images are to be prepared, and
-    the differences that were measured. It appears only after the export, read back by its own
-    runtime, has given the original's answers on real images to within 1e-4 (probabilities, cosine
-    similarities and text features): on those that the run was trained on, as far as they are still
-    where they were, and drawings that ship with promptot.
+    """Write a model as a classifier of its class names for another runtime; see `promptot.export`.
 
     Args:
-        run: a run folder that `fit` wrote, or its adapter folder.
+        model: over the names to classify among.
         out: the folder to write.
         format: one of `FORMATS`.
-        class_names: the names to classify among, or lists of a name and its synonyms; by default
-            those of the training.
-        backbone: where the adapter belongs; by default loaded by the name on its card.
+        name: of the backbone, for the description; by default its own.
+        images: paths of images to compare both on, beside drawings that ship with promptot.
         overwrite: replace an earlier export in `out`.
 
     Raises:
-        PromptotError: the format or a name is unknown to what was learned, a library is missing,
-            `out` holds something, or the export differs from the original.
+        PromptotError: as `promptot.export`.
     """
-    if format not in FORMATS:
-        raise PromptotError(f"Unknown export format '{format}'.", fix=nearest(format, FORMATS))
-    target = output_folder(out)
-    check_replaceable(target, *([] if os.fspath(run).startswith(PREFIX) else [run]))
-    _check_free(target, overwrite)
-    classifier = load(run, backbone, "cpu")
-    model = classifier.model_for(class_names)
+    target = check_export(out, format, overwrite)
     content = describe(model)
-    named = BackboneIdentity.of(model.backbone, classifier.card.backbone.name)
-    about = _about(format, content, named.model_dump())
+    about = _about(format, content, name or model.backbone.name)
 
     staging = Path(os.path.realpath(target)).with_name(temporary_name())
     try:
@@ -152,7 +133,7 @@ def export(
             staging.mkdir(parents=True)
             write_json(staging / ABOUT, about)
             FORMATS[format].write(staging, content)
-        difference = compare(FORMATS[format].read(staging), model, real_images(model, Path(run)))
+        difference = compare(FORMATS[format].read(staging), model, real_images(model, images))
         if not difference.largest <= TOLERANCE:
             raise PromptotError(
                 f"The {format} export differs from the original by {difference.largest:.1e} "
@@ -195,32 +176,41 @@ def compare(read: Read, model: Student, images: Tensor) -> Difference:
     return Difference(len(images), probabilities, cosines, text)
 
 
-def real_images(model: Student, run: Path, count: int = IMAGES) -> Tensor:
+def check_export(
+    out: str | os.PathLike[str], format: str, overwrite: bool, *inputs: str | os.PathLike[str]
+) -> Path:
+    """The folder to export into.
+
+    Args:
+        inputs: files or folders that are read, which the export must not replace.
+
+    Raises:
+        PromptotError: the format is unknown, or the folder holds something.
+    """
+    if format not in FORMATS:
+        raise PromptotError(f"Unknown export format '{format}'.", fix=nearest(format, FORMATS))
+    target = output_folder(out)
+    check_replaceable(target, *inputs)
+    _check_free(target, overwrite)
+    return target
+
+
+def real_images(model: Student, paths: Sequence[str], count: int = IMAGES) -> Tensor:
     """Images as the backbone wants them, [count, 3, R, R].
 
-    Half of them are the run's own, if it has a manifest and they can be read; the others are
-    bundled drawings, one of each group in turn.
+    Half of them are those of `paths`, as far as they can be read; the others are bundled drawings,
+    one of each group in turn.
     """
     preprocess = model.backbone.preprocess.test()
     groups = [load_bundled(name).test for name in list_groups()]
     drawings = [group[turn].path for turn in range(count) for group in groups if turn < len(group)]
     found: list[Tensor] = []
-    for path in [*_trained_on(run)[: count // 2], *drawings]:
+    for path in [*paths[: count // 2], *drawings]:
         with contextlib.suppress(UnreadableImage):
             found.append(preprocess(load_image(path)))
         if len(found) == count:
             break
     return torch.stack(found)
-
-
-def _trained_on(run: Path) -> list[str]:
-    """Where the run's training images were, one of each class first; none without a manifest."""
-    try:
-        shots = read_json(run / MANIFEST)["task"]["shots"]
-        by_class = {str(shot["class_name"]): str(shot["path"]) for shot in shots}
-        return [*by_class.values(), *(str(shot["path"]) for shot in shots)]
-    except (Unreadable, KeyError, TypeError):
-        return []
 
 
 def _largest(found: Tensor, expected: Tensor) -> float:
@@ -229,9 +219,10 @@ def _largest(found: Tensor, expected: Tensor) -> float:
     return float((found - expected).abs().max())
 
 
-def _about(format: str, content: Content, backbone: dict[str, Any]) -> dict[str, Any]:
+def _about(format: str, content: Content, name: str) -> dict[str, Any]:
     """`classifier.json`: everything that a program needs to feed the model and read its answer."""
     model = content.model
+    identity = model.backbone.identity()
     return {
         "format": format,
         "class_names": list(model.class_names),
@@ -243,7 +234,11 @@ def _about(format: str, content: Content, backbone: dict[str, Any]) -> dict[str,
             "shape": ["batch", len(model.class_names)],
             "probabilities": "softmax over the last axis",
         },
-        "backbone": backbone,
+        "backbone": {
+            "name": name,
+            "weight_hash": identity.weights,
+            "function": dict(identity.function),
+        },
         "versions": versions(),
     }
 

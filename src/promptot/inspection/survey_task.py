@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from promptot.adaptation.student import PromptedModel
+from promptot.adaptation.student import Student
 from promptot.backbones import Backbone, load_backbone
 from promptot.data import Example, ImageTask, Skipped, UnreadableImage, load_task
 from promptot.data.catalog.drawings import has_own_images
@@ -160,7 +160,7 @@ def _zero_shot(
     """The frozen model on the test images, all of them readable; None without any."""
     if not task.test:
         return None
-    model = PromptedModel(backbone, None, task.class_names, task.template, synonyms=task.synonyms)
+    model = Student(backbone, None, task.class_names, task.template, synonyms=task.synonyms)
     done = 0
 
     def count(images: int) -> None:

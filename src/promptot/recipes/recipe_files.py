@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,8 @@ from promptot.recipes.schema import DEFAULT_CHOICES, PUBLISHED_STRENGTH, Recipe,
 
 _SHIPPED = files("promptot.recipes")
 LARGEST_RECIPE = 2**20  # bytes
+Overrides = Sequence[str] | Mapping[str, Any]
+"""Values that replace a recipe's: `section.key=value` each, or mappings, nested or flat."""
 SHORTHANDS = {
     "prompts": "prompts.design",
     "objective": "objective.preservation",
@@ -40,13 +43,15 @@ def list_recipes() -> list[str]:
     )
 
 
-def load_recipe(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
+def load_recipe(name_or_path: str | Path | Recipe, overrides: Overrides = ()) -> Recipe:
     """Load and check a recipe.
 
     Args:
         name_or_path: a shipped recipe's name, or a YAML file of the same form (what it leaves out
-            takes the default; its name is the file's unless it gives one).
-        overrides: values that replace single keys, each `section.key=value`; the value is read as
+            takes the default; its name is the file's unless it gives one); or a loaded one, to
+            replace values of it.
+        overrides: values that replace single keys, as nested mappings (`{"optim": {"lr": 0.002}}`)
+            or each `section.key=value`; the value is read as
             YAML, so `null`, `true`, `3` and `1e-4` mean what they do there. `objective=ot` is short
             for `objective.preservation=ot`; so are `prompts=`, `vocabulary=` and `ensembling=`
             (see `SHORTHANDS`). Another preservation term brings its own published strength, unless
@@ -61,14 +66,44 @@ def load_recipe(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Reci
         >>> load_recipe("maple", ["objective=ot"]).objective.strength
         10.0
     """
-    values = _read(name_or_path)
-    parsed = [_split(override) for override in overrides]
+    if isinstance(name_or_path, Recipe):
+        values, name_or_path = name_or_path.model_dump(), name_or_path.name
+    else:
+        values = _read(name_or_path)
+    parsed = [_split(override) for override in as_overrides(overrides)]
     for key, value in sorted(parsed, key=lambda pair: pair[0] != "objective.preservation"):
         _apply(values, key, value)
     try:
         return Recipe.model_validate(values)
     except ValidationError as error:
         raise _explain(error, str(name_or_path)) from None
+
+
+def as_overrides(overrides: Overrides) -> list[str]:
+    """Overrides as `section.key=value`, from the same or from mappings, nested or flat.
+
+    Raises:
+        PromptotError: a value is nothing that a recipe could hold.
+
+    Example:
+        >>> as_overrides({"optim": {"lr": 0.002}, "data.shots": None, "objective": "ot"})
+        ['optim.lr=0.002', 'data.shots=null', 'objective="ot"']
+    """
+    if not isinstance(overrides, Mapping):
+        return list(overrides)
+    found: list[str] = []
+    for key, value in overrides.items():
+        if isinstance(value, Mapping):
+            found += as_overrides({f"{key}.{inner}": v for inner, v in value.items()})
+            continue
+        try:
+            plain = value.item() if hasattr(value, "item") else value  # a number of NumPy's
+            found.append(f"{key}={json.dumps(plain, ensure_ascii=False, allow_nan=False)}")
+        except (TypeError, ValueError):
+            raise PromptotError(
+                f"The value of '{key}' is {brief(value)}.", fix="Give a number, a text or None."
+            ) from None
+    return found
 
 
 def describe(recipe: Recipe) -> dict[str, Any]:

@@ -10,36 +10,37 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any, NamedTuple
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 from safetensors.torch import load, save
 
 from promptot.adaptation import DESIGNS, PromptDesign
 from promptot.adaptation.linear_head import LinearHead
 from promptot.adaptation.readout import Readout
-from promptot.adaptation.student import PromptedModel
+from promptot.adaptation.student import Student
 from promptot.backbones.backbone import Backbone
 from promptot.backbones.identity import PREPROCESS, differences
-from promptot.data.class_names import TemplateMean, check_template, is_name
+from promptot.data.class_names import TemplateMean
 from promptot.errors import PromptotError, PromptotWarning
 from promptot.files.owned import replace_folder, temporary_name, unknown_in
 from promptot.files.reading import Unreadable, read_bytes
 from promptot.files.weights_file import DAMAGED
 from promptot.files.writing import output_folder, system_errors, write_bytes, write_json
+from promptot.runs.card import (
+    CARD,
+    FORMAT_VERSION,
+    LARGEST_CARD,
+    BackboneIdentity,
+    Card,
+    LearnedShape,
+    damaged,
+    read_card,
+)
 
-FORMAT_VERSION = 4
-"""1 (promptot 0.1.0) knew the design "ivlp" only, and one template; 2 knew no synonyms; 3 knew the
-backbone by its weights alone. All are read as they stand."""
 TENSORS = "prompts.safetensors"
-CARD = "card.json"
 LONGEST_VALUE = 60  # characters, in a message
-LARGEST_CARD = 16 * 2**20  # bytes; a card holds names and numbers
 LARGEST_TENSORS = 2**32  # bytes
-MOST_CLASSES = 2**20
-MOST_SETTINGS = 2**10  # of a backbone's function
-LARGEST_SIZE = 2**16  # of a width, a depth, a number of tokens or of classes
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 NOTHING = "none"
 
@@ -51,70 +52,62 @@ _REBUILD: dict[str, Callable[..., PromptDesign | Readout]] = {
 }
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-class BackboneIdentity(_Part):
-    """The frozen model that the prompts were trained in.
+class Adapter(NamedTuple):
+    """What was learned and the card that describes it, in memory; it pickles as the two files do.
 
     Attributes:
-        name: what it was loaded from.
-        weight_hash: see `Backbone.weight_hash`.
-        function: what is done with the weights, see `FunctionIdentity`; None where an older
-            promptot did not note it.
+        card: everything that is not a tensor.
+        learned: prompts or a linear head, as `Student.learned` gives them; None where nothing
+            was learned.
     """
 
-    name: str
-    weight_hash: str = Field(pattern=r"^[0-9a-f]{64}$")
-    function: dict[str, JsonValue] | None = Field(default=None, max_length=MOST_SETTINGS)
+    card: Card
+    learned: Learned
 
-    @classmethod
-    def of(cls, backbone: Backbone, name: str | None = None) -> BackboneIdentity:
-        """That of a loaded backbone, under its own name or another one."""
-        identity = backbone.identity()
-        return cls.model_validate(
-            {
-                "name": backbone.name if name is None else name,
-                "weight_hash": identity.weights,
-                "function": dict(identity.function),
-            }
-        )
+    def model(self, backbone: Backbone) -> Student:
+        """See `build_model`."""
+        return build_model(self.card, self.learned, backbone)
 
+    def save(self, folder: str | os.PathLike[str]) -> None:
+        """Write an adapter folder: `prompts.safetensors` and `card.json`.
 
-class LearnedShape(BaseModel):
-    """A design's name and, beside it, the arguments that rebuild it."""
+        The folder appears complete or not at all; an adapter that is there already is replaced.
 
-    model_config = ConfigDict(frozen=True, extra="allow")
-    __pydantic_extra__: dict[str, Annotated[int, Field(ge=0, le=LARGEST_SIZE)] | str | None] = (
-        Field(init=False)
-    )
+        Raises:
+            PromptotError: the folder holds something else, or can't be written: the disk is full,
+                say.
+        """
+        target = output_folder(folder)
+        unknown = unknown_in(target, (CARD, TENSORS)) if target.exists() else []
+        if unknown:
+            raise PromptotError(
+                f"'{target}' holds other files than an adapter, such as '{unknown[0]}'.",
+                fix="Choose another folder for the adapter.",
+            )
+        staging = target.with_name(temporary_name())
+        with system_errors(target):
+            try:
+                staging.mkdir(parents=True)
+                card, tensors = self._written()
+                write_bytes(staging / TENSORS, tensors)
+                write_json(staging / CARD, card.as_json())
+                replace_folder(staging, target)
+            finally:
+                shutil.rmtree(staging, ignore_errors=True)
 
-    design: str
+    def _written(self) -> tuple[Card, bytes]:
+        """The card and the tensors as this version writes them, whatever they were read from."""
+        tensors = _to_bytes(self.learned)
+        digest = hashlib.sha256(tensors).hexdigest()
+        changed = {"tensors_sha256": digest, "format_version": FORMAT_VERSION}
+        return self.card.model_copy(update=changed), tensors
 
-    @property
-    def arguments(self) -> dict[str, int | str | None]:
-        return dict(self.__pydantic_extra__)
-
-
-class Card(_Part):
-    """Everything about an adapter that is not a tensor."""
-
-    format_version: int = Field(default=FORMAT_VERSION, ge=1)
-    backbone: BackboneIdentity
-    prompts: LearnedShape
-    class_names: tuple[str, ...] = Field(max_length=MOST_CLASSES)
-    template: str | tuple[str, ...]
-    template_mean: TemplateMean = "normalised"
-    synonyms: dict[str, tuple[str, ...]] = {}
-    recipe: dict[str, Any] = {}
-    metrics: dict[str, float] = {}
-    versions: dict[str, str] = {}
-    tensors_sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    def __reduce__(self) -> tuple[Callable[..., Adapter], tuple[bytes, bytes]]:
+        card, tensors = self._written()
+        return _unpickled, (card.model_dump_json().encode(), tensors)
 
 
-def save_adapter(
-    folder: str | os.PathLike[str],
+def make_adapter(
     learned: Learned,
     backbone: Backbone | BackboneIdentity,
     class_names: tuple[str, ...],
@@ -125,26 +118,19 @@ def save_adapter(
     recipe: Mapping[str, Any] | None = None,
     metrics: Mapping[str, float] | None = None,
     versions: Mapping[str, str] | None = None,
-) -> Card:
-    """Write an adapter folder: `prompts.safetensors` and `card.json`.
-
-    The folder appears complete or not at all; an adapter that is there already is replaced.
+) -> Adapter:
+    """An adapter of what was learned.
 
     Args:
-        learned: prompts or a linear head, as `PromptedModel.learned` gives them.
+        learned: prompts or a linear head, as `Student.learned` gives them.
         backbone, class_names, template, synonyms, template_mean: of the model.
         recipe, metrics, versions: for the card.
-
-    Raises:
-        PromptotError: the folder holds something else, or can't be written: the disk is full, say.
     """
-    state = {} if learned is None else learned.state_dict()
-    if isinstance(backbone, Backbone):
-        backbone = BackboneIdentity.of(backbone)
-    tensors = save({key: value.detach().cpu().contiguous() for key, value in state.items()})
     card = Card(
-        backbone=backbone,
-        prompts=_describe(learned),
+        backbone=BackboneIdentity.of(backbone) if isinstance(backbone, Backbone) else backbone,
+        prompts=LearnedShape(design=NOTHING)
+        if learned is None
+        else LearnedShape(design=learned.name, **learned.arguments),
         class_names=class_names,
         template=template,
         template_mean=template_mean,
@@ -152,66 +138,79 @@ def save_adapter(
         recipe=dict(recipe or {}),
         metrics=dict(metrics or {}),
         versions=dict(versions or {}),
-        tensors_sha256=hashlib.sha256(tensors).hexdigest(),
+        tensors_sha256=hashlib.sha256(_to_bytes(learned)).hexdigest(),
     )
-    target = output_folder(folder)
-    unknown = unknown_in(target, (CARD, TENSORS)) if target.exists() else []
-    if unknown:
-        raise PromptotError(
-            f"'{target}' holds other files than an adapter, such as '{unknown[0]}'.",
-            fix="Choose another folder for the adapter.",
-        )
-    staging = target.with_name(temporary_name())
-    with system_errors(target):
-        try:
-            staging.mkdir(parents=True)
-            write_bytes(staging / TENSORS, tensors)
-            # Older versions read what they know.
-            usual = {"template_mean"} if template_mean == "normalised" else set()
-            write_json(staging / CARD, card.model_dump(mode="json", exclude=usual))
-            replace_folder(staging, target)
-        finally:
-            shutil.rmtree(staging, ignore_errors=True)
-    return card
+    return Adapter(card, learned)
 
 
-def load_adapter(folder: str | os.PathLike[str]) -> tuple[Card, Learned]:
+def save_adapter(folder: str | os.PathLike[str], *described: Any, **more: Any) -> Card:
+    """Write an adapter folder of what `make_adapter` takes, see `Adapter.save`."""
+    adapter = make_adapter(*described, **more)
+    adapter.save(folder)
+    return adapter.card
+
+
+def load_adapter(folder: str | os.PathLike[str]) -> Adapter:
     """Read an adapter folder; every shape, hash and number is checked, and nothing is unpickled.
-
-    Returns:
-        the card and what was learned; `build_model` puts both to use.
 
     Raises:
         PromptotError: there is no adapter, it is damaged, or a newer promptot wrote it.
     """
     path = Path(folder)
-    card = _read_card(path)
-    tensors = _read_file(path, TENSORS, LARGEST_TENSORS)
+    if not (path / CARD).is_file():
+        raise PromptotError(
+            f"There is no adapter in '{path}'.",
+            fix="Give the folder that `promptot fit --out` wrote; an interrupted run has none yet.",
+        )
+    card = read_card(_read_file(path, CARD, LARGEST_CARD), path)
+    return _read(card, _read_file(path, TENSORS, LARGEST_TENSORS), path)
+
+
+def _unpickled(card: bytes, tensors: bytes) -> Adapter:
+    return _read(read_card(card, "a pickle"), tensors, "a pickle")
+
+
+def _read(card: Card, tensors: bytes, place: Path | str) -> Adapter:
+    """An adapter from its card and the content of its other file."""
     if hashlib.sha256(tensors).hexdigest() != card.tensors_sha256:
-        raise _damaged(path, f"'{TENSORS}' is not the file that the card describes")
+        raise damaged(place, f"'{TENSORS}' is not the file that the card describes")
     if card.prompts.design == NOTHING:
-        return card, None
+        return Adapter(card, None)
     try:
         state = load(tensors)
     except DAMAGED as error:
-        raise _damaged(path, f"'{TENSORS}' is not readable ({error!s:.200})") from error
+        raise damaged(place, f"'{TENSORS}' is not readable ({error!s:.200})") from error
 
     try:
         with torch.device("meta"):  # takes no memory, whatever the sizes
             learned = _REBUILD[card.prompts.design](**card.prompts.arguments)
     except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise _damaged(path, "its card describes no design that is known") from error
+        raise damaged(place, "its card describes no design that is known") from error
     expected = {key: value.shape for key, value in learned.state_dict().items()}
     if {key: value.shape for key, value in state.items()} != expected:
-        raise _damaged(path, "the tensors are not those that the card announces")
+        raise damaged(place, "the tensors are not those that the card announces")
     for key, value in state.items():
         if value.dtype not in FLOATS or not value.isfinite().all():
-            raise _damaged(path, f"the tensor '{key}' holds values that are not finite numbers")
+            raise damaged(place, f"the tensor '{key}' holds values that are not finite numbers")
     learned.load_state_dict({k: v.float().clone() for k, v in state.items()}, assign=True)
-    return card, learned
+    return Adapter(card, learned)
 
 
-def build_model(card: Card, learned: Learned, backbone: Backbone) -> PromptedModel:
+def _to_bytes(learned: Learned) -> bytes:
+    """What was learned, as the content of a safetensors file."""
+    state = {} if learned is None else learned.state_dict()
+    return save({key: value.detach().cpu().contiguous() for key, value in state.items()})
+
+
+def _read_file(path: Path, name: str, largest: int) -> bytes:
+    """A regular file's bytes; a pipe, a device or more than `largest` bytes are refused."""
+    try:
+        return read_bytes(path / name, largest)
+    except Unreadable as error:
+        raise damaged(path, f"'{name}' can't be read ({error})") from error
+
+
+def build_model(card: Card, learned: Learned, backbone: Backbone) -> Student:
     """The model that an adapter was saved from, on the backbone's device.
 
     Raises:
@@ -221,7 +220,7 @@ def build_model(card: Card, learned: Learned, backbone: Backbone) -> PromptedMod
     if learned is not None:
         _check_sizes(learned.arguments, backbone)
         learned.to(backbone.device)
-    return PromptedModel(
+    return Student(
         backbone,
         learned,
         card.class_names,
@@ -335,71 +334,3 @@ def _check_sizes(arguments: Mapping[str, Any], backbone: Backbone) -> None:
                 f"The adapter's {name} is {arguments[name]}, and the backbone's {size}.",
                 fix="Its card is not to be trusted: copy the adapter again or train it again.",
             )
-
-
-def _describe(learned: Learned) -> LearnedShape:
-    if learned is None:
-        return LearnedShape(design=NOTHING)
-    return LearnedShape(design=learned.name, **learned.arguments)
-
-
-def _read_card(path: Path) -> Card:
-    file = path / CARD
-    if not file.is_file():
-        raise PromptotError(
-            f"There is no adapter in '{path}'.",
-            fix="Give the folder that `promptot fit --out` wrote; an interrupted run has none yet.",
-        )
-    try:
-        text = _read_file(path, CARD, LARGEST_CARD).decode()
-    except UnicodeDecodeError as error:
-        raise _damaged(path, f"'{CARD}' can't be read") from error
-    version = _format_version(text)
-    if version is not None and version > FORMAT_VERSION:
-        raise PromptotError(
-            f"The adapter in '{path}' has format version {version}; this promptot reads up to "
-            f"{FORMAT_VERSION}.",
-            fix="Update promptot: pip install -U promptot",
-        )
-    try:
-        card = Card.model_validate_json(text)
-        for template in (card.template,) if isinstance(card.template, str) else card.template:
-            check_template(template)
-        if not card.template or not card.class_names or not all(map(is_name, card.class_names)):
-            raise ValueError("a class name or the template is empty")
-        json.dumps(card.model_dump(mode="json"), ensure_ascii=False, allow_nan=False).encode()
-        return card
-    except PromptotError as error:
-        raise _damaged(path, f"'{CARD}' is not valid ({error.problem.rstrip('.')})") from error
-    except (ValueError, RecursionError) as error:
-        reason = "nested too deeply" if isinstance(error, RecursionError) else str(error)
-        if isinstance(error, ValidationError):
-            first = error.errors()[0]
-            reason = f"{'.'.join(map(str, first['loc'])) or 'JSON'}: {first['msg']}"
-        raise _damaged(path, f"'{CARD}' is not valid ({reason})") from error
-
-
-def _read_file(path: Path, name: str, largest: int) -> bytes:
-    """A regular file's bytes; a pipe, a device or more than `largest` bytes are refused."""
-    try:
-        return read_bytes(path / name, largest)
-    except Unreadable as error:
-        raise _damaged(path, f"'{name}' can't be read ({error})") from error
-
-
-def _format_version(text: str) -> int | None:
-    """The format version of a card that may otherwise be unreadable to this version."""
-
-    class Version(BaseModel):
-        format_version: int
-
-    try:
-        return Version.model_validate_json(text).format_version
-    except (ValidationError, RecursionError):
-        return None
-
-
-def _damaged(path: Path, reason: str) -> PromptotError:
-    return PromptotError(
-        f"The adapter in '{path}' is damaged: {reason}.", fix="Copy it again or train it again."
-    )

@@ -3,28 +3,37 @@
 from __future__ import annotations
 
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from promptot.adaptation.student import PromptedModel
+from promptot.adaptation.student import Student
 from promptot.backbones import Backbone, load_backbone, load_recorded
 from promptot.backbones.trusted import check_named
 from promptot.data.class_names import check_class_names
 from promptot.data.images.read_image import ImageLike, UnreadableImage, load_image
 from promptot.data.loader import Transform, lost_workers_explained
 from promptot.data.task import Skipped
+from promptot.devices import pick_device
 from promptot.errors import PromptotError
-from promptot.runs.adapter import CARD, Card, build_model, load_adapter
-from promptot.runs.run import ADAPTER
+from promptot.exporting.export import Export, export_model
+from promptot.runs.adapter import Adapter, load_adapter
+from promptot.runs.card import Card
+from promptot.runs.former_names import warn_of_former_name
+from promptot.runs.hub import adapter_folder as adapter_folder
+from promptot.runs.hub import push_adapter
+from promptot.runs.manifest import Manifest
 
 KEPT_LISTS, KEPT_NAMES = 8, 2**17
 """Lists of class names whose features are kept, and names in all of them together."""
+PathLike = str | os.PathLike[str]
+ClassNames = Sequence[str | Sequence[str]]
+"""Names to choose among; several in a list or tuple are synonyms, the first of which is shown."""
 Listed = tuple[str | tuple[str, ...], ...]
 """Class names; several in one place are names of the same class."""
 
@@ -45,7 +54,45 @@ class Prediction:
     problem: str | None = None
 
 
-class Classifier:
+class Adapted(ABC):
+    """What holds an adapted model, and can take it to other runtimes and to the Hub."""
+
+    @property
+    @abstractmethod
+    def classifier(self) -> Classifier:
+        """The adapted model, ready to classify."""
+
+    @property
+    def manifest(self) -> Manifest | None:
+        """What it was made with and what came of it; None where that is not known."""
+        return None
+
+    def export(
+        self,
+        out: PathLike,
+        format: str = "onnx",
+        class_names: ClassNames | None = None,
+        *,
+        overwrite: bool = False,
+    ) -> Export:
+        """Write it as a classifier of fixed names for another runtime; see `promptot.export`."""
+        return export_model(
+            self.classifier.model_for(class_names),
+            out,
+            format,
+            name=self.classifier.card.backbone.name,
+            images=[] if self.manifest is None else self.manifest.training_images(),
+            overwrite=overwrite,
+        )
+
+    def push_to_hub(
+        self, repository: str, *, private: bool = False, token: str | None = None
+    ) -> str:
+        """Upload the adapter to the Hugging Face Hub; see `promptot.push`."""
+        return push_adapter(self.classifier.adapter, repository, private=private, token=token)
+
+
+class Classifier(Adapted):
     """An adapted CLIP, ready to predict.
 
     Args:
@@ -53,26 +100,75 @@ class Classifier:
         card: what the adapter says of itself.
         batch_size: images that are computed together.
 
-    See `promptot.load`.
+    Example:
+        >>> classifier = Classifier.from_pretrained("runs/photos")  # doctest: +SKIP
+        >>> classifier.classify(["new.jpg"], ["cat", "red panda"])  # doctest: +SKIP
     """
 
-    def __init__(self, model: PromptedModel, card: Card, batch_size: int = 32) -> None:
+    def __init__(self, model: Student, card: Card, batch_size: int = 32) -> None:
         self.model = model.eval()
         self.card = card
         self.batch_size = batch_size
         self._text_features: dict[Hashable, Tensor | None] = {}
-        self._models: dict[Listed, PromptedModel] = {}
+        self._models: dict[Listed, Student] = {}
 
     @property
     def class_names(self) -> tuple[str, ...]:
         """The names it was trained on, and predicts among unless told otherwise."""
         return self.model.class_names
 
+    @classmethod
+    def from_pretrained(
+        cls,
+        run: PathLike,
+        backbone: Backbone | str | None = None,
+        device: str | torch.device = "auto",
+        precision: str = "fp32",
+    ) -> Classifier:
+        """See `promptot.load`."""
+        adapter = load_adapter(adapter_folder(run))
+        return cls.of(adapter, backbone, device, precision)
+
+    @classmethod
+    def of(
+        cls,
+        adapter: Adapter,
+        backbone: Backbone | str | None = None,
+        device: str | torch.device = "auto",
+        precision: str = "fp32",
+    ) -> Classifier:
+        """The classifier of an adapter that is in memory; arguments are those of `load`."""
+        named = adapter.card.backbone.name
+        if not backbone:
+            check_named(named)
+        if not isinstance(backbone, Backbone):
+            as_on_card = load_recorded if (backbone or named) == named else load_backbone
+            backbone = as_on_card(backbone or named, device, precision)
+        return cls(adapter.model(backbone), adapter.card)
+
+    @property
+    def classifier(self) -> Classifier:
+        """Itself."""
+        return self
+
+    @property
+    def adapter(self) -> Adapter:
+        """What was learned, and its card."""
+        return Adapter(self.card, self.model.learned)
+
+    def save(self, folder: PathLike) -> None:
+        """Write an adapter folder, which `promptot.load` reads.
+
+        Raises:
+            PromptotError: the folder holds something else, or can't be written.
+        """
+        self.adapter.save(folder)
+
     @torch.no_grad()
-    def predict(
+    def classify(
         self,
         images: Sequence[ImageLike],
-        class_names: Sequence[str | Sequence[str]] | None = None,
+        class_names: ClassNames | None = None,
         top_k: int = 1,
         progress: Callable[[int], None] = lambda images: None,
         workers: int = 0,
@@ -110,16 +206,18 @@ class Classifier:
             progress(len(read))
         return results
 
+    def predict(self, *arguments: Any, **more: Any) -> list[Prediction]:
+        """The former name of `classify`."""
+        warn_of_former_name("Classifier.predict", "Classifier.classify")
+        return self.classify(*arguments, **more)
+
     @torch.no_grad()
-    def predict_proba(
-        self,
-        images: Sequence[ImageLike],
-        class_names: Sequence[str | Sequence[str]] | None = None,
-        workers: int = 0,
+    def probabilities(
+        self, images: Sequence[ImageLike], class_names: ClassNames | None = None, workers: int = 0
     ) -> tuple[Tensor, tuple[Skipped, ...]]:
         """The probability of every class for each image.
 
-        Arguments and errors are those of `predict`.
+        Arguments and errors are those of `classify`.
 
         Returns:
             probabilities [N, C] in the order of the images and of the names, NaN for an image that
@@ -134,11 +232,13 @@ class Classifier:
             rows += [unknown if isinstance(image, Skipped) else image for image in read]
         return torch.stack(rows) if rows else torch.empty(0, len(names)), tuple(skipped)
 
+    def predict_proba(self, *arguments: Any, **more: Any) -> tuple[Tensor, tuple[Skipped, ...]]:
+        """The former name of `probabilities`."""
+        warn_of_former_name("Classifier.predict_proba", "Classifier.probabilities")
+        return self.probabilities(*arguments, **more)
+
     def _answers(
-        self,
-        images: Sequence[ImageLike],
-        class_names: Sequence[str | Sequence[str]] | None,
-        workers: int,
+        self, images: Sequence[ImageLike], class_names: ClassNames | None, workers: int
     ) -> Iterator[tuple[list[Tensor | Skipped], tuple[str, ...]]]:
         """Batch by batch, each image's probabilities [C], and the names of the classes."""
         listed = self._listed(class_names)
@@ -162,11 +262,11 @@ class Classifier:
                     model.class_names,
                 )
 
-    def model_for(self, class_names: Sequence[str | Sequence[str]] | None = None) -> PromptedModel:
-        """The model over other names; arguments and errors are those of `predict`."""
+    def model_for(self, class_names: ClassNames | None = None) -> Student:
+        """The model over other names; arguments and errors are those of `classify`."""
         return self._model_for(self._listed(class_names))
 
-    def _listed(self, class_names: Sequence[str | Sequence[str]] | None) -> Listed:
+    def _listed(self, class_names: ClassNames | None) -> Listed:
         return self.class_names if class_names is None else as_listed(class_names)
 
     def text_features(self, class_names: Listed) -> Tensor | None:
@@ -188,7 +288,7 @@ class Classifier:
             _drop_oldest(self._text_features, lambda kept: len(kept[0]))
         return self._text_features[key]
 
-    def _model_for(self, class_names: Listed) -> PromptedModel:
+    def _model_for(self, class_names: Listed) -> Student:
         """The model over these names; those of the last few lists are kept."""
         if class_names == self.class_names:
             return self.model
@@ -220,7 +320,7 @@ class _Opened(Dataset[Tensor | Skipped]):
 
 
 def load(
-    run: str | os.PathLike[str],
+    run: PathLike,
     backbone: Backbone | str | None = None,
     device: str | torch.device = "auto",
     precision: str = "fp32",
@@ -239,28 +339,48 @@ def load(
         UnaskedBackbone: the card names another one than these, and `backbone` is not given.
         PromptotError: there is no adapter, it is damaged, or it belongs to another backbone.
     """
-    card, learned = load_adapter(adapter_folder(run))
-    if not backbone:
-        check_named(card.backbone.name)
-    if not isinstance(backbone, Backbone):
-        name = backbone or card.backbone.name
-        as_on_card = load_recorded if name == card.backbone.name else load_backbone
-        backbone = as_on_card(name, device, precision)
-    return Classifier(build_model(card, learned, backbone), card)
+    return Classifier.from_pretrained(run, backbone, device, precision)
 
 
-def adapter_folder(run: str | os.PathLike[str]) -> Path:
-    """The adapter folder of a run folder, or the folder itself if it is an adapter.
+def classifier_of(
+    run: PathLike | Adapted,
+    backbone: Backbone | str | None = None,
+    device: str = "auto",
+    precision: str = "fp32",
+) -> Classifier:
+    """The classifier itself, that of a run in memory, or `load`ed from a folder or the Hub."""
+    if isinstance(run, Adapted):
+        return run.classifier
+    return load(run, backbone, pick_device(device), precision)
 
-    An adapter on the Hub ("hf-hub:user/name") is fetched first.
+
+def predict(
+    run: PathLike | Adapted,
+    images: Sequence[ImageLike],
+    class_names: ClassNames | None = None,
+    *,
+    top_k: int = 1,
+    backbone: Backbone | str | None = None,
+    device: str = "auto",
+    precision: str = "fp32",
+    workers: int = 0,
+) -> list[Prediction]:
+    """The likeliest classes of images, by a run.
+
+    Args:
+        run: a run folder that `fit` wrote, its adapter folder, "hf-hub:user/name", a `Run`, a
+            `Classifier` or a fitted `PromptClassifier`.
+        images, class_names, top_k, workers: see `Classifier.classify`.
+        backbone, device, precision: see `load`; they do not touch what is loaded.
+
+    Returns:
+        one prediction an image, in their order; an unreadable image gets one with a `problem`.
+
+    Raises:
+        PromptotError: there is no adapter, or a class name can't be used.
     """
-    if os.fspath(run).startswith("hf-hub:"):
-        from promptot.runs.hub import fetch
-
-        return fetch(os.fspath(run))
-    folder = Path(run)
-    inner = folder / ADAPTER
-    return folder if (folder / CARD).is_file() or not inner.exists() else inner
+    classifier = classifier_of(run, backbone, device, precision)
+    return classifier.classify(images, class_names, top_k, workers=workers)
 
 
 def _drop_oldest(kept: dict[Any, Any], names: Callable[[Any], int]) -> None:
@@ -274,6 +394,6 @@ def _name_of(image: ImageLike, position: int) -> str:
     return os.fspath(image) if isinstance(image, str | os.PathLike) else f"image {position}"
 
 
-def as_listed(class_names: Sequence[str | Sequence[str]]) -> Listed:
+def as_listed(class_names: ClassNames) -> Listed:
     """Class names, or lists of a name and its synonyms, as something that can be a key."""
     return tuple(n if isinstance(n, str) else tuple(n) for n in class_names)

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import os
-import tempfile
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,23 +17,25 @@ from sklearn.utils.validation import check_is_fitted
 
 from promptot.backbones import Backbone, load_backbone
 from promptot.data import Skipped, load_task
+from promptot.data.loader import lost_workers_explained
 from promptot.data.readers.in_memory import as_sequence
 from promptot.data.readers.labelled_arrays import BadInput, labelled_task
 from promptot.devices import pick_device
 from promptot.errors import PromptotError
-from promptot.recipes import Recipe, load_recipe
-from promptot.runs.classifier import Classifier, load
-from promptot.runs.run import fit as fit_task
-from promptot.runs.run_bytes import manifest_of, open_files, read_files, with_labels, write_files
-
-AnyNames = Sequence[str | Sequence[str]]
+from promptot.recipes import Recipe
+from promptot.recipes.recipe_files import Overrides, as_overrides
+from promptot.runs.classifier import Adapted, Classifier, ClassNames
+from promptot.runs.draw import draw
+from promptot.runs.fitting import FitSettings, learn
+from promptot.runs.manifest import Manifest
+from promptot.runs.run_contents import RunContents
 
 
 class NotPossible(PromptotError, AttributeError):  # noqa: N818 - what it is, not how it ends
     """What this estimator can't do; an `AttributeError` too, so that `hasattr` says no."""
 
 
-class PromptClassifier(ClassifierMixin, BaseEstimator):
+class PromptClassifier(ClassifierMixin, Adapted, BaseEstimator):
     """A CLIP adapted to images by learned prompts, as a scikit-learn classifier.
 
     Images are paths, PIL images, arrays or tensors (height × width × channels: 8 bits, or floats
@@ -50,7 +51,10 @@ class PromptClassifier(ClassifierMixin, BaseEstimator):
         template: the sentence that the frozen model reads, with `{}` for the name; by default the
             recipe's.
         shots: images per class to learn from; None takes all that are given.
-        overrides: recipe values, such as ("optim.epochs=5",).
+        strength: λ, how strongly what the model knows is preserved; by default the recipe's.
+        lr: learning rate; by default the recipe's.
+        epochs: how often each image is seen; by default the recipe's.
+        overrides: recipe values, as `{"optim": {"lr": 0.002}}` or `("optim.lr=0.002",)`.
         random_state: of shots, start and order: a seed, a generator, or None for other draws each
             time.
         device, precision: see `pick_device` and `load_backbone`; they do not touch a loaded
@@ -81,7 +85,10 @@ class PromptClassifier(ClassifierMixin, BaseEstimator):
         class_names: Mapping[Any, Any] | Sequence[Any] | None = None,
         template: str | None = None,
         shots: int | None = None,
-        overrides: Sequence[str] = (),
+        strength: float | None = None,
+        lr: float | None = None,
+        epochs: int | None = None,
+        overrides: Overrides = (),
         random_state: int | np.random.RandomState | None = 1,
         device: str = "auto",
         precision: str = "fp32",
@@ -92,6 +99,9 @@ class PromptClassifier(ClassifierMixin, BaseEstimator):
         self.class_names = class_names
         self.template = template
         self.shots = shots
+        self.strength = strength
+        self.lr = lr
+        self.epochs = epochs
         self.overrides = overrides
         self.random_state = random_state
         self.device = device
@@ -109,21 +119,15 @@ class PromptClassifier(ClassifierMixin, BaseEstimator):
         Raises:
             BadInput: images and labels do not fit, or a class has no readable image or no name.
         """
-        with _as_bad_input(), tempfile.TemporaryDirectory(prefix="promptot-") as place:
+        with _as_bad_input(), lost_workers_explained():
             task, classes = labelled_task(X, y, self.class_names)
             recipe = self._load_recipe()
             template = self.template or task.own_template or recipe.data.template
-            backbone = self._load_backbone()
-            run = fit_task(
-                load_task(task, template=template),
-                Path(place) / "run",
-                backbone,
-                recipe,
-                seed=self._seed(),
-                workers=self.workers,
-            )
-            self._files = with_labels(read_files(run.folder), classes.tolist())
-        self._classifier: Classifier | None = open_files(self._files, backbone)
+            task, backbone = load_task(task, template=template), self._load_backbone()
+            run = learn(draw(task, backbone, recipe, seed=self._seed()), workers=self.workers)
+        manifest = run.manifest.change(task={"labels": classes.tolist()})
+        self._contents = replace(run.contents, manifest=manifest)
+        self._classifier: Classifier | None = run.classifier
         self.classes_ = classes
         self.class_names_ = self._classifier.class_names
         self.skipped_ = run.skipped
@@ -131,7 +135,7 @@ class PromptClassifier(ClassifierMixin, BaseEstimator):
             warnings.warn(_count(run.skipped, "left out"), stacklevel=2)
         return self
 
-    def predict(self, X: Any, class_names: AnyNames | None = None) -> np.ndarray:
+    def predict(self, X: Any, class_names: ClassNames | None = None) -> np.ndarray:
         """The likeliest class of each image, [N].
 
         Args:
@@ -148,7 +152,7 @@ class PromptClassifier(ClassifierMixin, BaseEstimator):
             return np.asarray(self.classes_[best])
         return np.array([n if isinstance(n, str) else n[0] for n in class_names])[best]
 
-    def predict_proba(self, X: Any, class_names: AnyNames | None = None) -> np.ndarray:
+    def predict_proba(self, X: Any, class_names: ClassNames | None = None) -> np.ndarray:
         """The probability of each class, [N, C], in the order of `classes_` or of the names.
 
         Arguments and errors are those of `predict`.
@@ -174,9 +178,15 @@ class PromptClassifier(ClassifierMixin, BaseEstimator):
         """The adapted model itself, as `promptot.load` gives it for a saved run."""
         check_is_fitted(self)
         if self.__dict__.get("_classifier") is None:  # after unpickling
-            self._classifier = open_files(self._files, self._load_backbone())
+            self._classifier = Classifier.of(self._contents.adapter, self._load_backbone())
         assert self._classifier is not None
         return self._classifier
+
+    @property
+    def manifest(self) -> Manifest | None:
+        """What it was made with; None of an adapter alone."""
+        check_is_fitted(self)
+        return self._contents.manifest
 
     def save(self, folder: str | os.PathLike[str], overwrite: bool = False) -> None:
         """Write a run folder, as `promptot fit` does; `load` and `promptot.load` read it.
@@ -185,7 +195,7 @@ class PromptClassifier(ClassifierMixin, BaseEstimator):
             PromptotError: it holds a run already, or can't be written.
         """
         check_is_fitted(self)
-        write_files(self._files, Path(folder), overwrite)
+        self._contents.save(folder, overwrite=overwrite)
 
     @classmethod
     def load(
@@ -204,42 +214,53 @@ class PromptClassifier(ClassifierMixin, BaseEstimator):
         Raises:
             PromptotError: there is no adapter, it is damaged, or it belongs to another backbone.
         """
+        contents = RunContents.read(folder)
+        card, manifest = contents.adapter.card, contents.manifest
         device = pick_device(parameters.get("device", "auto"))
-        classifier = load(folder, backbone, device, parameters.get("precision", "fp32"))
-        card = classifier.card
-        files = read_files(Path(folder))
-        labels = manifest_of(files).get("task", {}).get("labels", card.class_names)
+        precision = parameters.get("precision", "fp32")
+        classifier = Classifier.of(contents.adapter, backbone, device, precision)
+        noted = None if manifest is None else manifest.task.labels
+        labels: list[Any] = list(card.class_names) if noted is None else noted
+        if len(labels) != len(card.class_names):
+            raise PromptotError(
+                "The run's manifest is damaged.", fix="Load its adapter folder instead."
+            )
         names = [[name, *card.synonyms.get(name, ())] for name in card.class_names]
         known: dict[str, Any] = {
-            "recipe": str(card.recipe.get("name", "prompt-ot")),
+            "recipe": card.recipe_name or "prompt-ot",
             "backbone": backbone or classifier.model.backbone.name,
             "class_names": dict(zip(labels, names, strict=True)),
         }
         loaded = cls(**{**known, **parameters})
-        loaded._files, loaded._classifier = files, classifier
+        loaded._contents, loaded._classifier = contents, classifier
         loaded.classes_, loaded.class_names_ = np.asarray(labels), card.class_names
         loaded.skipped_ = ()
         return loaded
 
-    def _probabilities(self, X: Any, class_names: AnyNames | None) -> np.ndarray:
+    def _probabilities(self, X: Any, class_names: ClassNames | None) -> np.ndarray:
         """Probabilities [N, C] in double precision."""
         check_is_fitted(self)
         with _as_bad_input():
             images = as_sequence(X)
             if len(images) == 0:
                 raise BadInput("There are no images.", fix="Give one or more in a list.")
-            found, skipped = self.classifier.predict_proba(images, class_names, self.workers)
+            found, skipped = self.classifier.probabilities(images, class_names, self.workers)
             if skipped:
                 raise BadInput(_count(skipped, "not readable"), fix="Leave them out.")
         values = found.double().numpy()
         return np.asarray(values / values.sum(axis=1, keepdims=True))
 
     def _load_recipe(self) -> Recipe:
-        if isinstance(self.recipe, Recipe):
-            data = self.recipe.data.model_copy(update={"shots": self.shots})
-            return self.recipe.model_copy(update={"data": data})
-        shots = "null" if self.shots is None else self.shots
-        return load_recipe(os.fspath(self.recipe), [*self.overrides, f"data.shots={shots}"])
+        shots = {"data.shots": self.shots}  # None is all of them, whatever the recipe says
+        settings = FitSettings(
+            data=None,
+            recipe=self.recipe,
+            strength=self.strength,
+            lr=self.lr,
+            epochs=self.epochs,
+            overrides=[*as_overrides(self.overrides), *as_overrides(shots)],
+        )
+        return settings.load_recipe()
 
     def _load_backbone(self) -> Backbone:
         if isinstance(self.backbone, Backbone):
@@ -272,7 +293,7 @@ class PromptClassifier(ClassifierMixin, BaseEstimator):
         return type(self)(**copied)
 
     def __sklearn_is_fitted__(self) -> bool:
-        return "_files" in vars(self)
+        return "_contents" in vars(self)
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -14,8 +13,9 @@ from typing import Any, TypeVar
 from promptot.errors import PromptotError
 from promptot.files.owned import unknown_in
 from promptot.files.writing import output_folder, write_bytes, write_text
-from promptot.runs.adapter import CARD, TENSORS, Card, load_adapter, warn_of_activation
-from promptot.runs.classifier import adapter_folder
+from promptot.runs.adapter import TENSORS, Adapter, load_adapter, warn_of_activation
+from promptot.runs.card import CARD, Card
+from promptot.runs.run_folder import ADAPTER
 
 README = "README.md"
 FILES = (CARD, TENSORS, README)
@@ -24,11 +24,7 @@ Result = TypeVar("Result")
 
 
 def push(
-    run: str | os.PathLike[str],
-    repository: str,
-    *,
-    private: bool = False,
-    token: str | None = None,
+    run: str | os.PathLike[str], repository: str, *, private: bool = False, token: str | None = None
 ) -> str:
     """Upload a run's adapter and a model card; the repository is made if there is none.
 
@@ -46,21 +42,27 @@ def push(
     Raises:
         PromptotError: huggingface_hub is missing, there is no adapter, or the Hub refused.
     """
+    folder = adapter_folder(run)  # nothing damaged is published
+    return push_adapter(load_adapter(folder), repository, private=private, token=token)
+
+
+def push_adapter(
+    adapter: Adapter, repository: str, *, private: bool = False, token: str | None = None
+) -> str:
+    """`push`, of an adapter in memory."""
     hub, repository = _hub(), _name(repository)
-    folder = adapter_folder(run)
-    card, _ = load_adapter(folder)  # nothing damaged is published
-    warn_of_activation(card)
-    with tempfile.TemporaryDirectory() as place:
-        for name in (CARD, TENSORS):
-            shutil.copyfile(folder / name, Path(place) / name)
-        write_text(Path(place) / README, model_card(card, repository))
+    warn_of_activation(adapter.card)
+    with tempfile.TemporaryDirectory() as folder:
+        place = Path(folder) / "adapter"
+        adapter.save(place)
+        write_text(place / README, model_card(adapter.card, repository))
 
         def upload() -> None:
             api = hub.HfApi(token=token)
             api.create_repo(repository, private=private, exist_ok=True)
             api.upload_folder(
                 repo_id=repository,
-                folder_path=place,
+                folder_path=str(place),
                 allow_patterns=list(FILES),
                 commit_message="Adapter, written by promptot",
             )
@@ -126,6 +128,18 @@ def fetch(repository: str, *, revision: str | None = None, token: str | None = N
     )
 
 
+def adapter_folder(run: str | os.PathLike[str]) -> Path:
+    """The adapter folder of a run folder, or the folder itself if it is an adapter.
+
+    An adapter on the Hub ("hf-hub:user/name") is fetched first.
+    """
+    if os.fspath(run).startswith(PREFIX):
+        return fetch(os.fspath(run))
+    folder = Path(run)
+    inner = folder / ADAPTER
+    return folder if (folder / CARD).is_file() or not inner.exists() else inner
+
+
 def model_card(card: Card, repository: str) -> str:
     """The README of a repository: what the adapter is, how well it did, how to use it."""
     name = card.backbone.name
@@ -152,7 +166,7 @@ def model_card(card: Card, repository: str) -> str:
         "with `backbone=`. Its weights must be the same, and what is done with them: both are\n"
         "checked.\n"
     )
-    recipe = card.recipe.get("name") or card.prompts.design
+    recipe = card.recipe_name or card.prompts.design
     return f"""---
 library_name: promptot
 pipeline_tag: zero-shot-image-classification
@@ -165,7 +179,7 @@ tags:
 # {repository}
 
 Learned prompt tokens for a frozen CLIP ({_plain(name)}, weights {card.backbone.weight_hash[:12]}),
-made with the recipe {_plain(str(recipe))} of promptot. The CLIP itself is not in here.
+made with the recipe {_plain(recipe)} of promptot. The CLIP itself is not in here.
 
 Trained on {len(card.class_names)} classes: {shown}{more}.
 {results}
@@ -173,7 +187,7 @@ Trained on {len(card.class_names)} classes: {shown}{more}.
 import promptot
 
 classifier = promptot.load("{PREFIX}{repository}"{argument})
-classifier.predict(["new.jpg"], class_names=["cat", "red panda"])
+classifier.classify(["new.jpg"], class_names=["cat", "red panda"])
 ```
 {where}
 The card (`card.json`) holds every value of the recipe and the versions it was trained with.

@@ -13,13 +13,14 @@ from typing import Any, ClassVar
 import torch
 
 from promptot.backbones.identity import differences
+from promptot.backbones.library_versions import versions
 from promptot.errors import PromptotError
-from promptot.files.reading import Unreadable, read_json
-from promptot.files.writing import write_json
-from promptot.runs.adapter import Card, Learned, load_adapter, save_adapter, warn_of_activation
-from promptot.runs.classifier import adapter_folder
-from promptot.runs.run import ADAPTER, MANIFEST, check_run_folder, versions
-from promptot.runs.run_folder import writing
+from promptot.runs.adapter import Adapter, Learned, load_adapter, warn_of_activation
+from promptot.runs.card import Card
+from promptot.runs.hub import adapter_folder
+from promptot.runs.manifest import Manifest, MergedRun, find_manifest
+from promptot.runs.run_contents import RunContents
+from promptot.runs.run_folder import check_run_folder
 
 PathLike = str | os.PathLike[str]
 
@@ -97,24 +98,13 @@ def merge(
     learned.load_state_dict({key: torch.as_tensor(value).float() for key, value in mean.items()})
 
     sources = [
-        {"run": os.fspath(run), "weight": share, "tensors_sha256": own.tensors_sha256}
+        MergedRun(run=os.fspath(run), weight=share, tensors_sha256=own.tensors_sha256)
         for run, share, (own, _) in zip(runs, shares, loaded, strict=True)
     ]
-    manifest = _manifest(runs)
-    with writing(folder, overwrite) as work:
-        if manifest is not None:
-            write_json(work / MANIFEST, {**manifest, "merged": sources})
-        save_adapter(
-            work / ADAPTER,
-            learned,
-            card.backbone,
-            card.class_names,
-            card.template,
-            synonyms=card.synonyms,
-            template_mean=card.template_mean,
-            recipe={**card.recipe, "merged": sources},
-            versions=versions(),
-        )
+    recipe = {**card.recipe, "merged": [source.model_dump() for source in sources]}
+    changed = {"recipe": recipe, "metrics": {}, "versions": versions()}
+    adapter = Adapter(card.model_copy(update=changed), learned)
+    RunContents(adapter, _manifest(runs, sources)).save(folder, overwrite=overwrite)
     return Merged(folder, shares, apart)
 
 
@@ -182,20 +172,24 @@ def _distance(other: Learned, first: Learned) -> float:
     return median(float(((a - b).norm() / a.norm().clamp_min(1e-12)).detach()) for a, b in pairs)
 
 
-def _manifest(runs: Sequence[PathLike]) -> dict[str, Any] | None:
-    """The first run's, with the training images of all, so that a test leaves them out; or None."""
-    manifests = []
-    for run in runs:
-        try:
-            manifests.append(read_json(Path(run) / MANIFEST))
-        except Unreadable:
-            return None
+def _manifest(runs: Sequence[PathLike], sources: list[MergedRun]) -> Manifest | None:
+    """The first run's, with the training images of all, so that a test leaves them out; None where
+    a run has none, or a damaged one."""
     try:
-        shots = {shot["sha256"]: shot for one in manifests for shot in one["task"]["shots"]}
-        task = {**manifests[0]["task"], "shots": list(shots.values())}
-        task.pop("tested", None)  # the mean itself was tested on nothing
-    except (KeyError, TypeError):
+        found = [find_manifest(Path(run)) for run in runs]
+    except PromptotError:
         return None
-    kept = ("recipe", "backbone", "platform", "device", "precision")
-    return {**{k: manifests[0][k] for k in kept if k in manifests[0]}, "task": task,
-            "seeds": [one.get("seed") for one in manifests], "versions": versions()}  # fmt: skip
+    manifests = [manifest for manifest in found if manifest is not None]
+    if len(manifests) < len(runs):
+        return None
+    first = manifests[0]
+    shots = {shot.sha256: shot for one in manifests for shot in one.task.shots}
+    # The mean itself was tested on nothing, and has no seed of its own.
+    own = first.model_dump(include={"recipe", "backbone", "platform", "device", "precision"})
+    return Manifest(
+        **own,
+        task=first.task.model_copy(update={"shots": list(shots.values()), "tested": {}}),
+        seeds=[one.seed for one in manifests],
+        versions=dict(versions()),
+        merged=sources,
+    )

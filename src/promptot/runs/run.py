@@ -1,94 +1,58 @@
-"""A run: from a task and a recipe to a trained adapter in a folder."""
+"""A run: one training and what it leaves."""
 
 from __future__ import annotations
 
-import contextlib
-import dataclasses
-import hashlib
-import platform
-import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from importlib.metadata import PackageNotFoundError, version
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
-from promptot.adaptation import build_prompts
-from promptot.adaptation.linear_head import LinearHead, fit_linear_probe
-from promptot.adaptation.student import PromptedModel
-from promptot.backbones.backbone import Backbone
-from promptot.data.anchor_words import load_vocabulary
-from promptot.data.catalog.drawings import load_bundled_sample
-from promptot.data.class_names import check_task_names
-from promptot.data.loader import lost_workers_explained
-from promptot.data.name_warnings import same_tokens, same_tokens_sentence
-from promptot.data.task import ImageTask, Skipped
-from promptot.data.unreadable import choose_shots
+from promptot.adaptation.student import Student
+from promptot.backbones import Backbone
+from promptot.backbones.library_versions import versions
+from promptot.data import Example, ImageTask, Skipped, load_task
+from promptot.devices import pick_device
 from promptot.errors import PromptotError
-from promptot.evaluation.predictions import write_predictions
-from promptot.evaluation.retention import Retention, measure_retention
-from promptot.evaluation.scoring import NothingToScore, Scores, score
-from promptot.files.reading import Unreadable, read_json
-from promptot.files.writing import write_json
-from promptot.objectives import Objective, build_control, build_preservation, build_vocabulary
-from promptot.recipes.recipe_files import describe
-from promptot.recipes.schema import Recipe, complete_values
-from promptot.recipes.templates import teacher_templates
-from promptot.runs.adapter import BackboneIdentity, build_model, load_adapter, save_adapter
-from promptot.runs.run_folder import (
-    ADAPTER,
-    CHECKPOINT,
-    MANIFEST,
-    PREDICTIONS,
-    abandon,
-    check_free,
-    check_run_folder,
-    complete_replacement,
-    finish,
-    is_complete,
-    locked,
-    place_of_work,
+from promptot.evaluation.predictions import read_tested, write_predictions
+from promptot.evaluation.retention import Retention
+from promptot.evaluation.scoring import Scores
+from promptot.files.writing import write_bytes
+from promptot.reports import write_report
+from promptot.runs.adapter import Adapter
+from promptot.runs.classifier import Adapted, Classifier, PathLike
+from promptot.runs.draw import Classes, select_classes
+from promptot.runs.evaluating import (
+    Evaluation,
+    Progress,
+    evaluate_on,
+    no_progress,
+    retention_of,
+    score_all,
 )
-from promptot.training.anchors import AnchorDraws
-from promptot.training.averaging import build_averaging
-from promptot.training.batches import (
-    evaluation_loader,
-    frozen_features,
-    training_loader,
-    views_bytes,
-    views_used,
-)
-from promptot.training.checkpoint import read_checkpoint
-from promptot.training.coverage import Ordered, coverage
-from promptot.training.estimate import GIB, available_bytes
-from promptot.training.trainer import Callbacks, Loader, train
+from promptot.runs.learning import adapt, build_objective, trial_model, trial_step
+from promptot.runs.manifest import MANIFEST, Manifest, read_manifest
+from promptot.runs.report.run_page import Tested, report_data
+from promptot.runs.run_contents import RunContents
+from promptot.runs.run_folder import ADAPTER, PREDICTIONS, REPORT, check_apart, writing
 from promptot.training.training_log import Log
 
 __all__ = [
     "ADAPTER",
-    "CHECKPOINT",
-    "MADE_WITH",
     "MANIFEST",
     "PLAN_FIGURES",
     "Classes",
     "Run",
     "adapt",
     "build_objective",
-    "check_run_folder",
-    "fit",
+    "check_apart",
     "select_classes",
-    "summarise_scores",
+    "trial_model",
+    "trial_step",
     "versions",
 ]
 
-Classes = Literal["base", "novel", "all"]
-
-SCHEME = 2
-"""Of what a run to resume is known by. 1 (not noted) knew the backbone by its weights alone."""
-OTHER_DRAWINGS = 160
-"""Drawings that a run on a bundled model is tested on for what it still knows."""
 PLAN_FIGURES = (
     "off_diagonal_mass",
     "plan_entropy",
@@ -99,583 +63,223 @@ PLAN_FIGURES = (
 
 
 @dataclass(frozen=True, eq=False)
-class Run:
-    """What a finished run leaves in memory; its folder holds the same on disk.
+class Run(Adapted):
+    """A finished run, in memory; `save` writes it as a folder.
 
     Attributes:
-        folder: where everything was written.
         model: prompted with what was learned, over the classes it was trained on.
         task: with the images that were drawn.
-        log: a record a step and an epoch.
+        contents: what was learned, the manifest and the log, as a run folder holds them.
         scores: on the task's test images, by what was tested: "test", or "base" and "novel" (not
             "novel" where what was learned serves its own classes only).
-        tested: the class names and test images of each of these.
-        retention: how far the model moved beyond these classes.
         skipped: images that could not be read.
         seconds: of training.
+        tested: the class names and test images of each part; empty of a run that was read from a
+            folder and not tested again.
+        retention: how far the model moved beyond these classes.
+        folder: where it was written; None if it was not.
         was_complete: the folder held this run already, made with the same arguments, and it was
             to be resumed: it was read and tested again, and nothing was written.
     """
 
-    folder: Path
-    model: PromptedModel
+    model: Student
     task: ImageTask
-    log: Log
-    scores: dict[str, Scores]
-    skipped: tuple[Skipped, ...]
-    seconds: float
+    contents: RunContents
+    scores: dict[str, Scores] = field(default_factory=dict)
+    skipped: tuple[Skipped, ...] = ()
+    seconds: float = 0.0
     tested: dict[str, ImageTask] = field(default_factory=dict)
     retention: Retention = field(default_factory=Retention)
+    folder: Path | None = None
     was_complete: bool = False
 
+    @classmethod
+    def from_pretrained(
+        cls,
+        folder: PathLike,
+        backbone: Backbone | str | None = None,
+        device: str | torch.device = "auto",
+        precision: str = "fp32",
+    ) -> Run:
+        """A run from its folder; it is not tested again.
 
-def fit(
-    task: ImageTask,
-    out: str | Path,
-    backbone: Backbone,
-    recipe: Recipe,
-    *,
-    seed: int = 1,
-    classes: Classes = "all",
-    workers: int = 0,
-    overwrite: bool = False,
-    resume: bool = False,
-    callbacks: Callbacks | None = None,
-) -> Run:
-    """Draw shots, learn from them what the recipe says, test it, and write a run folder.
+        Args:
+            folder: that `fit` or `save` wrote.
+            backbone, device, precision: see `promptot.load`.
 
-    The folder gets `adapter/`, `steps.csv`, `epochs.csv`, `predictions.csv` and `manifest.json`;
-    while training, a checkpoint too. Where it holds a run to overwrite, that one stays until this
-    one has finished.
+        Raises:
+            PromptotError: there is no run, it is damaged, or it belongs to another backbone.
+        """
+        manifest = read_manifest(Path(folder))
+        contents = RunContents.read(folder)
+        model = Classifier.of(contents.adapter, backbone, device, precision).model
+        seconds = manifest.results.seconds or 0.0
+        task = _task_of(manifest)
+        return cls(model, task, contents, seconds=seconds, folder=Path(folder))
 
-    Args:
-        task: images by split; those to learn from are drawn from its training split.
-        out: the run folder.
-        backbone: on the device to use.
-        classes: which half of the classes to train on, or all.
-        workers: processes that load images.
-        overwrite: replace a run that is there already.
-        resume: go on with an interrupted run; one that is complete is read and tested again.
+    @property
+    def adapter(self) -> Adapter:
+        """What was learned, and its card."""
+        return self.contents.adapter
 
-    Raises:
-        PromptotError: the folder holds a run and neither `overwrite` nor `resume` is given; the
-            run to resume is another one or there is none; another process writes there; a class
-            has no readable image, or one can't be read any more; the loss is not finite; the disk
-            is full.
-    """
-    folder = Path(out)
-    check_run_folder(folder, overwrite, resume)
-    with locked(folder), lost_workers_explained():
-        complete_replacement(folder)
-        check_free(folder, overwrite, resume)
-        if not 0 <= seed < 2**63:
+    @property
+    def manifest(self) -> Manifest:
+        """What it was made with and what came of it."""
+        assert self.contents.manifest is not None
+        return self.contents.manifest
+
+    @property
+    def log(self) -> Log:
+        """A record a step and an epoch."""
+        return self.contents.log
+
+    @property
+    def classifier(self) -> Classifier:
+        """The adapted model, ready to predict."""
+        return Classifier(self.model, self.adapter.card)
+
+    def save(self, folder: PathLike, *, overwrite: bool = False) -> Run:
+        """Write it as a run folder, as `fit` with `out` does.
+
+        Args:
+            folder: where; it appears whole or not at all.
+            overwrite: replace a run that is there already.
+
+        Returns:
+            the run, with its folder.
+
+        Raises:
+            PromptotError: the folder holds a run already, or can't be written.
+        """
+        with writing(Path(folder), overwrite) as work:
+            self.write(work)
+        return replace(self, folder=Path(folder))
+
+    def write(self, work: Path) -> None:
+        """Write all files into a working folder."""
+        if self.tested:
+            write_predictions(work / PREDICTIONS, self.tested, self.scores)
+        elif self.folder is not None and (self.folder / PREDICTIONS).is_file():
+            write_bytes(work / PREDICTIONS, (self.folder / PREDICTIONS).read_bytes())
+        self.contents.write(work)
+
+    def report(
+        self,
+        data: Any = None,
+        *,
+        out: PathLike | None = None,
+        workers: int = 0,
+        progress: Progress = no_progress,
+    ) -> Path:
+        """Write its page, from its own test images or from others.
+
+        Args:
+            data: what to test on, as in `promptot.evaluate`; None is what it was tested on when it
+                was trained.
+            out: the HTML file; by default `report.html` in its folder.
+            workers, progress: as in `promptot.evaluate`, where it has to be tested again.
+
+        Returns:
+            the path of the page.
+
+        Raises:
+            PromptotError: with what to do about it.
+        """
+        if out is None and self.folder is None:
             raise PromptotError(
-                f"The seed {seed} is out of range.", fix="Use one from 0 to 2^63 - 1."
+                "This run was not saved.", fix="Name the file: report(out='a.html')."
             )
-        drawn = choose_shots(task, recipe.data.shots, seed)
-        chosen = select_classes(drawn, classes)
-        check_task_names(chosen.class_names, keep=chosen.same_names)
-        hashes = [example.hash() for example in chosen.train]
-        identity = {
-            "scheme": SCHEME,
-            "recipe": _what_shapes_it(recipe),
-            "seed": seed,
-            "backbone": backbone.identity().digest,
-            "classes": classes,
-            "template": list(_templates(recipe, chosen)),
-            "train": _digest([*_names_of(chosen), *_labelled(hashes, chosen)]),
-            "vocabulary": _digest(_anchor_words(recipe, chosen.class_names, drawn.class_names)),
-        }
-        if resume and is_complete(folder):
-            _check_complete(folder, identity)
-            return _read_again(folder, drawn, chosen, backbone, classes, workers)
-        work = place_of_work(folder, resume)
-        if resume and (work / CHECKPOINT).exists():
-            _check_same(read_checkpoint(work / CHECKPOINT).run, identity)
-        try:
-            manifest = _manifest(identity, drawn, chosen, hashes, backbone, recipe)
-            write_json(work / MANIFEST, manifest)
-            callbacks = callbacks or Callbacks()
-            if callbacks.on_task is not None:
-                callbacks.on_task(chosen)
-            _warn_of_names(backbone, drawn, callbacks)
-            log = Log(work)
-            began = time.perf_counter()
-            model = adapt(
-                backbone,
-                chosen,
-                recipe,
-                log,
-                seed=seed,
-                workers=workers,
-                held_out=drawn.class_names,
-                checkpoint=work / CHECKPOINT,
-                identity=identity,
-                callbacks=callbacks,
+        page = Path(out) if out is not None else Path(self.folder or "", REPORT)
+        if page.is_dir():
+            raise PromptotError(f"'{page}' is a folder.", fix="Give a file, such as page.html.")
+        _ = self.manifest.objective  # a damaged one is said before anything is tested
+        run, found = self, Evaluation(self.scores, self.skipped, None, self.tested, self.task.notes)
+        if data is not None or not self.tested:
+            run, found = self._test_again(data, workers, progress)
+        notes = [*found.notes, *_left_out_notes(found.skipped)]
+        if found.left_out:
+            notes.append(f"{found.left_out} images were left out: the run was trained on them.")
+        shown = Tested(
+            run.model, run.manifest, run.log, found.tested, found.scores, run.retention, notes
+        )
+        write_report(report_data(shown), page)
+        return page
+
+    def _test_again(self, data: Any, workers: int, progress: Progress) -> tuple[Run, Evaluation]:
+        """Its test on other images, or on those that its folder names, and what it says of it."""
+        manifest, noted, folder = self.manifest, self.manifest.task, self.folder or Path()
+        if data is None and manifest.merged is not None:
+            raise PromptotError(
+                f"'{folder}' is a mean of runs, which was tested on nothing yet.",
+                fix="Give a folder of images to test it on.",
             )
-            seconds = time.perf_counter() - began
-
-            parts, scores, unreadable = _test(model, drawn, chosen, classes, workers)
-            metrics = summarise_scores(scores)
-            retention = retention_of(model, parts, scores, workers)
-            plan = {name: log.mean(name) for name in PLAN_FIGURES}
-            manifest["results"] = {"seconds": round(seconds, 3), **metrics, **plan}
-            manifest["results"]["retention"] = retention.as_json()
-            if log.skipped:
-                manifest["results"]["skipped_steps"] = log.skipped
-            manifest["task"]["tested"] = {name: list(parts[name].class_names) for name in scores}
-            manifest["task"]["skipped"] = [dataclasses.asdict(item) for item in unreadable]
-            write_predictions(work / PREDICTIONS, parts, scores)
-            write_json(work / MANIFEST, manifest)
-            save_adapter(
-                work / ADAPTER,
-                model.learned,
-                backbone,
-                chosen.class_names,
-                model.template,
-                synonyms=own_synonyms(chosen),
-                template_mean=model.template_mean,
-                recipe=describe(recipe),
-                metrics=metrics,
-                versions=versions(),
+        if data is None:
+            parts = read_tested(
+                folder / PREDICTIONS, noted.tested, noted.name, noted.first_template
             )
-            finish(folder, work)
-        except BaseException:
-            abandon(folder, work)
-            raise
-    return Run(folder, model, chosen, log, scores, tuple(unreadable), seconds, parts, retention)
+            found = Evaluation({})
+            if parts:
+                found = score_all(self.model, parts, workers, progress)
+        else:
+            task = load_task(data)
+            found = evaluate_on(
+                self.classifier, manifest, task, workers, progress, keep_features=True
+            )
+            manifest = manifest.change(task={"name": task.name})
+        retention = retention_of(self.model, found.tested, found.scores, workers)
+        contents = replace(self.contents, manifest=manifest)
+        return replace(self, contents=contents, retention=retention), found
 
 
-def _read_again(
-    folder: Path,
-    drawn: ImageTask,
-    chosen: ImageTask,
-    backbone: Backbone,
-    classes: Classes,
-    workers: int,
-) -> Run:
-    """A complete run as `fit` returned it, from its folder, tested again.
-
-    Raises:
-        PromptotError: its files are damaged, or don't fit the backbone.
-    """
-    card, learned = load_adapter(folder / ADAPTER)
-    model = build_model(card, learned, backbone)
-    log = Log(folder)
-    log.restore()
-    parts, scores, unreadable = _test(model, drawn, chosen, classes, workers)
-    retention = retention_of(model, parts, scores, workers)
-    seconds = _manifest_of(folder).get("results", {}).get("seconds", 0.0)
-    left_out = tuple(unreadable)
-    return Run(folder, model, chosen, log, scores, left_out, seconds, parts, retention, True)
-
-
-def _test(
-    model: PromptedModel, drawn: ImageTask, chosen: ImageTask, classes: Classes, workers: int
-) -> tuple[dict[str, ImageTask], dict[str, Scores], list[Skipped]]:
-    """What is tested, scores of what can be, and every image that could not be read so far."""
-    parts = {"test": chosen} if classes == "all" else {"base": drawn.base(), "novel": drawn.novel()}
-    scores, unreadable = {}, list(drawn.skipped)
-    for name, part in parts.items():
-        if part.test and model.serves(part.class_names):
-            loader = evaluation_loader(model.backbone, part.test, workers)
-            other = model.for_classes(part.class_names, synonyms=part.synonyms)
-            with contextlib.suppress(NothingToScore):  # `skipped` names what could not be read
-                scores[name] = score(other, loader, keep_features=True)
-            unreadable += loader.skipped
-    return parts, scores, unreadable
-
-
-def retention_of(
-    model: PromptedModel,
-    tested: Mapping[str, ImageTask],
-    scores: Mapping[str, Scores],
-    workers: int = 0,
-) -> Retention:
-    """How far a model moved beyond the classes that it was tested on.
-
-    A bundled model is also tested on drawings of other things, because these are at hand.
-
-    Args:
-        tested: the class names of each part.
-        scores: of each part, with features.
-    """
-    names = {name: part.class_names for name, part in tested.items()}
-    others = None
-    if model.backbone.name.startswith("bundled:"):
-        known = [*model.class_names, *(name for own in names.values() for name in own)]
-        drawings = load_bundled_sample(known, OTHER_DRAWINGS)
-        if drawings.test and model.serves(drawings.class_names):
-            loader = evaluation_loader(model.backbone, drawings.test, workers)
-            others = score(model.for_classes(drawings.class_names), loader)
-    return measure_retention(model, scores, names, others=others)
-
-
-def _what_shapes_it(recipe: Recipe) -> dict[str, Any]:
-    """The recipe, but for what a run may be resumed without: what to do about a bad batch."""
-    values = complete_values(recipe)
-    values["optim"].pop("on_nonfinite")
-    return values
-
-
-def adapt(
-    backbone: Backbone,
-    task: ImageTask,
-    recipe: Recipe,
-    log: Log,
+def report(
+    run: PathLike,
+    data: Any = None,
     *,
-    seed: int = 1,
+    out: PathLike | None = None,
+    backbone: str | Backbone | None = None,
+    device: str = "auto",
+    precision: str = "fp32",
     workers: int = 0,
-    loader: Loader | None = None,
-    held_out: Sequence[str] = (),
-    checkpoint: Path | None = None,
-    identity: dict[str, Any] | None = None,
-    callbacks: Callbacks | None = None,
-) -> PromptedModel:
-    """Learn from a task's training images what a recipe says; the heart of `fit`.
+    progress: Progress = no_progress,
+) -> Path:
+    """Write the page of a run again, from its own test images or from others.
 
     Args:
-        task: its training images are all used; its validation images only by a linear probe, to
-            choose its penalty.
-        loader: gives the batches that prompts are trained on; by default `training_loader` of the
-            task. A linear probe is fitted to the images as they are for testing instead.
-        held_out: names of classes that will be new in a test; the anchor words that ship are used
-            without them. Words from a file of the user's are used as they are.
-        checkpoint, identity: see `train`.
+        run: a run folder that `fit` wrote.
+        data: what to test on, as in `evaluate`; None tests on the images that the run was tested
+            on when it was trained.
+        out: the HTML file; by default `report.html` in the run folder.
+        backbone, device, precision, workers, progress: as in `evaluate`.
 
     Returns:
-        the model over the task's classes, on the backbone's device.
-    """
-    names = task.class_names
-    templates = teacher_templates(recipe.data.templates, task.template)
-    if recipe.probes or not recipe.trains:
-        return PromptedModel(
-            backbone,
-            _fit_probe(backbone, task, seed, workers) if recipe.probes else None,
-            names,
-            templates,
-            synonyms=task.synonyms,
-            template_mean=recipe.data.template_mean,
-        )
-    model = _untrained(backbone, names, recipe, templates, seed, held_out, task.synonyms)
-    vocabulary = model.vocabulary
-    if loader is None:
-        _tell_of_views(backbone, len(task.train), recipe, callbacks)
-        loader = training_loader(backbone, task, recipe, seed, workers)
-    epochs = recipe.evaluate_epoch or recipe.optim.epochs
-    _warn_of_dropped(loader, task, epochs, callbacks)
-    per_step = recipe.vocabulary.per_step
-    train(
-        model,
-        build_objective(recipe, steps=epochs * len(loader)),
-        loader,
-        recipe.optim,
-        log,
-        epochs=epochs,
-        averaging=build_averaging(recipe.ensembling, epochs),
-        anchors=AnchorDraws(len(vocabulary), per_step, seed) if vocabulary else None,
-        checkpoint=checkpoint,
-        run=identity,
-        images=[example.path for example in task.train],
-        callbacks=callbacks or Callbacks(),
-    )
-    return model
-
-
-def _warn_of_names(backbone: Backbone, task: ImageTask, callbacks: Callbacks) -> None:
-    """Say which names are one text to the backbone's tokenizer."""
-    if callbacks.on_warning is None:
-        return
-    encode = backbone.tokenizer.encode
-    for pair in same_tokens(task.class_names, encode, task.synonyms, task.template):
-        callbacks.on_warning(same_tokens_sentence(*pair))
-
-
-def _warn_of_dropped(
-    loader: Loader, task: ImageTask, epochs: int, callbacks: Callbacks | None
-) -> None:
-    """Say which images and classes the steps will not see."""
-    if callbacks is None or callbacks.on_warning is None or not isinstance(loader, Ordered):
-        return
-    said = coverage(loader, task, epochs).sentence()
-    if said:
-        callbacks.on_warning(said)
-
-
-def _tell_of_views(
-    backbone: Backbone, images: int, recipe: Recipe, callbacks: Callbacks | None
-) -> None:
-    """Say what fixed views will take; refuse what does not fit into memory."""
-    if recipe.data.views is None:
-        return
-    needed = views_bytes(backbone, images, recipe)
-    free = available_bytes(torch.device("cpu"))
-    if needed > free:
-        raise PromptotError(
-            f"{views_used(recipe)} views of {images} images need {needed / GIB:.1f} GiB of memory; "
-            f"{free / GIB:.1f} GiB are there.",
-            fix="Lower data.views, or keep features alone: data.teacher=cached-views.",
-        )
-    if callbacks is not None and callbacks.on_views is not None:
-        callbacks.on_views(views_used(recipe), images, needed)
-
-
-def _untrained(
-    backbone: Backbone,
-    names: tuple[str, ...],
-    recipe: Recipe,
-    templates: str | tuple[str, ...],
-    seed: int,
-    held_out: Sequence[str],
-    synonyms: Mapping[str, tuple[str, ...]],
-) -> PromptedModel:
-    generator = torch.Generator().manual_seed(seed)
-    prompts = build_prompts(recipe.prompts, backbone, len(names), generator).to(backbone.device)
-    vocabulary = _anchor_words(recipe, names, held_out)
-    return PromptedModel(
-        backbone,
-        prompts,
-        names,
-        templates,
-        vocabulary,
-        synonyms=synonyms,
-        template_mean=recipe.data.template_mean,
-    )
-
-
-def trial_model(backbone: Backbone, names: tuple[str, ...], recipe: Recipe) -> PromptedModel:
-    """A model as a recipe that trains starts it, to find out what a step costs."""
-    templates = teacher_templates(recipe.data.templates, recipe.data.template)
-    return _untrained(backbone, names, recipe, templates, 0, (), {})
-
-
-def trial_step(model: PromptedModel, recipe: Recipe) -> float:
-    """Seconds of one forward and backward pass over a batch of noise; nothing learns."""
-    count, side = recipe.optim.batch_size, model.backbone.preprocess.resolution
-    noise = torch.rand(count, 3, side, side, generator=torch.Generator().manual_seed(0))
-    images = noise.to(model.backbone.device)
-    labels = torch.arange(count, device=images.device) % len(model.class_names)
-    objective = build_objective(recipe, steps=1)
-    words = len(model.vocabulary)
-    per_step = recipe.vocabulary.per_step or words
-    anchors = AnchorDraws(words, per_step, 0) if words else None
-    teacher = model.backbone.encode_image(images) if recipe.data.views is not None else None
-    marks = []
-    for step in (1, 2, 3):  # the first one warms up
-        read = None if anchors is None else anchors.positions(1, step)
-        student, frozen = model(images, teacher, read)
-        result = objective(student, frozen, labels, model.backbone.logit_scale)
-        result.total.backward()
-        result.total.item()  # waits for the device
-        marks.append(time.perf_counter())
-        model.zero_grad()
-    return (marks[-1] - marks[0]) / 2
-
-
-def build_objective(recipe: Recipe, steps: int) -> Objective:
-    """The objective of a recipe, for a run of so many steps."""
-    kept, words = recipe.objective, recipe.vocabulary
-    return Objective(
-        build_preservation(kept.preservation, **kept.options()),
-        kept.strength,
-        vocabulary=build_vocabulary(words.comparison, **words.options()),
-        vocabulary_strength=words.strength,
-        control=build_control(kept.control, steps=steps, budget=kept.budget),
-    )
-
-
-def select_classes(task: ImageTask, classes: Classes) -> ImageTask:
-    """The base classes of a task, the novel ones, or all.
+        the path of the page.
 
     Raises:
-        PromptotError: there are no novel classes because there is only one class.
+        PromptotError: with what to do about it.
     """
-    if classes == "all":
-        return task
-    if len(task.class_names) < 2:
-        raise PromptotError(
-            "One class can't be divided into base and novel.", fix="Use --classes all."
-        )
-    return task.base() if classes == "base" else task.novel()
+    read = Run.from_pretrained(run, backbone, pick_device(device), precision)
+    return read.report(data, out=out, workers=workers, progress=progress)
 
 
-def summarise_scores(scores: dict[str, Scores]) -> dict[str, float]:
-    """Accuracies of the adapted and the frozen model, flat."""
-    flat = {}
-    for name, result in scores.items():
-        flat[f"{name}_accuracy"] = round(result.student_accuracy, 6)
-        flat[f"{name}_zero_shot_accuracy"] = round(result.teacher_accuracy, 6)
-    return flat
+def _left_out_notes(skipped: Sequence[Skipped], most: int = 10) -> list[str]:
+    """Which images were left out, for a page."""
+    notes = [f"'{item.path}' was left out: {item.reason}." for item in skipped[:most]]
+    more = len(skipped) - most
+    return [*notes, f"{more} more images were left out."] if more > 0 else notes
 
 
-def versions() -> dict[str, str]:
-    """Versions of what the numbers depend on."""
-    found = {"python": platform.python_version(), "torch": torch.__version__}
-    for package in ("promptot", "torchvision", "timm", "open_clip_torch", "transformers", "pot"):
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found
-
-
-def check_apart(out: Path, data: Path) -> None:
-    """Refuse an output folder inside a folder of images."""
-    place = out.resolve()
-    if data.is_dir() and data.resolve() in (place, *place.parents):
-        raise PromptotError(
-            f"The run folder '{out}' lies in the image folder '{data}', where folders are classes.",
-            fix="Choose a place outside it.",
-        )
-
-
-def _anchor_words(
-    recipe: Recipe, class_names: Sequence[str], held_out: Sequence[str]
-) -> tuple[str, ...]:
-    """The words that the recipe's vocabulary term draws from; none without that term."""
-    config = recipe.vocabulary
-    if not recipe.trains or config.comparison == "none":
-        return ()
-    if config.words is not None:
-        return load_vocabulary(Path(config.words), exclude=class_names)
-    return load_vocabulary(exclude=[*class_names, *held_out])
-
-
-def _fit_probe(backbone: Backbone, task: ImageTask, seed: int, workers: int) -> LinearHead:
-    """A linear classifier of the frozen features of a task's training images."""
-    head = fit_linear_probe(
-        *frozen_features(backbone, task.train, workers),
-        classes=len(task.class_names),
-        validation=frozen_features(backbone, task.validation, workers),
-        seed=seed % 2**32,
+def _task_of(manifest: Manifest) -> ImageTask:
+    """The training images of a run where they were, as its manifest lists them."""
+    noted = manifest.task
+    labels = {name: label for label, name in enumerate(noted.class_names)}
+    return ImageTask(
+        noted.name,
+        tuple(noted.class_names),
+        train=tuple(
+            Example(shot.path, labels[shot.class_name])
+            for shot in noted.shots
+            if shot.class_name in labels
+        ),
+        template=noted.first_template,
+        synonyms={name: tuple(others) for name, others in noted.synonyms.items()},
     )
-    return head.to(backbone.device)
-
-
-def own_synonyms(task: ImageTask) -> dict[str, tuple[str, ...]]:
-    """The synonyms of a task's classes, and of no others."""
-    return {name: task.synonyms[name] for name in task.class_names if name in task.synonyms}
-
-
-def _names_of(task: ImageTask) -> list[str]:
-    """Class names, with their synonyms where there are any."""
-    return ["\t".join([name, *task.synonyms.get(name, ())]) for name in task.class_names]
-
-
-def _labelled(hashes: list[str], task: ImageTask) -> list[str]:
-    """The training images' bytes and labels, a line each."""
-    return [f"{h} {e.label}" for h, e in zip(hashes, task.train, strict=True)]
-
-
-def _digest(lines: Sequence[str]) -> str:
-    """What a run learns from, as one hash."""
-    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
-
-
-MADE_WITH = "made_with"
-"""In the manifest: what a run is known by, as in its checkpoints."""
-_PARTS = {
-    "recipe": "the recipe or its values",
-    "seed": "the seed",
-    "backbone": "the backbone, its precision or what it does with images and text",
-    "classes": "the classes",
-    "template": "the template",
-    "train": "the training images",
-    "vocabulary": "the anchor words",
-}
-
-
-def _templates(recipe: Recipe, task: ImageTask) -> Sequence[str]:
-    """The sentences that the frozen model reads, as they stand in what a run is known by."""
-    found = teacher_templates(recipe.data.templates, task.template)
-    return (found,) if isinstance(found, str) else found
-
-
-def _differences(known: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
-    """What differs, in words; runs of earlier versions do not note their template."""
-    return [
-        what
-        for key, what in _PARTS.items()
-        if known.get(key) != wanted[key] and (key in known or key != "template")
-    ]
-
-
-def _check_complete(folder: Path, wanted: dict[str, Any]) -> None:
-    """Refuse a complete run that was made with something else, or that does not say with what."""
-    known = _manifest_of(folder).get(MADE_WITH)
-    if not isinstance(known, dict) or known.get("scheme") != SCHEME:
-        raise PromptotError(
-            f"The run in '{folder}' is complete, and does not note all that it was made with.",
-            fix="Use it, or start anew with --overwrite.",
-        )
-    differ = _differences(known, wanted)
-    if differ:
-        raise PromptotError(
-            f"The run in '{folder}' is complete, and was made with something else: "
-            f"{', '.join(differ)}.",
-            fix="Use it, choose another folder, or start anew with --overwrite.",
-        )
-
-
-def _manifest_of(folder: Path) -> dict[str, Any]:
-    """What a run's folder says of it; empty where there is no manifest, or a damaged one."""
-    try:
-        found = read_json(folder / MANIFEST)
-    except Unreadable:
-        return {}
-    return found if isinstance(found, dict) else {}
-
-
-def _check_same(stored: Any, wanted: dict[str, Any]) -> None:
-    known = stored if isinstance(stored, dict) else {}
-    if known.get("scheme", 1) != SCHEME:
-        raise PromptotError(
-            "The interrupted run was started by another version of promptot, which may have made "
-            "something else of the same backbone: it did not note what decides that.",
-            fix="Start anew with --overwrite, or go on with that version.",
-        )
-    differ = _differences(known, wanted)
-    if differ:
-        raise PromptotError(
-            f"The interrupted run was started with something else: {', '.join(differ)}.",
-            fix="Repeat the arguments it was started with, or start anew with --overwrite.",
-        )
-
-
-def _manifest(
-    identity: dict[str, Any],
-    drawn: ImageTask,
-    chosen: ImageTask,
-    hashes: list[str],
-    backbone: Backbone,
-    recipe: Recipe,
-) -> dict[str, Any]:
-    return {
-        "recipe": describe(recipe),
-        "seed": identity["seed"],
-        "backbone": {
-            **BackboneIdentity.of(backbone).model_dump(),
-            "identity": identity["backbone"],
-        },
-        "task": {
-            "name": drawn.name,
-            "classes": identity["classes"],
-            "class_names": list(chosen.class_names),
-            "template": teacher_templates(recipe.data.templates, chosen.template),
-            "synonyms": {name: list(others) for name, others in own_synonyms(chosen).items()},
-            "shots": [
-                {
-                    "path": example.path,
-                    "class_name": chosen.class_names[example.label],
-                    "sha256": sha256,
-                }
-                for example, sha256 in zip(chosen.train, hashes, strict=True)
-            ],
-            "skipped": [dataclasses.asdict(item) for item in drawn.skipped],
-        },
-        MADE_WITH: identity,
-        "device": str(backbone.device),
-        "precision": backbone.precision,
-        "versions": versions(),
-        "platform": platform.platform(),
-    }

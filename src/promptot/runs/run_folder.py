@@ -31,13 +31,14 @@ from promptot.files.owned import (
     temporary_name,
     unknown_in,
 )
-from promptot.files.reading import Unreadable, parse_json, read_json
+from promptot.files.reading import Unreadable, parse_json
 from promptot.files.writing import output_folder, system_errors
-from promptot.runs.adapter import CARD, TENSORS
+from promptot.runs.adapter import TENSORS
+from promptot.runs.card import CARD, is_card
+from promptot.runs.manifest import MANIFEST, is_manifest
 
 ADAPTER = "adapter"
 CHECKPOINT = "checkpoint.safetensors"
-MANIFEST = "manifest.json"
 PREDICTIONS = "predictions.csv"
 REPORT = "report.html"
 FILES = (CHECKPOINT, "steps.csv", "epochs.csv", PREDICTIONS, REPORT, MANIFEST)
@@ -47,15 +48,17 @@ NEXT, FINISHED, LOCK = ".next", ".finished", ".lock"
 
 LOCK_SECONDS = 10.0
 """How long to wait for a folder: the loading processes of a killed run hold on to it for 5 s."""
-LARGEST_MANIFEST = 2**30  # bytes
 _EARLIER_TEMPORARY = re.compile(r"\.partial-[a-z0-9_]{8}(\.\w+)?", re.ASCII)
 
 
 @contextlib.contextmanager
-def locked(folder: Path) -> Iterator[None]:
+def locked(folder: Path, seconds: float | None = None) -> Iterator[None]:
     """Keep other runs out of `folder`, which is made if need be and then goes if it stays empty.
 
     The system lets go of the lock when the process ends, however it ends.
+
+    Args:
+        seconds: how long to wait for another run; by default `LOCK_SECONDS`.
 
     Raises:
         PromptotError: another run is at work there, something else takes a name that a run needs,
@@ -64,7 +67,7 @@ def locked(folder: Path) -> Iterator[None]:
     refuse_foreign(folder)
     lock = LockFile(folder / LOCK, folder_too=True)
     with system_errors(folder / LOCK):
-        if not lock.acquire(LOCK_SECONDS):
+        if not lock.acquire(LOCK_SECONDS if seconds is None else seconds):
             raise PromptotError(
                 f"Another run is being written to '{folder}'.",
                 fix="Wait until it has finished, or choose another folder.",
@@ -132,6 +135,16 @@ def check_run_folder(folder: Path, overwrite: bool = False, resume: bool = False
         with locked(folder):
             complete_replacement(folder)
     check_free(folder, overwrite, resume)
+
+
+def check_apart(out: Path, data: Path) -> None:
+    """Refuse an output folder inside a folder of images."""
+    place = out.resolve()
+    if data.is_dir() and data.resolve() in (place, *place.parents):
+        raise PromptotError(
+            f"The run folder '{out}' lies in the image folder '{data}', where folders are classes.",
+            fix="Choose a place outside it.",
+        )
 
 
 def check_free(folder: Path, overwrite: bool, resume: bool) -> None:
@@ -394,19 +407,6 @@ def _unknown_to_earlier(place: Path) -> list[str]:
     return unknown_in(place, (CARD, TENSORS), is_temporary_file)
 
 
-def _is_manifest(path: Path) -> bool | None:
-    """Whether a file is a run's manifest; None if there is none."""
-    if kind_of(path) != "file":
-        return None
-    try:
-        manifest = read_json(path, LARGEST_MANIFEST)
-        return isinstance(manifest["recipe"], dict) and isinstance(manifest["task"]["shots"], list)
-    except Unreadable as error:
-        return None if error.missing else False
-    except (KeyError, TypeError):
-        return False
-
-
 def _is_checkpoint(path: Path) -> bool | None:
     """Whether a file is a run's checkpoint; None if there is none, or it is damaged."""
     head = head_of(path, 8)
@@ -424,10 +424,7 @@ def _is_adapter(path: Path) -> bool | None:
     """Whether a folder holds an adapter; None if there is no card, or a damaged one."""
     if _unknown(path, (CARD, TENSORS)) if kind_of(path) == "folder" else True:
         return None
-    try:
-        return "tensors_sha256" in parse_json(head_of(path / CARD, 2**24))
-    except (Unreadable, TypeError):
-        return None
+    return is_card(path / CARD)
 
 
 def _starts_with(head: str) -> Callable[[Path], bool | None]:
@@ -435,7 +432,7 @@ def _starts_with(head: str) -> Callable[[Path], bool | None]:
 
 
 _IS_OURS: dict[str, Callable[[Path], bool | None]] = {
-    MANIFEST: _is_manifest,
+    MANIFEST: is_manifest,
     CHECKPOINT: _is_checkpoint,
     ADAPTER: _is_adapter,
     "steps.csv": _starts_with("epoch,step,lr,total,"),

@@ -8,7 +8,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from promptot.adaptation.student import PromptedModel
+from promptot.adaptation.student import Student
 from promptot.data.class_names import check_class_names
 from promptot.data.images.read_image import ImageLike, load_image
 from promptot.errors import PromptotError
@@ -65,7 +65,7 @@ class Comparer:
             tuple(model.logits(adapted, text)[0].tolist()),
         )
 
-    def _model_over(self, names: tuple[str, ...]) -> tuple[PromptedModel, Tensor | None]:
+    def _model_over(self, names: tuple[str, ...]) -> tuple[Student, Tensor | None]:
         """The model over these names and its text features."""
         model = self.classifier.model
         if names != model.class_names:

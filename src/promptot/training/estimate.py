@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from promptot.adaptation.student import PromptedModel
+from promptot.adaptation.student import Student
 from promptot.data.memory_bounds import free_bytes
 from promptot.errors import PromptotError
 
@@ -35,7 +35,7 @@ class Estimate:
         return self.step_seconds * self.steps
 
 
-def activation_bytes(model: PromptedModel, batch_size: int, words: int = 0) -> int:
+def activation_bytes(model: Student, batch_size: int, words: int = 0) -> int:
     """Bytes that one training step keeps for its backward pass.
 
     The teacher keeps nothing; of the student, the prompted image tower keeps
@@ -48,7 +48,7 @@ def activation_bytes(model: PromptedModel, batch_size: int, words: int = 0) -> i
     return model.activation_bytes(batch_size, words)
 
 
-def memory_estimate(model: PromptedModel, batch_size: int, words: int = 0) -> int:
+def memory_estimate(model: Student, batch_size: int, words: int = 0) -> int:
     """Peak bytes of training: what is held now, what backward keeps, and the largest temporary."""
     device = model.backbone.device
     held = torch.cuda.memory_allocated(device) if device.type == "cuda" else resident_bytes()
@@ -65,7 +65,7 @@ def available_bytes(device: torch.device) -> int:
     return free_bytes() + resident_bytes()
 
 
-def check_memory(model: PromptedModel, batch_size: int, words: int = 0) -> tuple[int, int]:
+def check_memory(model: Student, batch_size: int, words: int = 0) -> tuple[int, int]:
     """Estimated and available bytes for batches of images and `words` anchor words a step.
 
     Raises:

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import torch
 from torch import nn
 
-from promptot.adaptation.student import PromptedModel
+from promptot.adaptation.student import Student
 from promptot.data.loader import Batch
 from promptot.data.task import ImageTask
 from promptot.errors import NotFinite, PromptotError
@@ -65,7 +65,7 @@ SAVE_SECONDS = 300.0
 
 
 def train(
-    model: PromptedModel,
+    model: Student,
     objective: Objective,
     loader: Loader,
     config: OptimConfig,

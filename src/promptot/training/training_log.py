@@ -111,10 +111,15 @@ class Log:
         self.epochs.append(record)
         self._keep(steps)
         if self.folder is not None:
-            write_text(self.folder / "steps.csv", "".join([_header(StepRecord), *self._lines]))
-            text = "".join([_header(EpochRecord), *map(_line, self.epochs)])
-            write_text(self.folder / "epochs.csv", text)
+            self.write(self.folder)
         return record
+
+    def write(self, folder: Path) -> None:
+        """Write both files into a folder; none where no epoch was trained."""
+        if self.epochs:
+            write_text(folder / "steps.csv", "".join([_header(StepRecord), *self._lines]))
+            text = "".join([_header(EpochRecord), *map(_line, self.epochs)])
+            write_text(folder / "epochs.csv", text)
 
     @property
     def step_count(self) -> int:

@@ -22,7 +22,6 @@ from promptot.experiments.cell_progress import Progress
 from promptot.experiments.cell_record import Record
 from promptot.experiments.cells import VERSION
 from promptot.experiments.image_features import ImageFeatures
-from promptot.experiments.keyword_settings import takes
 from promptot.experiments.record_file import RecordFile
 from promptot.experiments.result_folder import check_result_folder
 from promptot.experiments.run_cell import CellContext
@@ -40,6 +39,7 @@ from promptot.experiments.tuning.validation import (
 )
 from promptot.files.writing import write_text
 from promptot.recipes import Recipe, load_recipe
+from promptot.runs.keyword_settings import takes
 
 TRIALS = "trials.jsonl"
 PAGE = "report.html"
@@ -51,25 +51,7 @@ Classes = Literal["all", "base"]
 
 @dataclass(frozen=True)
 class TuneSettings:
-    """A tuning as it was asked for.
-
-    Attributes:
-        data, backbone, recipe, shots, overrides, device, precision, workers, seed: as in `fit`.
-        out: the folder.
-        budget: seconds for all trials together, those of earlier calls included; the first one is
-            always made.
-        choose: number of the point to write the recipe of, from 1; None takes the recommended one.
-        classes: "all" trains on all classes, and retention is how often the adapted model gives
-            the frozen model's answer among anchor words; "base" trains on half of them, and
-            retention is the accuracy on the other half.
-        validation_share: share of each class for validation, if there is no such folder.
-        test_share: as in `fit`; keep them alike.
-        progress, on_task, on_point: who is told how it goes, what is trained on, and of each point
-            with its number.
-        search: what to try next.
-        fewest_images: validation images below which no setting can be told from another.
-        report: whether to write the page and the pictures.
-    """
+    """A tuning as it was asked for. Its fields are the arguments of `tune`."""
 
     data: Any
     out: str | os.PathLike[str]
@@ -126,8 +108,21 @@ def tune(asked: TuneSettings) -> Tuning:
     `recipe.yaml` of the chosen point, `report.html`, `trade-off.svg` and `trade-off.png`.
 
     Args:
-        asked: is not given as such: each attribute of `TuneSettings` is an argument of its own, as
-            in `tune("photos", "tuned", budget=60)`.
+        data, backbone, recipe, shots, overrides, device, precision, workers, seed: as in `fit`.
+        out: the folder.
+        budget: seconds for all trials together, those of earlier calls included; the first one is
+            always made.
+        choose: number of the point to write the recipe of, from 1; None takes the recommended one.
+        classes: "all" trains on all classes, and retention is how often the adapted model gives
+            the frozen model's answer among anchor words; "base" trains on half of them, and
+            retention is the accuracy on the other half.
+        validation_share: share of each class for validation, if there is no such folder.
+        test_share: as in `fit`; keep them alike.
+        progress, on_task, on_point: who is told how it goes, what is trained on, and of each point
+            with its number.
+        search: what to try next.
+        fewest_images: validation images below which no setting can be told from another.
+        report: whether to write the page and the pictures.
 
     Raises:
         PromptotError: there are too few validation images, nothing to tune, or no retention to

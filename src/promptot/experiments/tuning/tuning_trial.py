@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
-from promptot.adaptation.student import PromptedModel
+from promptot.adaptation.student import Student
 from promptot.data import ImageTask
 from promptot.errors import PromptotError
 from promptot.evaluation.retention import measure_retention
@@ -76,7 +76,7 @@ class TuningTrials:
         """The frozen model as a point."""
         names, data = self.fit_part.class_names, self.recipe.data
         templates = teacher_templates(data.templates, self.fit_part.template)
-        frozen = PromptedModel(
+        frozen = Student(
             self.context.backbone, None, names, templates, template_mean=data.template_mean
         )
         return self._point({}, frozen)
@@ -93,7 +93,7 @@ class TuningTrials:
         point = self._point(settings, learn_cell(cell, self.context).model)
         return replace(point, seconds=time.perf_counter() - began)
 
-    def _point(self, settings: Settings, model: PromptedModel) -> Point:
+    def _point(self, settings: Settings, model: Student) -> Point:
         scores = self._score(model, self.fit_part)
         right = "".join("1" if r else "0" for r in scores.student.argmax(1) == scores.labels)
         if self.novel_part is not None:
@@ -111,7 +111,7 @@ class TuningTrials:
             )
         return Point(settings, right, anchors.agreement.value, anchors.agreement.total)
 
-    def _score(self, model: PromptedModel, part: ImageTask) -> Scores:
+    def _score(self, model: Student, part: ImageTask) -> Scores:
         try:
             return score(model, self.context.images.batches(part.test), keep_features=True)
         except NothingToScore:

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from promptot.adaptation.student import PromptedModel
+from promptot.adaptation.student import Student
 from promptot.evaluation.scoring import Scores
 from promptot.objectives import build_preservation
 from promptot.objectives.features import Features
@@ -40,7 +40,7 @@ def likeliest(logits: torch.Tensor, names: Sequence[str], k: int = 3) -> list[tu
 
 @torch.no_grad()
 def draw_plan(
-    model: PromptedModel, config: ObjectiveConfig, scores: Scores, what: str
+    model: Student, config: ObjectiveConfig, scores: Scores, what: str
 ) -> list[PlanPicture]:
     """The plan that an objective finds after training, on a few test images.
 

@@ -5,22 +5,18 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
-
-from promptot.adaptation.student import PromptedModel
+from promptot.adaptation.student import Student
 from promptot.backbones.first_choice import real_clip
 from promptot.data.catalog.drawings import has_own_images
 from promptot.data.task import ImageTask
-from promptot.errors import PromptotError
 from promptot.evaluation.metrics import harmonic_mean
 from promptot.evaluation.retention import Retention, paired_change
 from promptot.evaluation.scoring import Scores
-from promptot.recipes.schema import ObjectiveConfig, read_objective
 from promptot.reports import Column, Measure, ReportData, Row, Table
 from promptot.reports.tables import format_difference, format_value
+from promptot.runs.manifest import Manifest
 from promptot.runs.report.answers import answer_details, worst_mistakes
 from promptot.runs.report.panels import draw_plan, history
 from promptot.runs.report.retention_panel import (
@@ -46,8 +42,8 @@ class Tested:
         notes: what was left out.
     """
 
-    model: PromptedModel
-    manifest: Mapping[str, Any]
+    model: Student
+    manifest: Manifest
     log: Log
     tasks: Mapping[str, ImageTask]
     scores: Mapping[str, Scores]
@@ -57,12 +53,12 @@ class Tested:
 
 def report_data(run: Tested) -> ReportData:
     """Everything on the page of a run."""
-    recipe = run.manifest["recipe"]
-    name = str(recipe.get("name", "adapted"))
+    recipe = run.manifest.recipe
+    name = run.manifest.recipe_name or "adapted"
     name = "adapted" if name == FROZEN else name
     retention = retention_table(name, run.retention, run.scores)
     data = ReportData(
-        title=f"{name} on {run.manifest['task']['name']}",
+        title=f"{name} on {run.manifest.task.name}",
         headline=headline(run.scores),
         subtitle=_subtitle(run.manifest),
         results=_results(name, run.scores),
@@ -87,7 +83,7 @@ def report_data(run: Tested) -> ReportData:
         data,
         details=answer_details(name, scores, task, _images_of(main, scores, task)),
         examples=worst_mistakes(name, scores, task),
-        plans=draw_plan(model, objective_of(recipe), scores, "test images"),
+        plans=draw_plan(model, run.manifest.objective, scores, "test images"),
     )
 
 
@@ -104,13 +100,6 @@ def headline(scores: Mapping[str, Scores]) -> str:
         gain = format_difference(change, "share")
         parts.append(f"{label}: {accuracy} right, {gain} points against zero-shot{clear}")
     return f"{'; '.join(parts)}."
-
-
-def objective_of(recipe: Mapping[str, Any]) -> ObjectiveConfig:
-    """The objective of a recipe as a manifest describes it, flat."""
-    prefix = "objective."
-    own = {key.removeprefix(prefix): v for key, v in recipe.items() if key.startswith(prefix)}
-    return read_objective(own or {"preservation": "none"})
 
 
 def _main(scores: Mapping[str, Scores]) -> str | None:
@@ -133,20 +122,17 @@ def _images_of(part: str, scores: Scores, task: ImageTask) -> str:
 
 def _paths(run: Tested) -> Iterator[str]:
     """Of the images that it learnt from and was tested on."""
-    for shot in run.manifest["task"].get("shots", ()):
-        if isinstance(shot, Mapping) and isinstance(shot.get("path"), str):
-            yield shot["path"]
+    yield from (shot.path for shot in run.manifest.task.shots)
     for part in run.scores:
         yield from (example.path for example in run.tasks[part].test)
 
 
-def _subtitle(manifest: Mapping[str, Any]) -> str:
-    task = manifest["task"]
-    images, classes = len(task["shots"]), len(task["class_names"])
-    seconds = manifest.get("results", {}).get("seconds")
+def _subtitle(manifest: Manifest) -> str:
+    images, classes = len(manifest.task.shots), len(manifest.task.class_names)
+    seconds = manifest.results.seconds
     took = "" if seconds is None else f" in {format_value(float(seconds), 'seconds')}"
     return (
-        f"{manifest['backbone']['name']} learnt {classes} "
+        f"{manifest.backbone.name} learnt {classes} "
         f"{'class' if classes == 1 else 'classes'} from "
         f"{images} {'image' if images == 1 else 'images'}{took}. Zero-shot is the same model "
         "before it learnt anything."
@@ -175,25 +161,23 @@ def _results(name: str, scores: Mapping[str, Scores]) -> Table | None:
     )
 
 
-def _environment(manifest: Mapping[str, Any]) -> dict[str, Any]:
+def _environment(manifest: Manifest) -> dict[str, Any]:
     return {
         **_origin(manifest),
-        "classes": manifest["task"]["classes"],
-        "template": _sentence(manifest["task"]["template"]),
-        "backbone": manifest["backbone"]["name"],
-        "backbone weights (SHA-256)": manifest["backbone"]["weight_hash"],
-        **_function(manifest["backbone"].get("function")),
-        "device": manifest["device"],
-        "precision": manifest["precision"],
-        "platform": manifest["platform"],
-        **manifest["versions"],
+        "classes": manifest.task.classes,
+        "template": _sentence(manifest.task.template),
+        "backbone": manifest.backbone.name,
+        "backbone weights (SHA-256)": manifest.backbone.weight_hash,
+        **_function(manifest.backbone.function or {}),
+        "device": manifest.device,
+        "precision": manifest.precision,
+        "platform": manifest.platform,
+        **manifest.versions,
     }
 
 
-def _function(noted: Any) -> dict[str, Any]:
+def _function(noted: Mapping[str, Any]) -> dict[str, Any]:
     """What the backbone does with its weights and images, where the manifest says it."""
-    if not isinstance(noted, dict):
-        return {}
     return {
         str(key): ", ".join(map(str, value)) if isinstance(value, list) else value
         for key, value in noted.items()
@@ -201,12 +185,12 @@ def _function(noted: Any) -> dict[str, Any]:
     }
 
 
-def _origin(manifest: Mapping[str, Any]) -> dict[str, Any]:
+def _origin(manifest: Manifest) -> dict[str, Any]:
     """The seed; of a mean, what it is the mean of."""
-    if "merged" not in manifest:
-        return {"seed": manifest["seed"]}
-    parts = (f"{source['run']} × {source['weight']:.3g}" for source in manifest["merged"])
-    seeds = ", ".join(map(str, manifest.get("seeds", ())))
+    if manifest.merged is None:
+        return {"seed": manifest.seed}
+    parts = (f"{source.run} × {source.weight:.3g}" for source in manifest.merged)
+    seeds = ", ".join(map(str, manifest.seeds or ()))
     return {"mean of": "; ".join(parts), **({"seeds": seeds} if seeds else {})}
 
 
@@ -218,7 +202,7 @@ def _sentence(template: str | Sequence[str]) -> str:
 
 def _caveats(run: Tested) -> list[str]:
     caveats = []
-    note = real_clip(run.manifest["backbone"]["name"], has_own_images(_paths(run)))
+    note = real_clip(run.manifest.backbone.name, has_own_images(_paths(run)))
     if note is not None:
         caveats.append(note)
     main = _main(run.scores)
@@ -242,71 +226,3 @@ def _caveats(run: Tested) -> list[str]:
             "what a point-wise penalty does."
         )
     return caveats
-
-
-class _Part(BaseModel):
-    model_config = ConfigDict(strict=True)
-
-
-class _Shot(_Part):
-    path: str
-    class_name: str
-    sha256: str
-
-
-class _Task(_Part):
-    name: Annotated[str, Field(min_length=1)]
-    classes: Annotated[str, Field(min_length=1)]
-    class_names: Annotated[list[str], Field(min_length=1)]
-    template: str | Annotated[list[str], Field(min_length=1)]
-    shots: list[_Shot]
-    tested: dict[str, list[str]] = {}
-
-
-class _Identity(_Part):
-    name: Annotated[str, Field(min_length=1)]
-    weight_hash: Annotated[str, Field(min_length=1)]
-
-
-class _Results(_Part):
-    seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
-
-
-class _Manifest(_Part):
-    """What the page reads of a manifest."""
-
-    recipe: dict[str, Any]
-    seed: int | None = None  # a mean of several runs has none of its own
-    merged: list[dict[str, Any]] | None = None
-    backbone: _Identity
-    task: _Task
-    device: str
-    precision: str
-    platform: str
-    versions: dict[str, str | None]
-    results: _Results = _Results()
-
-
-def check_manifest(manifest: Any, path: Path) -> Mapping[str, Any]:
-    """A manifest that a page can be made of.
-
-    Raises:
-        PromptotError: something is missing, or of another kind than `fit` writes.
-    """
-    try:
-        checked = _Manifest.model_validate(manifest)
-        if checked.seed is None and checked.merged is None:
-            raise ValueError("it has no seed")
-        objective_of(manifest["recipe"])
-        _origin(manifest)
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        where = ""
-        if isinstance(error, ValidationError):
-            where = ".".join(f"{part!s:.40}" for part in error.errors()[0]["loc"])
-        raise PromptotError(
-            f"'{path}' is damaged, or an older promptot wrote it"
-            + (f" ({where} is not as `fit` writes it)." if where else "."),
-            fix="Train the run again.",
-        ) from None
-    described: Mapping[str, Any] = manifest
-    return described

@@ -1,0 +1,63 @@
+"""What a run folder holds, in memory."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from promptot.errors import PromptotError
+from promptot.runs.adapter import Adapter, load_adapter
+from promptot.runs.hub import adapter_folder
+from promptot.runs.manifest import Manifest, find_manifest
+from promptot.runs.run_folder import ADAPTER, writing
+from promptot.training.training_log import Log
+
+
+@dataclass(frozen=True, eq=False)
+class RunContents:
+    """What a run leaves but for its test; it pickles without any model.
+
+    Attributes:
+        adapter: what was learned, and its card.
+        manifest: what it was made with; None of an adapter alone.
+        log: a record a step and an epoch; empty where nothing was trained.
+    """
+
+    adapter: Adapter
+    manifest: Manifest | None
+    log: Log = field(default_factory=Log)
+
+    @classmethod
+    def read(cls, folder: str | os.PathLike[str]) -> RunContents:
+        """Those of a run folder, of an adapter folder, or of "hf-hub:user/name".
+
+        Raises:
+            PromptotError: there is no adapter, or something is damaged.
+        """
+        adapter = load_adapter(adapter_folder(folder))
+        try:
+            manifest = find_manifest(Path(folder))
+        except PromptotError as error:
+            raise PromptotError(
+                "The run's manifest is damaged.", fix="Load its adapter folder instead."
+            ) from error
+        log = Log(Path(folder))
+        log.restore()
+        return cls(adapter, manifest, log)
+
+    def save(self, folder: str | os.PathLike[str], *, overwrite: bool = False) -> None:
+        """Write a run folder.
+
+        Raises:
+            PromptotError: it holds a run already, or can't be written.
+        """
+        with writing(Path(folder), overwrite) as work:
+            self.write(work)
+
+    def write(self, work: Path) -> None:
+        """Write all files into a working folder."""
+        self.log.write(work)
+        if self.manifest is not None:
+            self.manifest.write(work)
+        self.adapter.save(work / ADAPTER)
