@@ -42,7 +42,7 @@ from promptot.devices import pick_device
 from promptot.objectives import Objective, build_preservation
 from promptot.runs.adapter import build_model, load_adapter, save_adapter
 from promptot.runs.run import Run, adapt
-from promptot.training.trainer import Callbacks
+from promptot.training.listener import Listener
 from promptot.training.training_log import EpochRecord, Log
 
 pytestmark = pytest.mark.cuda
@@ -175,7 +175,7 @@ def _train(
         Log(folder),
         loader=TwoBatches(),
         checkpoint=None if folder is None else folder / "checkpoint.safetensors",
-        callbacks=Callbacks(on_epoch=on_epoch),
+        callbacks=Listener(on_epoch=on_epoch),
     )
 
 
@@ -296,7 +296,7 @@ def test_a_killed_fit_resumes_to_the_same_bits(fit: Fit) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        fit("stopped", callbacks=Callbacks(on_epoch=stop))
+        fit("stopped", callbacks=Listener(on_epoch=stop))
     resumed = fit("stopped", resume=True).model.prompts
     assert whole is not None
     assert resumed is not None

@@ -8,7 +8,6 @@ seconds, or right before its n-th operation on files below the run folder.
 from __future__ import annotations
 
 import contextlib
-import functools
 import json
 import os
 import signal
@@ -22,10 +21,9 @@ import torch
 torch.set_num_threads(1)
 
 import promptot  # noqa: E402
-import promptot.runs.run  # noqa: E402
 from promptot.backbones import Backbone, load_backbone  # noqa: E402
 from promptot.runs.run_folder import locked  # noqa: E402
-from promptot.training.trainer import train  # noqa: E402
+from promptot.training import checkpoint  # noqa: E402
 
 FILE_EVENTS = {"open", "os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.chmod"}
 
@@ -70,8 +68,7 @@ def work(order: dict[str, Any], backbone: Backbone) -> None:
             if order.get("tear"):
                 tear_at(order["tear"])
             if order.get("save_seconds") is not None:
-                seconds = order["save_seconds"]
-                promptot.runs.run.train = functools.partial(train, save_seconds=seconds)
+                checkpoint.SAVE_SECONDS = order["save_seconds"]
             if "hold" in order:
                 with locked(out):
                     print("held", flush=True)

@@ -21,7 +21,7 @@ from promptot.errors import PromptotError
 from promptot.files.locks import TEXT, LockFile
 from promptot.files.owned import MARKER, is_marked, is_temporary, temporary_name
 from promptot.runs.run_folder import FINISHED, NEXT, locked
-from promptot.training.trainer import Callbacks
+from promptot.training.listener import Listener
 from promptot.training.training_log import EpochRecord
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="links and pipes")
@@ -57,12 +57,12 @@ def finished(small: Backbone, few_photos: Path, tmp_path_factory: pytest.TempPat
     return out
 
 
-def stop_after(epoch: int) -> Callbacks:
+def stop_after(epoch: int) -> Listener:
     def on_epoch(record: EpochRecord) -> None:
         if record.epoch == epoch:
             raise KeyboardInterrupt
 
-    return Callbacks(on_epoch=on_epoch)
+    return Listener(on_epoch=on_epoch)
 
 
 def write(path: Path, text: str) -> None:

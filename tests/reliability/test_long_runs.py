@@ -17,7 +17,7 @@ from promptot.recipes import load_recipe
 from promptot.runs.run import adapt
 from promptot.training import training_log as records
 from promptot.training.estimate import resident_bytes
-from promptot.training.trainer import Callbacks
+from promptot.training.listener import Listener
 from promptot.training.training_log import EpochRecord, Log, StepRecord
 
 NAMES = ("cat", "hot dog", "bee")
@@ -104,7 +104,7 @@ def test_memory_stays_flat(small_file: Path, tmp_path: Path) -> None:
         Log(tmp_path),
         loader=Made(),
         checkpoint=tmp_path / "checkpoint",
-        callbacks=Callbacks(on_epoch=lambda record: sizes.append(resident_bytes())),
+        callbacks=Listener(on_epoch=lambda record: sizes.append(resident_bytes())),
     )
     if sizes[0] == 0:
         pytest.skip("this system does not tell the memory of a process")
@@ -127,7 +127,7 @@ def test_two_thousand_epochs_on_the_bundled_model(tmp_path: Path) -> None:
         shots=2,
         overrides=[f"optim.epochs={epochs}", "optim.batch_size=4", "data.views=2"],
         device="cpu",
-        callbacks=Callbacks(on_epoch=look),
+        callbacks=Listener(on_epoch=look),
     )
     logs = {p.name: p.stat().st_size for p in (tmp_path / "run").glob("*.csv")}
     marks = [epoch for epoch in (1, 10, 100, 500, 1000, epochs) if epoch <= epochs]

@@ -26,7 +26,7 @@ from promptot.runs import run_folder
 from promptot.runs.run_folder import FINISHED, NEXT, locked
 from promptot.training import batches
 from promptot.training.checkpoint import read_checkpoint
-from promptot.training.trainer import Callbacks
+from promptot.training.listener import Listener
 from promptot.training.training_log import EpochRecord, StepRecord
 
 resource = pytest.importorskip("resource", reason="POSIX calls")
@@ -58,7 +58,7 @@ def listing(folder: Path) -> dict[str, bytes]:
     }
 
 
-def stop_at(epoch: int, step: int | None = None) -> Callbacks:
+def stop_at(epoch: int, step: int | None = None) -> Listener:
     """Interrupt a run after an epoch, or after a step of the next one."""
 
     def on_epoch(record: EpochRecord) -> None:
@@ -69,7 +69,7 @@ def stop_at(epoch: int, step: int | None = None) -> Callbacks:
         if step is not None and (record.epoch, record.step) == (epoch + 1, step):
             raise KeyboardInterrupt
 
-    return Callbacks(on_epoch=on_epoch, on_step=on_step)
+    return Listener(on_epoch=on_epoch, on_step=on_step)
 
 
 def test_two_runs_into_one_folder(
@@ -86,7 +86,7 @@ def test_two_runs_into_one_folder(
             found.append(str(caught.value))
         assert listing(tmp_path / "run") == before
 
-    fit(callbacks=Callbacks(on_epoch=second))
+    fit(callbacks=Listener(on_epoch=second))
     assert any("Another run is being written" in text for text in found)
     fit(out="alone")
     assert listing(tmp_path / "run").keys() == listing(tmp_path / "alone").keys()
@@ -177,7 +177,7 @@ def test_an_old_run_stays_until_the_new_one_has_finished(
         seen.append({k: v for k, v in listing(tmp_path / "run").items() if k in old})
         promptot.load(tmp_path / "run", small_backbone(fit))
 
-    fit("optim.lr=0.03", overwrite=True, callbacks=Callbacks(on_epoch=look))
+    fit("optim.lr=0.03", overwrite=True, callbacks=Listener(on_epoch=look))
     assert seen == [old] * 3
     new = listing(tmp_path / "run")
     assert new.keys() == old.keys()
@@ -282,7 +282,7 @@ def test_a_run_stopped_before_its_first_step_leaves_nothing(
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        fit(callbacks=Callbacks(on_start=stop))
+        fit(callbacks=Listener(on_start=stop))
     assert not (tmp_path / "run").exists()
 
 
@@ -424,7 +424,7 @@ def test_an_image_that_vanishes_while_training(
             shutil.move(data, tmp_path / "away")
 
     with pytest.raises(PromptotError, match="photos.*there is no such file.*Put it back"):
-        fit(data=data, workers=workers, callbacks=Callbacks(on_epoch=vanish))
+        fit(data=data, workers=workers, callbacks=Listener(on_epoch=vanish))
     shutil.move(tmp_path / "away", data)
     fit(data=data, resume=True, workers=workers)
     assert (tmp_path / "run/adapter/prompts.safetensors").read_bytes() == whole
@@ -448,7 +448,7 @@ def test_a_loading_process_that_dies(
                 os.kill(worker.pid, signal.SIGKILL)
 
     with pytest.raises(PromptotError, match="process that loads images has died.*--workers"):
-        fit(workers=2, callbacks=Callbacks(on_epoch=kill))
+        fit(workers=2, callbacks=Listener(on_epoch=kill))
     fit(resume=True)
     whole = listing_of(lambda out: fit(out=out), "whole")
     assert (tmp_path / "run/adapter/prompts.safetensors").read_bytes() == whole

@@ -17,7 +17,7 @@ from promptot.recipes import Recipe, describe, load_recipe
 from promptot.runs import run
 from promptot.runs.run import adapt
 from promptot.training.batches import training_loader, views_bytes, views_used
-from promptot.training.trainer import Callbacks
+from promptot.training.listener import Listener
 from promptot.training.training_log import Log
 
 EPOCHS = 4
@@ -118,7 +118,7 @@ def test_the_cost_is_told_before(
     backbone: Backbone, task: ImageTask, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     told: list[tuple[int, int, int]] = []
-    callbacks = Callbacks(on_views=lambda *cost: told.append(cost))
+    callbacks = Listener(on_views=lambda *cost: told.append(cost))
     adapt(backbone, task, cached(2), Log(), seed=1, callbacks=callbacks)
     assert told == [(2, 12, 2 * 12 * 32 * 4)]
     monkeypatch.setattr(run, "available_bytes", lambda device: 1000)

@@ -169,7 +169,7 @@ def fit(
 ) -> None:
     """Learn prompts from your images and test them beside the frozen model."""
     from promptot.backbones.first_choice import FIRST_CHOICE, real_clip
-    from promptot.cli.fit_progress import training_callbacks
+    from promptot.cli.fit_progress import FitProgress
     from promptot.cli.result_tables import pairs, score_table
     from promptot.data.catalog.drawings import has_own_images
     from promptot.runs.commands import fit as fit_folder
@@ -199,7 +199,7 @@ def fit(
                 resume=resume,
                 report=report,
                 log=by_commas(log),
-                callbacks=training_callbacks(bar, f"{recipe} on {backbone}", out),
+                callbacks=FitProgress(bar, f"{recipe} on {backbone}", out),
             )
     except (KeyboardInterrupt, SystemExit):
         if has_checkpoint(out):

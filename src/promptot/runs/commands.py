@@ -32,9 +32,9 @@ from promptot.runs.run import (
 )
 from promptot.runs.run import fit as fit_task
 from promptot.runs.run_folder import MANIFEST, PREDICTIONS, REPORT, check_run_folder, is_complete
-from promptot.runs.tracking.tracker import Tracking
+from promptot.runs.tracking.tracker import Tracking, open_trackers
 from promptot.training.batches import evaluation_loader
-from promptot.training.trainer import Callbacks
+from promptot.training.listener import Listener, Listeners
 from promptot.training.training_log import Log
 
 PathLike = str | os.PathLike[str]
@@ -64,7 +64,7 @@ def fit(
     resume: bool = False,
     report: bool = True,
     log: Sequence[str] = (),
-    callbacks: Callbacks | None = None,
+    callbacks: Listener | None = None,
 ) -> Run:
     """Learn prompts from images, test them beside the frozen model, and write a run folder.
 
@@ -92,7 +92,7 @@ def fit(
         report: write `report.html` into the run folder too.
         log: trackers to tell beside the CSV files, which are always written: "tensorboard",
             "wandb", "mlflow". One that fails is named in a warning and never ends the run.
-        callbacks: who is told how it goes.
+        callbacks: hears how it goes.
 
     Raises:
         PromptotError: with what to do about it.
@@ -108,11 +108,12 @@ def fit(
         task = hold_out(task, test_share)
     check_run_folder(Path(out), overwrite, resume)
     nothing_left = resume and is_complete(Path(out))
-    tracking = Tracking(() if nothing_left else log, Path(out))
+    tracking = Tracking(open_trackers(() if nothing_left else log, Path(out)))
+    listener = Listeners(tracking, callbacks or Listener())
     if not isinstance(backbone, Backbone):
         backbone = load_backbone(backbone, pick_device(device), precision)
     settings = {**describe(recipe), "seed": seed, "classes": classes, "backbone": backbone.name}
-    tracking.start(
+    listener.on_run_start(
         {**settings, "task": task.name, "precision": backbone.precision, "resumed": resume}
     )
     try:
@@ -126,12 +127,12 @@ def fit(
             workers=workers,
             overwrite=overwrite,
             resume=resume,
-            callbacks=tracking.listening(callbacks),
+            callbacks=listener,
         )
     except BaseException:
-        tracking.finish({}, failed=True)
+        listener.on_run_end({}, failed=True)
         raise
-    tracking.finish(summarise_scores(run.scores))
+    listener.on_run_end(summarise_scores(run.scores), failed=False)
     if report and not (run.was_complete and (run.folder / REPORT).exists()):
         manifest = _read_manifest(run.folder)
         found = Tested(

@@ -60,10 +60,12 @@ from promptot.training.batches import (
     views_bytes,
     views_used,
 )
-from promptot.training.checkpoint import read_checkpoint
+from promptot.training.checkpoint import CheckpointFile, read_checkpoint
 from promptot.training.coverage import Ordered, coverage
 from promptot.training.estimate import GIB, available_bytes
-from promptot.training.trainer import Callbacks, Loader, train
+from promptot.training.listener import Listener
+from promptot.training.train_student import train
+from promptot.training.trainer import Loader
 from promptot.training.training_log import Log
 
 __all__ = [
@@ -140,7 +142,7 @@ def fit(
     workers: int = 0,
     overwrite: bool = False,
     resume: bool = False,
-    callbacks: Callbacks | None = None,
+    callbacks: Listener | None = None,
 ) -> Run:
     """Draw shots, learn from them what the recipe says, test it, and write a run folder.
 
@@ -194,9 +196,8 @@ def fit(
         try:
             manifest = _manifest(identity, drawn, chosen, hashes, backbone, recipe)
             write_json(work / MANIFEST, manifest)
-            callbacks = callbacks or Callbacks()
-            if callbacks.on_task is not None:
-                callbacks.on_task(chosen)
+            callbacks = callbacks or Listener()
+            callbacks.on_task(chosen)
             _warn_of_names(backbone, drawn, callbacks)
             log = Log(work)
             began = time.perf_counter()
@@ -329,7 +330,7 @@ def adapt(
     held_out: Sequence[str] = (),
     checkpoint: Path | None = None,
     identity: dict[str, Any] | None = None,
-    callbacks: Callbacks | None = None,
+    callbacks: Listener | None = None,
 ) -> PromptedModel:
     """Learn from a task's training images what a recipe says; the heart of `fit`.
 
@@ -340,12 +341,13 @@ def adapt(
             task. A linear probe is fitted to the images as they are for testing instead.
         held_out: names of classes that will be new in a test; the anchor words that ship are used
             without them. Words from a file of the user's are used as they are.
-        checkpoint, identity: see `train`.
+        checkpoint, identity: see `CheckpointFile`.
+        callbacks: hears how it goes.
 
     Returns:
         the model over the task's classes, on the backbone's device.
     """
-    names = task.class_names
+    names, listener = task.class_names, callbacks or Listener()
     templates = teacher_templates(recipe.data.templates, task.template)
     if recipe.probes or not recipe.trains:
         return PromptedModel(
@@ -360,10 +362,10 @@ def adapt(
     model = _untrained(backbone, names, recipe, templates, seed, held_out, task.synonyms)
     vocabulary = model.vocabulary
     if loader is None:
-        _tell_of_views(backbone, len(task.train), recipe, callbacks)
+        _tell_of_views(backbone, len(task.train), recipe, listener)
         loader = training_loader(backbone, task, recipe, seed, workers)
     epochs = recipe.evaluate_epoch or recipe.optim.epochs
-    _warn_of_dropped(loader, task, epochs, callbacks)
+    _warn_of_dropped(loader, task, epochs, listener)
     per_step = recipe.vocabulary.per_step
     train(
         model,
@@ -374,37 +376,32 @@ def adapt(
         epochs=epochs,
         averaging=build_averaging(recipe.ensembling, epochs),
         anchors=AnchorDraws(len(vocabulary), per_step, seed) if vocabulary else None,
-        checkpoint=checkpoint,
-        run=identity,
+        checkpoint=None if checkpoint is None else CheckpointFile(checkpoint, identity or {}),
         images=[example.path for example in task.train],
-        callbacks=callbacks or Callbacks(),
+        listener=listener,
     )
     return model
 
 
-def _warn_of_names(backbone: Backbone, task: ImageTask, callbacks: Callbacks) -> None:
+def _warn_of_names(backbone: Backbone, task: ImageTask, listener: Listener) -> None:
     """Say which names are one text to the backbone's tokenizer."""
-    if callbacks.on_warning is None:
+    if not listener.hears("on_warning"):
         return
     encode = backbone.tokenizer.encode
     for pair in same_tokens(task.class_names, encode, task.synonyms, task.template):
-        callbacks.on_warning(same_tokens_sentence(*pair))
+        listener.on_warning(same_tokens_sentence(*pair))
 
 
-def _warn_of_dropped(
-    loader: Loader, task: ImageTask, epochs: int, callbacks: Callbacks | None
-) -> None:
+def _warn_of_dropped(loader: Loader, task: ImageTask, epochs: int, listener: Listener) -> None:
     """Say which images and classes the steps will not see."""
-    if callbacks is None or callbacks.on_warning is None or not isinstance(loader, Ordered):
+    if not (listener.hears("on_warning") and isinstance(loader, Ordered)):
         return
     said = coverage(loader, task, epochs).sentence()
     if said:
-        callbacks.on_warning(said)
+        listener.on_warning(said)
 
 
-def _tell_of_views(
-    backbone: Backbone, images: int, recipe: Recipe, callbacks: Callbacks | None
-) -> None:
+def _tell_of_views(backbone: Backbone, images: int, recipe: Recipe, listener: Listener) -> None:
     """Say what fixed views will take; refuse what does not fit into memory."""
     if recipe.data.views is None:
         return
@@ -416,8 +413,7 @@ def _tell_of_views(
             f"{free / GIB:.1f} GiB are there.",
             fix="Lower data.views, or keep features alone: data.teacher=cached-views.",
         )
-    if callbacks is not None and callbacks.on_views is not None:
-        callbacks.on_views(views_used(recipe), images, needed)
+    listener.on_views(views_used(recipe), images, needed)
 
 
 def _untrained(

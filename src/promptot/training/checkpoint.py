@@ -27,12 +27,29 @@ from promptot.training.training_log import StepRecord
 
 FORMAT_VERSION = 2
 """1 (promptot 0.1.0, without a number) was written at the end of an epoch only; it is read too."""
+SAVE_SECONDS = 300.0
+"""Longest time between two checkpoints, but for the step that is at work."""
 LARGEST_FILE = 2**32  # bytes
 LARGEST_RUN = 2**20  # characters of JSON
 PROMPT, MOMENTUM, AVERAGE, OBJECTIVE = "prompt.", "momentum.", "average.", "objective."
 RECORDS = "records"
 NUMBERS = (torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.int32, torch.int64,
            torch.bool)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class CheckpointFile:
+    """Where a run writes its checkpoints.
+
+    Attributes:
+        path: the file; if it exists, the run goes on from it.
+        run: what identifies the run, kept in it.
+        seconds: how long an epoch may go on before one is written within it.
+    """
+
+    path: Path
+    run: Mapping[str, Any] = field(default_factory=dict)
+    seconds: float = field(default_factory=lambda: SAVE_SECONDS)
 
 
 @dataclass(frozen=True, eq=False)

@@ -38,6 +38,11 @@ class StepRecord:
     vocabulary_plan_entropy: float = math.nan
 
 
+AVERAGED = tuple(field.name for field in fields(StepRecord))[2:]
+MEASURED = AVERAGED[1:]
+"""What is measured in a step, in this order: all but where it is, and its learning rate."""
+
+
 @dataclass(frozen=True)
 class EpochRecord:
     """Means over an epoch's steps, how long it took, and the plan that was furthest off."""
@@ -60,9 +65,6 @@ class EpochRecord:
     vocabulary_plan_entropy: float = math.nan
     largest_off_diagonal_mass: float = math.nan  # of its steps, where the others are means
     skipped: int = 0  # batches left out because their loss or gradient was not finite
-
-
-AVERAGED = tuple(field.name for field in fields(StepRecord) if field.name not in {"epoch", "step"})
 
 
 def summarise(steps: Sequence[StepRecord], seconds: float, skipped: int = 0) -> EpochRecord:
