@@ -69,6 +69,9 @@ class Listener:
         """The run is over, with these accuracies; none if it failed."""
 
 
+SILENT = Listener()
+
+
 class Listeners(Listener):
     """Several listeners as one, told in this order; of events that a subclass adds, too."""
 

@@ -16,7 +16,7 @@ from promptot.training.anchors import AnchorDraws
 from promptot.training.averaging import WeightAverage
 from promptot.training.checkpoint import CheckpointFile
 from promptot.training.estimate import Estimate, check_memory
-from promptot.training.listener import Listener
+from promptot.training.listener import SILENT, Listener
 from promptot.training.trainer import BatchLoss, Loader, Trainer
 from promptot.training.training_log import MEASURED, Log
 
@@ -65,7 +65,7 @@ def train(
     anchors: AnchorDraws | None = None,
     checkpoint: CheckpointFile | None = None,
     images: Sequence[str] = (),
-    listener: Listener | None = None,
+    listener: Listener = SILENT,
 ) -> None:
     """Train the prompts of `model` in place; see `Trainer` for the arguments.
 
@@ -95,7 +95,7 @@ def train(
     )
     trainer.setup()
     memory, available = check_memory(model, config.batch_size, anchors.count if anchors else 0)
-    if listener is not None and listener.hears("on_estimate"):
+    if listener.hears("on_estimate"):
         seconds = trainer.trial_seconds()
         listener.on_estimate(Estimate(seconds, len(loader), memory, available))
     trainer.run()

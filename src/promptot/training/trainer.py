@@ -31,7 +31,7 @@ from promptot.training.finite import (
     require_finite,
 )
 from promptot.training.interruption import Interruptions
-from promptot.training.listener import Listener
+from promptot.training.listener import SILENT, Listener
 from promptot.training.schedule import learning_rate
 from promptot.training.training_log import MEASURED, Log, StepRecord
 
@@ -104,6 +104,7 @@ class _Unread(NamedTuple):
     values: Tensor  # `MEASURED`; then, where they are not checked in each step, two flags
 
 
+@dataclass(eq=False)
 class Trainer:
     """Trains a module in place: `setup`, then `run`.
 
@@ -129,34 +130,26 @@ class Trainer:
             are to be left out, which the next step has to know.
     """
 
-    def __init__(
-        self,
-        module: nn.Module,
-        loss: Loss,
-        loader: Loader,
-        config: OptimConfig,
-        log: Log,
-        *,
-        epochs: int | None = None,
-        averaging: WeightAverage | None = None,
-        checkpoint: CheckpointFile | None = None,
-        images: Sequence[str] = (),
-        listener: Listener | None = None,
-    ) -> None:
-        self.module, self.loss, self.loader = module, loss, loader
-        self.config, self.epochs = config, epochs or config.epochs
-        self.averaging, self.checkpoint = averaging, checkpoint
-        self.log, self.listener, self.images = log, listener or Listener(), images
-        self.parameters = list(module.parameters())
+    module: nn.Module
+    loss: Loss
+    loader: Loader
+    config: OptimConfig
+    log: Log
+    epochs: int | None = None
+    averaging: WeightAverage | None = None
+    checkpoint: CheckpointFile | None = None
+    images: Sequence[str] = ()
+    listener: Listener = SILENT
+
+    def __post_init__(self) -> None:
+        self.parameters = list(self.module.parameters())
         self.device = self.parameters[0].device
+        config, self.last_epoch = self.config, self.epochs or self.config.epochs
         self.optimizer = torch.optim.SGD(
-            self.parameters,
-            lr=config.lr,
-            momentum=config.momentum,
-            weight_decay=config.weight_decay,
+            self.parameters, config.lr, config.momentum, weight_decay=config.weight_decay
         )
         self.deferred = self.device.type != "cpu" and config.on_nonfinite == "stop"
-        self.position = self._saved = Position(remembered=loss.state_dict())
+        self.position = self._saved = Position(remembered=self.loss.state_dict())
         self.records: list[StepRecord] = []  # of the epoch, as far as they are read
         self._unread: list[_Unread] = []
         self._told = 0  # records that the listener has heard of
@@ -173,10 +166,10 @@ class Trainer:
         if self.checkpoint is None or not self.checkpoint.path.is_file():
             return
         stored = read_checkpoint(self.checkpoint.path)
-        if stored.epoch > self.epochs or (stored.epoch == self.epochs and stored.step):
+        if (stored.epoch, stored.step) > (self.last_epoch, 0):
             raise PromptotError(
                 f"The checkpoint '{self.checkpoint.path}' is of epoch {stored.epoch} of "
-                f"{self.epochs}.",
+                f"{self.last_epoch}.",
                 fix="Resume with the recipe of the run, or start again with --overwrite.",
             )
         restore(stored, self.module, self.optimizer)
@@ -196,10 +189,10 @@ class Trainer:
             NotFinite: a loss or a gradient is not finite, and such batches are not skipped.
             PromptotError: an epoch has no batch, or a file can't be written.
         """
-        self.listener.on_start(self.position.epoch, self.epochs)
+        self.listener.on_start(self.position.epoch, self.last_epoch)
         with self._interruptions.caught():
             try:
-                for epoch in range(self.position.epoch + 1, self.epochs + 1):
+                for epoch in range(self.position.epoch + 1, self.last_epoch + 1):
                     self._run_epoch(epoch)
             except (KeyboardInterrupt, SystemExit):
                 with contextlib.suppress(NotFinite):
@@ -348,20 +341,11 @@ class Trainer:
         if self.checkpoint is None or self.position is self._saved:
             return
         self._read()
-        position = self.position
-        values, momentum = copy_state(self.module, self.optimizer)
-        state = Checkpoint(
-            position.epoch,
-            position.step,
-            position.skipped,
-            self.checkpoint.run,
-            values,
-            momentum,
-            {} if self.averaging is None else self.averaging.state_dict(),
-            position.remembered,
-            self.records,
-        )
-        save_checkpoint(self.checkpoint.path, state)
+        position, run = self.position, self.checkpoint.run
+        average = {} if self.averaging is None else self.averaging.state_dict()
+        done = position.epoch, position.step, position.skipped
+        state = *copy_state(self.module, self.optimizer), average, position.remembered
+        save_checkpoint(self.checkpoint.path, Checkpoint(*done, run, *state, self.records))
         self._saved, self._saved_at = position, time.monotonic()
 
     def trial_seconds(self) -> float:
