@@ -22,7 +22,7 @@ from promptot.recipes import OptimConfig
 from promptot.training.averaging import WeightAverage
 from promptot.training.checkpoint import CheckpointFile, read_checkpoint
 from promptot.training.interruption import Interruptions
-from promptot.training.listener import Listener, Listeners
+from promptot.training.listener import SILENT, Listener, Listeners
 from promptot.training.trainer import BatchLoss, Trainer
 from promptot.training.training_log import MEASURED, EpochRecord, Log, StepRecord
 
@@ -71,7 +71,7 @@ def build(
     folder: Path | None = None,
     *bad: tuple[int, int],
     deferred: bool = False,
-    listener: Listener | None = None,
+    listener: Listener = SILENT,
     **config: Any,
 ) -> Trainer:
     """A trainer of a linear layer, three epochs of two steps."""
