@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from promptot.data.loader import Batch
 from promptot.errors import NotFinite, PromptotError
+from promptot.objectives.objective_state import Stateful
 from promptot.recipes.schema import OptimConfig
 from promptot.training.averaging import WeightAverage
 from promptot.training.checkpoint import (
@@ -60,22 +61,11 @@ class BatchLoss(NamedTuple):
     measured: Tensor  # the values that `MEASURED` names, detached, [F]
 
 
-class Loss(Protocol):
-    """The loss of a batch; it may remember earlier ones.
-
-    The tensors that `state_dict` gives are never changed in place, so that they are a snapshot.
-    """
+class Loss(Stateful, Protocol):
+    """The loss of a batch; its state is what it remembers of earlier ones."""
 
     def __call__(self, batch: Batch, epoch: int, step: int) -> BatchLoss:
         """The loss of the batch of one step of one epoch, both counted from 1."""
-        ...
-
-    def state_dict(self) -> dict[str, Tensor]:
-        """All that the loss of later batches depends on."""
-        ...
-
-    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Go on from what `state_dict` gave."""
         ...
 
 
