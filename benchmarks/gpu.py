@@ -340,7 +340,7 @@ def fit(setup: Setup) -> list[Row]:
     from promptot.data import load_task
     from promptot.recipes import load_recipe
     from promptot.runs.run import adapt
-    from promptot.training.trainer import Callbacks
+    from promptot.training.listener import Listener
     from promptot.training.training_log import Log
 
     rows = []
@@ -360,8 +360,8 @@ def fit(setup: Setup) -> list[Row]:
                     f"prompts.vision_depth={setup.shape.image_layers}",
                 ],
             )
-            callbacks = Callbacks(on_epoch=lambda record, ends=ends: ends.append(time.time()))
-            adapt(backbone, task, recipe, Log(None), workers=workers, callbacks=callbacks)
+            listener = Listener(on_epoch=lambda record, ends=ends: ends.append(time.time()))
+            adapt(backbone, task, recipe, Log(None), workers=workers, listener=listener)
             steps = classes * each // recipe.optim.batch_size
             row = {"precision": precision, "classes": classes, "workers": workers, "steps": steps}
             row["step_seconds"] = (ends[-1] - ends[0]) / ((len(ends) - 1) * steps)

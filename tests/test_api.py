@@ -16,7 +16,7 @@ from promptot.backbones import Backbone
 from promptot.errors import PromptotError
 from promptot.runs.evaluating import Evaluation
 from promptot.runs.run import Run
-from promptot.training.trainer import Callbacks
+from promptot.training.listener import Listener
 
 QUICK = ("optim.epochs=2", "optim.lr=0.01")
 
@@ -170,7 +170,7 @@ def test_a_run_is_not_resumed_with_other_anchor_words(
     options = {"recipe": "prompt-ot-vocabulary"}
     options["overrides"] = (*QUICK, f"vocabulary.words={words}")
     with pytest.raises(KeyboardInterrupt):
-        fit(photos, tmp_path / "run", backbone, callbacks=Callbacks(on_epoch=interrupt), **options)
+        fit(photos, tmp_path / "run", backbone, listener=Listener(on_epoch=interrupt), **options)
     words.write_text("pebble\nlichen\n", encoding="utf-8")
     with pytest.raises(PromptotError, match="something else: the anchor words"):
         fit(photos, tmp_path / "run", backbone, resume=True, **options)
@@ -202,7 +202,7 @@ def test_an_interrupted_run_is_resumed_to_the_same_bits(
 
     options = {"overrides": ("optim.epochs=4",)}
     with pytest.raises(KeyboardInterrupt):
-        fit(photos, tmp_path / "run", backbone, callbacks=Callbacks(on_epoch=interrupt), **options)
+        fit(photos, tmp_path / "run", backbone, listener=Listener(on_epoch=interrupt), **options)
     assert not (tmp_path / "run" / "adapter").exists()
     with pytest.raises(PromptotError, match="already holds an interrupted run.*--resume"):
         fit(photos, tmp_path / "run", backbone, **options)

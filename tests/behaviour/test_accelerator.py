@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -37,12 +37,16 @@ import promptot
 from promptot.adaptation import IVLPPrompts
 from promptot.adaptation.student import Student
 from promptot.backbones import Backbone, load_backbone
-from promptot.data import ImageTask
+from promptot.data import Batch, ImageTask
 from promptot.devices import pick_device
+from promptot.errors import NotFinite
 from promptot.objectives import Objective, build_preservation
 from promptot.runs.adapter import build_model, load_adapter, save_adapter
-from promptot.runs.run import Run, adapt
-from promptot.training.trainer import Callbacks
+from promptot.runs.run import Run, adapt, build_objective
+from promptot.training.checkpoint import CheckpointFile, read_checkpoint
+from promptot.training.listener import Listener
+from promptot.training.train_student import StudentLoss
+from promptot.training.trainer import Trainer
 from promptot.training.training_log import EpochRecord, Log
 
 pytestmark = pytest.mark.cuda
@@ -175,7 +179,7 @@ def _train(
         Log(folder),
         loader=TwoBatches(),
         checkpoint=None if folder is None else folder / "checkpoint.safetensors",
-        callbacks=Callbacks(on_epoch=on_epoch),
+        listener=Listener(on_epoch=on_epoch),
     )
 
 
@@ -209,6 +213,43 @@ def test_two_runs_and_a_resumed_one_give_the_same_bits(
     assert resumed.prompts is not None
     for a, b in zip(whole.prompts.parameters(), resumed.prompts.parameters(), strict=True):
         assert torch.equal(a, b)
+
+
+class Poisoned(TwoBatches):
+    """A NaN in the first batch of the second epoch."""
+
+    def batches(self, epoch: int) -> Iterator[Batch]:
+        for number, batch in enumerate(super().batches(epoch)):
+            if (epoch, number) == (2, 0):
+                batch = batch._replace(images=batch.images.clone())
+                batch.images[1, 0, 0, 0] = float("nan")
+            yield batch
+
+
+@pytest.mark.usefixtures("needs")
+@pytest.mark.parametrize("objective", ["ot", "cross-entropy"])
+def test_a_bad_batch_is_found_though_no_step_waits_for_the_device(
+    on_device: Backbone, words: Path, tmp_path: Path, objective: str
+) -> None:
+    """The prompts are those of the last good step, and the message is that of a CPU."""
+    recipe = read_recipe("ivlp", objective, words)
+    model = start_model(on_device, recipe)
+    assert model.prompts is not None
+    trainer = Trainer(
+        model.prompts,
+        StudentLoss(model, build_objective(recipe, steps=4)),
+        Poisoned(),
+        recipe.optim,
+        Log(tmp_path),
+        checkpoint=CheckpointFile(tmp_path / "checkpoint"),
+        images=[f"{number}.png" for number in range(8)],
+    )
+    with pytest.raises(NotFinite, match=r"Epoch 2, step 1: .*images themselves .*'3.png'"):
+        trainer.run()
+    state = read_checkpoint(tmp_path / "checkpoint")
+    assert (state.epoch, state.step) == (1, 0)
+    for name, value in model.prompts.named_parameters():
+        assert torch.equal(value.cpu(), state.prompts[name])
 
 
 @pytest.mark.parametrize("design", DESIGNS)
@@ -296,7 +337,7 @@ def test_a_killed_fit_resumes_to_the_same_bits(fit: Fit) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        fit("stopped", callbacks=Callbacks(on_epoch=stop))
+        fit("stopped", listener=Listener(on_epoch=stop))
     resumed = fit("stopped", resume=True).model.prompts
     assert whole is not None
     assert resumed is not None

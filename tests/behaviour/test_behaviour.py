@@ -27,7 +27,7 @@ from promptot.data import ImageTask
 from promptot.errors import PromptotError
 from promptot.runs.adapter import build_model, load_adapter, save_adapter
 from promptot.runs.run import adapt
-from promptot.training.trainer import Callbacks
+from promptot.training.listener import Listener
 from promptot.training.training_log import EpochRecord, Log
 
 
@@ -66,7 +66,7 @@ def test_training(
             Log(None if checkpoint is None else tmp_path),
             loader=TwoBatches(),
             checkpoint=checkpoint,
-            callbacks=Callbacks(on_epoch=on_epoch),
+            listener=Listener(on_epoch=on_epoch),
         )
 
     def interrupt(record: EpochRecord) -> None:

@@ -275,7 +275,7 @@ class Stopped(Exception):  # noqa: N818
 @pytest.fixture
 def interrupted(photos: Path, tmp_path: Path, backbone: Backbone) -> Callable[..., Any]:
     """A run that stopped after its first epoch; a call goes on with it."""
-    from promptot.training.trainer import Callbacks
+    from promptot.training.listener import Listener
 
     def stop(record: Any) -> None:
         raise Stopped
@@ -287,7 +287,7 @@ def interrupted(photos: Path, tmp_path: Path, backbone: Backbone) -> Callable[..
         )  # fmt: skip
 
     with pytest.raises(Stopped):
-        fit(backbone, callbacks=Callbacks(on_epoch=stop))
+        fit(backbone, listener=Listener(on_epoch=stop))
     return fit
 
 
@@ -328,7 +328,7 @@ def test_a_training_image_that_was_replaced_is_noticed_in_every_container(
     """An interrupted run knows its images by their content."""
     import zipfile
 
-    from promptot.training.trainer import Callbacks
+    from promptot.training.listener import Listener
 
     def pack(seed: int) -> Path:
         draw = np.random.default_rng(seed)
@@ -352,7 +352,7 @@ def test_a_training_image_that_was_replaced_is_noticed_in_every_container(
 
     pack(1)
     with pytest.raises(Stopped):
-        fit(callbacks=Callbacks(on_epoch=stop))
+        fit(listener=Listener(on_epoch=stop))
     pack(2)
     with pytest.raises(PromptotError, match="something else: the training images"):
         fit(resume=True)

@@ -21,7 +21,7 @@ from promptot.errors import PromptotError
 from promptot.files.locks import TEXT, LockFile
 from promptot.files.owned import MARKER, is_marked, is_temporary, temporary_name
 from promptot.runs.run_folder import FINISHED, NEXT, locked
-from promptot.training.trainer import Callbacks
+from promptot.training.listener import Listener
 from promptot.training.training_log import EpochRecord
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="links and pipes")
@@ -57,12 +57,12 @@ def finished(small: Backbone, few_photos: Path, tmp_path_factory: pytest.TempPat
     return out
 
 
-def stop_after(epoch: int) -> Callbacks:
+def stop_after(epoch: int) -> Listener:
     def on_epoch(record: EpochRecord) -> None:
         if record.epoch == epoch:
             raise KeyboardInterrupt
 
-    return Callbacks(on_epoch=on_epoch)
+    return Listener(on_epoch=on_epoch)
 
 
 def write(path: Path, text: str) -> None:
@@ -202,7 +202,7 @@ def test_names_that_only_look_like_ours_are_left_alone(fit: Fit, tmp_path: Path)
     before = {name: seen for name, seen in snapshot(run).items() if Path(name) in mine}
     fit()
     with pytest.raises(KeyboardInterrupt):
-        fit(overwrite=True, callbacks=stop_after(1))
+        fit(overwrite=True, listener=stop_after(1))
     fit(resume=True)
     fit(overwrite=True)
     after = {name: seen for name, seen in snapshot(run).items() if Path(name) in mine}
@@ -270,7 +270,7 @@ def test_an_interrupted_replacement_of_an_earlier_version_goes_on(fit: Fit, tmp_
     fit()
     old = (run / NAME).read_bytes()
     with pytest.raises(KeyboardInterrupt):
-        fit("optim.lr=0.03", overwrite=True, callbacks=stop_after(1))
+        fit("optim.lr=0.03", overwrite=True, listener=stop_after(1))
     assert is_marked(run / NEXT)
     _unmark(run / NEXT)
     write(run / NEXT / ".partial-ab_1defg.csv", "half")
@@ -289,7 +289,7 @@ def test_an_interrupted_replacement_of_an_earlier_version_is_begun_anew(
     run = tmp_path / "run"
     fit()
     with pytest.raises(KeyboardInterrupt):
-        fit("optim.lr=0.03", overwrite=True, callbacks=stop_after(1))
+        fit("optim.lr=0.03", overwrite=True, listener=stop_after(1))
     _unmark(run / NEXT)
     fit(overwrite=True)
     assert not (run / NEXT).exists()
@@ -299,7 +299,7 @@ def test_an_interrupted_replacement_of_an_earlier_version_is_begun_anew(
 def test_a_fresh_run_that_an_earlier_version_left_goes_on(fit: Fit, tmp_path: Path) -> None:
     fit(out="whole")
     with pytest.raises(KeyboardInterrupt):
-        fit(callbacks=stop_after(1))
+        fit(listener=stop_after(1))
     write(tmp_path / "run" / ".lock", "")
     assert not list((tmp_path / "run").glob(MARKER))  # a run's own folder carries none
     fit(resume=True)
@@ -332,7 +332,7 @@ def test_what_an_earlier_version_left_is_refused_with_a_file_of_others_in_it(
 ) -> None:
     fit()
     with pytest.raises(KeyboardInterrupt):
-        fit("optim.lr=0.03", overwrite=True, callbacks=stop_after(1))
+        fit("optim.lr=0.03", overwrite=True, listener=stop_after(1))
     _unmark(tmp_path / "run" / NEXT)
     write(tmp_path / "run" / NEXT / "BUILD_ID", "abc")
     before = snapshot(tmp_path / "run")

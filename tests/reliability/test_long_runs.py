@@ -15,10 +15,9 @@ from promptot.backbones import Backbone, load_backbone
 from promptot.data import Batch, ImageTask, load_bundled
 from promptot.recipes import load_recipe
 from promptot.runs.run import adapt
-from promptot.training import training_log as records
 from promptot.training.estimate import resident_bytes
-from promptot.training.trainer import Callbacks
-from promptot.training.training_log import EpochRecord, Log, StepRecord
+from promptot.training.listener import Listener
+from promptot.training.training_log import MOST_STEPS, EpochRecord, Log, StepRecord
 
 NAMES = ("cat", "hot dog", "bee")
 
@@ -27,8 +26,8 @@ def step(epoch: int, number: int) -> StepRecord:
     return StepRecord(epoch, number, 0.1, *[float(epoch * 100 + number)] * 8)
 
 
-def filled(folder: Path | None, epochs: int, steps: int = 3) -> Log:
-    log = Log(folder)
+def filled(folder: Path | None, epochs: int, steps: int = 3, most: int = MOST_STEPS) -> Log:
+    log = Log(folder, most)
     for epoch in range(1, epochs + 1):
         log.add_epoch([step(epoch, number + 1) for number in range(steps)], 1.0)
     return log
@@ -43,11 +42,8 @@ def test_short_runs_are_logged_whole(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("epochs", [34, 66, 67, 500])
-def test_long_runs_keep_every_second_step_and_so_on(
-    monkeypatch: pytest.MonkeyPatch, epochs: int
-) -> None:
-    monkeypatch.setattr(records, "MOST_STEPS", 100)
-    log = filled(None, epochs)
+def test_long_runs_keep_every_second_step_and_so_on(epochs: int) -> None:
+    log = filled(None, epochs, most=100)
     assert 50 < len(log.steps) <= 100
     numbers = [3 * (s.epoch - 1) + s.step - 1 for s in log.steps]
     stride = numbers[1]
@@ -61,14 +57,11 @@ def test_long_runs_keep_every_second_step_and_so_on(
 
 
 @pytest.mark.parametrize("stop", [10, 33, 66])
-def test_a_thinned_log_goes_on_as_it_was(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop: int
-) -> None:
+def test_a_thinned_log_goes_on_as_it_was(tmp_path: Path, stop: int) -> None:
     """Also where the file has an epoch, and a stride, more than the checkpoint knows of."""
-    monkeypatch.setattr(records, "MOST_STEPS", 100)
-    filled(tmp_path / "whole", 70)
-    filled(tmp_path / "cut", stop + 1)
-    log = Log(tmp_path / "cut")
+    filled(tmp_path / "whole", 70, most=100)
+    filled(tmp_path / "cut", stop + 1, most=100)
+    log = Log(tmp_path / "cut", 100)
     log.restore(stop)
     for epoch in range(stop + 1, 71):
         log.add_epoch([step(epoch, number) for number in (1, 2, 3)], 1.0)
@@ -104,7 +97,7 @@ def test_memory_stays_flat(small_file: Path, tmp_path: Path) -> None:
         Log(tmp_path),
         loader=Made(),
         checkpoint=tmp_path / "checkpoint",
-        callbacks=Callbacks(on_epoch=lambda record: sizes.append(resident_bytes())),
+        listener=Listener(on_epoch=lambda record: sizes.append(resident_bytes())),
     )
     if sizes[0] == 0:
         pytest.skip("this system does not tell the memory of a process")
@@ -127,7 +120,7 @@ def test_two_thousand_epochs_on_the_bundled_model(tmp_path: Path) -> None:
         shots=2,
         overrides=[f"optim.epochs={epochs}", "optim.batch_size=4", "data.views=2"],
         device="cpu",
-        callbacks=Callbacks(on_epoch=look),
+        listener=Listener(on_epoch=look),
     )
     logs = {p.name: p.stat().st_size for p in (tmp_path / "run").glob("*.csv")}
     marks = [epoch for epoch in (1, 10, 100, 500, 1000, epochs) if epoch <= epochs]
@@ -136,5 +129,5 @@ def test_two_thousand_epochs_on_the_bundled_model(tmp_path: Path) -> None:
     print(f"resident after epoch {resident}; grown by {growth(sizes):.2%}")
     assert growth(sizes) < 0.02
     assert len(run.log.epochs) == epochs
-    assert logs["steps.csv"] < 250 * (records.MOST_STEPS + 1)
+    assert logs["steps.csv"] < 250 * (MOST_STEPS + 1)
     assert logs["epochs.csv"] < 350 * (epochs + 1)

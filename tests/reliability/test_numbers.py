@@ -16,7 +16,7 @@ from promptot.errors import NotFinite, PromptotError
 from promptot.recipes import load_recipe
 from promptot.runs.run import adapt
 from promptot.training.checkpoint import read_checkpoint
-from promptot.training.trainer import Callbacks
+from promptot.training.listener import Listener
 from promptot.training.training_log import Log
 
 NAMES = ("cat", "hot dog", "bee")
@@ -64,7 +64,7 @@ def run(
     *overrides: str,
     recipe: str = "prompt-ot",
     spoil: Callable[[int, int, torch.Tensor], torch.Tensor] = good,
-    callbacks: Callbacks | None = None,
+    listener: Listener | None = None,
 ) -> tuple[Student, Log]:
     log = Log(folder)
     model = adapt(
@@ -74,7 +74,7 @@ def run(
         log,
         loader=Made(spoil),
         checkpoint=None if folder is None else folder / "checkpoint",
-        callbacks=callbacks,
+        listener=listener,
     )
     return model, log
 
@@ -152,7 +152,7 @@ def test_an_epoch_interrupted_behind_a_skipped_batch(small: Backbone, tmp_path: 
 
     skip = "optim.on_nonfinite=skip"
     with pytest.raises(KeyboardInterrupt):
-        run(small, tmp_path, skip, spoil=first, callbacks=Callbacks(on_step=stop))
+        run(small, tmp_path, skip, spoil=first, listener=Listener(on_step=stop))
     state = read_checkpoint(tmp_path / "checkpoint")
     assert (state.epoch, state.step, state.skipped, len(state.records)) == (1, 2, 1, 1)
     _, log = run(small, tmp_path, skip, spoil=first)

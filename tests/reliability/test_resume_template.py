@@ -12,7 +12,7 @@ import pytest
 import promptot
 from promptot.backbones import Backbone, load_backbone
 from promptot.errors import PromptotError
-from promptot.training.trainer import Callbacks
+from promptot.training.listener import Listener
 
 ANOTHER = "a drawing of a {}."
 
@@ -34,7 +34,7 @@ def interrupt(photos: Path, out: Path, backbone: Backbone, **options: Any) -> No
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        fit(photos, out, backbone, callbacks=Callbacks(on_epoch=stop), **options)
+        fit(photos, out, backbone, listener=Listener(on_epoch=stop), **options)
 
 
 def test_another_template_is_refused(few_photos: Path, small: Backbone, tmp_path: Path) -> None:

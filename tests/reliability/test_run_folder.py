@@ -26,7 +26,7 @@ from promptot.runs import run_folder
 from promptot.runs.run_folder import FINISHED, NEXT, locked
 from promptot.training import batches
 from promptot.training.checkpoint import read_checkpoint
-from promptot.training.trainer import Callbacks
+from promptot.training.listener import Listener
 from promptot.training.training_log import EpochRecord, StepRecord
 
 resource = pytest.importorskip("resource", reason="POSIX calls")
@@ -58,7 +58,7 @@ def listing(folder: Path) -> dict[str, bytes]:
     }
 
 
-def stop_at(epoch: int, step: int | None = None) -> Callbacks:
+def stop_at(epoch: int, step: int | None = None) -> Listener:
     """Interrupt a run after an epoch, or after a step of the next one."""
 
     def on_epoch(record: EpochRecord) -> None:
@@ -69,7 +69,7 @@ def stop_at(epoch: int, step: int | None = None) -> Callbacks:
         if step is not None and (record.epoch, record.step) == (epoch + 1, step):
             raise KeyboardInterrupt
 
-    return Callbacks(on_epoch=on_epoch, on_step=on_step)
+    return Listener(on_epoch=on_epoch, on_step=on_step)
 
 
 def test_two_runs_into_one_folder(
@@ -86,7 +86,7 @@ def test_two_runs_into_one_folder(
             found.append(str(caught.value))
         assert listing(tmp_path / "run") == before
 
-    fit(callbacks=Callbacks(on_epoch=second))
+    fit(listener=Listener(on_epoch=second))
     assert any("Another run is being written" in text for text in found)
     fit(out="alone")
     assert listing(tmp_path / "run").keys() == listing(tmp_path / "alone").keys()
@@ -174,7 +174,7 @@ def test_an_old_run_stays_until_the_new_one_has_finished(
         seen.append({k: v for k, v in listing(tmp_path / "run").items() if k in old})
         promptot.load(tmp_path / "run", small_backbone(fit))
 
-    fit("optim.lr=0.03", overwrite=True, callbacks=Callbacks(on_epoch=look))
+    fit("optim.lr=0.03", overwrite=True, listener=Listener(on_epoch=look))
     assert seen == [old] * 3
     new = listing(tmp_path / "run")
     assert new.keys() == old.keys()
@@ -218,7 +218,7 @@ def test_an_interrupted_replacement_goes_on_or_is_begun_anew(
     old = listing(tmp_path / "run")
     changed = "optim.lr=0.03"
     with pytest.raises(KeyboardInterrupt):
-        fit(changed, overwrite=True, callbacks=stop_at(2))
+        fit(changed, overwrite=True, listener=stop_at(2))
     assert {k: v for k, v in listing(tmp_path / "run").items() if k in old} == old
     with pytest.raises(PromptotError, match="a run, and an interrupted one that is to replace it"):
         fit(changed)
@@ -231,7 +231,7 @@ def test_an_interrupted_replacement_goes_on_or_is_begun_anew(
     assert not (tmp_path / "run" / NEXT).exists()
 
     with pytest.raises(KeyboardInterrupt):
-        fit(overwrite=True, callbacks=stop_at(1))
+        fit(overwrite=True, listener=stop_at(1))
     fit(overwrite=True)
     assert listing(tmp_path / "run")[name] == old[name]
     assert fit(resume=True).was_complete
@@ -259,11 +259,11 @@ def test_an_epoch_goes_on_where_it_was_left(
         options["overrides_"] = "data.templates=one"
     more = [options.pop("overrides_")] if "overrides_" in options else []
     with pytest.raises(KeyboardInterrupt):
-        fit(*more, callbacks=stop_at(0, step), **options)
+        fit(*more, listener=stop_at(0, step), **options)
     state = read_checkpoint(tmp_path / "run" / "checkpoint.safetensors")
     assert (state.epoch, state.step, len(state.records)) == (0, step, step)
     with pytest.raises(KeyboardInterrupt):
-        fit(*more, callbacks=stop_at(1, step), resume=True, **options)
+        fit(*more, listener=stop_at(1, step), resume=True, **options)
     resumed = fit(*more, resume=True, **options)
     whole = fit(*more, out="whole", **options)
     name = "adapter/prompts.safetensors"
@@ -279,7 +279,7 @@ def test_a_run_stopped_before_its_first_step_leaves_nothing(
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        fit(callbacks=Callbacks(on_start=stop))
+        fit(listener=Listener(on_start=stop))
     assert not (tmp_path / "run").exists()
 
 
@@ -314,7 +314,7 @@ def test_files_that_may_not_grow(fit: Callable[..., promptot.Run], tmp_path: Pat
         fit(overwrite=True)
     assert listing(tmp_path / "run") == old
     with pytest.raises(KeyboardInterrupt):
-        fit(out="cut", callbacks=stop_at(1))
+        fit(out="cut", listener=stop_at(1))
     with limited_files(6000), pytest.raises(PromptotError, match="Can't write"):
         fit(out="cut", resume=True)
     fit(out="cut", resume=True)
@@ -384,7 +384,7 @@ def test_a_folder_that_may_not_be_written_to(
         shutil.copytree(few_photos, place / "photos")
         shutil.copytree(fit().folder, place / "run")
         with pytest.raises(KeyboardInterrupt):
-            fit(out=place / "cut", data=place / "photos", callbacks=stop_at(1))
+            fit(out=place / "cut", data=place / "photos", listener=stop_at(1))
         old = listing(place)
         for folder in ("run", "cut"):
             (place / folder).chmod(0o555)
@@ -421,7 +421,7 @@ def test_an_image_that_vanishes_while_training(
             shutil.move(data, tmp_path / "away")
 
     with pytest.raises(PromptotError, match="photos.*there is no such file.*Put it back"):
-        fit(data=data, workers=workers, callbacks=Callbacks(on_epoch=vanish))
+        fit(data=data, workers=workers, listener=Listener(on_epoch=vanish))
     shutil.move(tmp_path / "away", data)
     fit(data=data, resume=True, workers=workers)
     assert (tmp_path / "run/adapter/prompts.safetensors").read_bytes() == whole
@@ -434,7 +434,7 @@ def test_a_loading_process_that_dies(fit: Callable[..., promptot.Run], tmp_path:
                 os.kill(worker.pid, signal.SIGKILL)
 
     with pytest.raises(PromptotError, match="process that loads images has died.*--workers"):
-        fit(workers=2, callbacks=Callbacks(on_epoch=kill))
+        fit(workers=2, listener=Listener(on_epoch=kill))
     fit(resume=True)
     whole = listing_of(lambda out: fit(out=out), "whole")
     assert (tmp_path / "run/adapter/prompts.safetensors").read_bytes() == whole

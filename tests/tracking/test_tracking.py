@@ -14,8 +14,8 @@ import promptot
 from promptot.backbones import Backbone
 from promptot.errors import PromptotError
 from promptot.runs.run import Run
-from promptot.runs.tracking import tracker as tracking
-from promptot.runs.tracking.tracker import Tracking, Values
+from promptot.runs.tracking.tracker import Tracking, Values, open_trackers
+from promptot.training.listener import Listener, Listeners
 
 Fit = Callable[..., Run]
 QUICK = ("optim.epochs=2", "optim.batch_size=4")
@@ -108,12 +108,11 @@ class Recorder:
 
 @pytest.mark.parametrize("fails", ["start", "log", "finish"])
 def test_a_tracker_that_fails_is_named_once_and_left_out(
-    fit: Fit, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, fails: str
+    fit: Fit, caplog: pytest.LogCaptureFixture, fails: str
 ) -> None:
     bad, good = Recorder(fails), Recorder()
-    monkeypatch.setattr(tracking, "TRACKERS", {"bad": lambda f: bad, "good": lambda f: good})
     with caplog.at_level(logging.WARNING):
-        run = fit("bad", "good")
+        run = fit(listener=Tracking({"bad": bad, "good": good}))
     assert run.scores["test"] is not None
     assert [what for what, _ in good.told] == ["start", "log", "log", "finish"]
     assert [what for what, _ in bad.told].count(fails) == 1
@@ -123,12 +122,9 @@ def test_a_tracker_that_fails_is_named_once_and_left_out(
     assert "no route to host" in message
 
 
-def test_trackers_hear_every_step_and_values_that_exist(
-    fit: Fit, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_trackers_hear_every_step_and_values_that_exist(fit: Fit) -> None:
     recorder = Recorder()
-    monkeypatch.setattr(tracking, "TRACKERS", {"ours": lambda folder: recorder})
-    run = fit("ours")
+    run = fit(listener=Tracking({"ours": recorder}))
     logged = [content for what, content in recorder.told if what == "log"]
     numbers = [number for steps, _, _ in logged for number, _ in steps]
     assert numbers == list(range(1, len(run.log.steps) + 1))
@@ -139,19 +135,16 @@ def test_trackers_hear_every_step_and_values_that_exist(
     assert results["test_accuracy"] == pytest.approx(run.scores["test"].student_accuracy, abs=1e-6)
 
 
-def test_an_interrupted_run_is_told_as_failed(fit: Fit, monkeypatch: pytest.MonkeyPatch) -> None:
-    from promptot.training.trainer import Callbacks
-
+def test_an_interrupted_run_is_told_as_failed(fit: Fit) -> None:
     recorder = Recorder()
-    monkeypatch.setattr(tracking, "TRACKERS", {"ours": lambda folder: recorder})
 
     def stop(record: object) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        fit("ours", callbacks=Callbacks(on_epoch=stop))
+        fit(listener=Listeners(Tracking({"ours": recorder}), Listener(on_epoch=stop)))
     assert recorder.told[-1] == ("finish", ({}, True))
-    run = fit("ours", resume=True)
+    run = fit(listener=Tracking({"ours": recorder}), resume=True)
     numbers = [n for what, c in recorder.told if what == "log" for n, _ in c[0]]
     assert numbers == list(range(1, len(run.log.steps) + 1))
 
@@ -164,5 +157,5 @@ def test_unknown_and_missing_trackers(
     for name in ("tensorboard", "wandb", "mlflow"):
         monkeypatch.setitem(sys.modules, name, None)
         with pytest.raises(PromptotError, match=rf"pip install {name} .*promptot\[track\]"):
-            Tracking([name], tmp_path)
+            open_trackers([name], tmp_path)
     assert not (tmp_path / "run").exists()

@@ -15,7 +15,7 @@ from promptot.experiments.training_views import TrainingViews
 from promptot.recipes import Recipe, describe, load_recipe
 from promptot.runs.run import adapt
 from promptot.training.batches import training_loader, views_bytes, views_used
-from promptot.training.trainer import Callbacks
+from promptot.training.listener import Listener
 from promptot.training.training_log import Log
 
 EPOCHS = 4
@@ -113,8 +113,8 @@ def test_how_many_views_and_what_they_take(backbone: Backbone) -> None:
 
 def test_the_cost_is_told_before(backbone: Backbone, task: ImageTask) -> None:
     told: list[tuple[int, int, int]] = []
-    callbacks = Callbacks(on_views=lambda *cost: told.append(cost))
-    adapt(backbone, task, cached(2), Log(), seed=1, callbacks=callbacks)
+    listener = Listener(on_views=lambda *cost: told.append(cost))
+    adapt(backbone, task, cached(2), Log(), seed=1, listener=listener)
     assert told == [(2, 12, 2 * 12 * 32 * 4)]
     with pytest.raises(PromptotError, match="1000000000 views of 12 images"):
         adapt(backbone, task, recipe("data.views=1000000000"), Log(), seed=1)

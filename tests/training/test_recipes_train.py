@@ -15,7 +15,7 @@ from promptot.recipes import list_recipes, load_recipe
 from promptot.runs.run import adapt
 from promptot.training.averaging import gaussian_weights
 from promptot.training.checkpoint import read_checkpoint
-from promptot.training.trainer import Callbacks
+from promptot.training.listener import Listener
 from promptot.training.training_log import EpochRecord, Log
 
 NAMES = ("cat", "hot dog", "great white shark")
@@ -49,7 +49,7 @@ def run(
     name: str,
     *overrides: str,
     epochs: int = 3,
-    callbacks: Callbacks | None = None,
+    listener: Listener | None = None,
 ) -> tuple[Student, Log]:
     log = Log(folder)
     model = adapt(
@@ -59,7 +59,7 @@ def run(
         log,
         loader=Made(),
         checkpoint=folder / "checkpoint",
-        callbacks=callbacks,
+        listener=listener,
     )
     return model, log
 
@@ -75,11 +75,11 @@ def test_an_interrupted_run_ends_as_the_uninterrupted(
     parts.mkdir()
     whole, whole_log = run(backbone, tmp_path, *case, epochs=2)
     with pytest.raises(KeyboardInterrupt):
-        run(backbone, parts, *case, epochs=2, callbacks=Callbacks(on_epoch=interrupt))
+        run(backbone, parts, *case, epochs=2, listener=Listener(on_epoch=interrupt))
     assert read_checkpoint(parts / "checkpoint").epoch == 1
     # The steps that an estimate tries must leave no trace in a queue or a control either.
-    trying = Callbacks(on_estimate=lambda estimate: None)
-    resumed, log = run(backbone, parts, *case, epochs=2, callbacks=trying)
+    trying = Listener(on_estimate=lambda estimate: None)
+    resumed, log = run(backbone, parts, *case, epochs=2, listener=trying)
     assert repr(log.steps) == repr(whole_log.steps)
     for a, b in zip(whole.prompts.parameters(), resumed.prompts.parameters(), strict=True):
         assert torch.equal(a, b)
@@ -109,7 +109,7 @@ def test_gaussian_aggregation_is_the_published_one(
         "promptsrc",
         "ensembling=none",
         *given,
-        callbacks=Callbacks(on_epoch=remember),
+        listener=Listener(on_epoch=remember),
     )
     options = ("ensembling.mean=2", "ensembling.sd=0.8", *given)
     model, log = run(backbone, tmp_path / "averaged", "promptsrc", *options)

@@ -6,32 +6,26 @@ import csv
 import math
 from pathlib import Path
 
-import pytest
-
 from promptot.experiments.run_cell import _training
-from promptot.training import training_log as records
-from promptot.training.training_log import Log, StepRecord
+from promptot.training.training_log import MOST_STEPS, Log, StepRecord
 
 
 def step(epoch: int, number: int, mass: float) -> StepRecord:
     return StepRecord(epoch, number, 0.1, 1.0, 1.0, 1.0, mass, *[0.0] * 4)
 
 
-def filled(folder: Path | None, masses: list[list[float]]) -> Log:
-    log = Log(folder)
+def filled(folder: Path | None, masses: list[list[float]], most: int = MOST_STEPS) -> Log:
+    log = Log(folder, most)
     for epoch, row in enumerate(masses, start=1):
         log.add_epoch([step(epoch, n, mass) for n, mass in enumerate(row, start=1)], 1.0)
     return log
 
 
-def test_the_largest_mass_is_that_of_all_steps(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_largest_mass_is_that_of_all_steps(tmp_path: Path) -> None:
     """The one step that moved anything is left out of the thinned log."""
-    monkeypatch.setattr(records, "MOST_STEPS", 10)
     masses = [[0.0, 0.0, 0.0, 0.0] for _ in range(20)]
     masses[6][1] = 0.75
-    log = filled(tmp_path, masses)
+    log = filled(tmp_path, masses, most=10)
     assert max(s.off_diagonal_mass for s in log.steps) == 0.0
     assert log.largest_off_diagonal_mass == 0.75
     assert _training(log)["largest_off_diagonal_mass"] == 0.75

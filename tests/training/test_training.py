@@ -17,9 +17,9 @@ from promptot.errors import PromptotError
 from promptot.objectives import Objective, build_preservation
 from promptot.recipes import OptimConfig
 from promptot.training import learning_rate, train
-from promptot.training.checkpoint import read_checkpoint
+from promptot.training.checkpoint import CheckpointFile, read_checkpoint
 from promptot.training.estimate import Estimate
-from promptot.training.trainer import Callbacks
+from promptot.training.listener import Listener
 from promptot.training.training_log import Log
 from promptot.training.views import CachedViews, keep_view
 
@@ -63,8 +63,8 @@ def run(
         config,
         log,
         epochs=epochs,
-        checkpoint=None if folder is None else folder / "checkpoint.safetensors",
-        callbacks=Callbacks(**options),
+        checkpoint=None if folder is None else CheckpointFile(folder / "checkpoint.safetensors"),
+        listener=Listener(**options),
     )
     return model, log
 

@@ -39,7 +39,7 @@ class FitOptions(common.Options):
 
 def fit(options: FitOptions, screen: Screen) -> None:
     """Learn prompts from your images and test them beside the frozen model."""
-    from promptot.cli.fit_progress import training_callbacks
+    from promptot.cli.fit_progress import FitProgress
     from promptot.runs.commands import fit as fit_folder
     from promptot.runs.run_folder import has_checkpoint
 
@@ -49,9 +49,9 @@ def fit(options: FitOptions, screen: Screen) -> None:
         "from there."
     )
     with interruption_note(note, lambda: has_checkpoint(out)), progress_bar() as bar:
-        callbacks = training_callbacks(bar, f"{options.recipe} on {options.backbone}", out)
+        listener = FitProgress(bar, f"{options.recipe} on {options.backbone}", out)
         trackers = common.by_commas(options.log)
-        settings = options.keywords("data", "out", log=trackers, callbacks=callbacks)
+        settings = options.keywords("data", "out", log=trackers, listener=listener)
         run = fit_folder(options.data, out, **settings)
     if run.was_complete:
         screen.say(

@@ -15,44 +15,47 @@ from promptot.experiments.cell_progress import Observer
 from promptot.experiments.cell_record import CellRecord
 from promptot.reports.tables import format_value
 from promptot.training.estimate import GIB, Estimate
-from promptot.training.trainer import Callbacks
+from promptot.training.listener import Listener
 from promptot.training.training_log import EpochRecord, StepRecord
 
 LINES = 10
 """Lines about training in a log file, where there is no bar."""
 
 
-def training_callbacks(bar: Progress, what: str, out: Path) -> Callbacks:
-    """Say what was found and what it will cost, then show epochs and the loss.
+class FitProgress(Listener):
+    """Says what was found and what it will cost, then shows epochs and the loss.
 
     Args:
+        bar: where.
         what: the method and the model.
         out: the run folder.
     """
-    task = bar.add_task("preparing", total=None, note="")
-    epochs = 0
-    cost: Estimate | None = None
 
-    def found(chosen: ImageTask) -> None:
-        errors.print(f"[bold]{plain(chosen.name)}[/]: {_describe(chosen)}")
-        show_notes(errors, chosen.notes)
-        errors.print(f"{plain(what)} → {plain(out)}", soft_wrap=True)
+    def __init__(self, bar: Progress, what: str, out: Path) -> None:
+        self.bar, self.what, self.out = bar, what, out
+        self._line = bar.add_task("preparing", total=None, note="")
+        self._epochs = 0
+        self._cost: Estimate | None = None
 
-    def warning(text: str) -> None:
+    def on_task(self, task: ImageTask) -> None:
+        errors.print(f"[bold]{plain(task.name)}[/]: {_describe(task)}")
+        show_notes(errors, task.notes)
+        errors.print(f"{plain(self.what)} → {plain(self.out)}", soft_wrap=True)
+
+    def on_warning(self, text: str) -> None:
         errors.print(f"[yellow]![/] {plain(text)}", soft_wrap=True)
 
-    def views(count: int, images: int, size: int) -> None:
+    def on_views(self, views: int, images: int, size: int) -> None:
         errors.print(
-            f"{count} fixed views of {_images(images)}: {size / 2**20:.1f} MiB are kept in memory."
+            f"{views} fixed views of {_images(images)}: {size / 2**20:.1f} MiB are kept in memory."
         )
 
-    def estimate(found: Estimate) -> None:
-        nonlocal cost
-        cost = found
+    def on_estimate(self, estimate: Estimate) -> None:
+        self._cost = estimate
 
-    def start(done: int, total: int) -> None:
-        nonlocal epochs
-        epochs = total
+    def on_start(self, done: int, total: int) -> None:
+        self._epochs = total
+        cost = self._cost
         if cost is not None and cost.step_seconds > 0:
             errors.print(
                 f"{total - done} epochs of about {format_value(cost.epoch_seconds, 'seconds')}: "
@@ -61,25 +64,16 @@ def training_callbacks(bar: Progress, what: str, out: Path) -> Callbacks:
             )
         if done:
             errors.print(f"Going on after epoch {done} of {total}.")
-        bar.update(task, description="epoch", completed=done, total=total)
+        self.bar.update(self._line, description="epoch", completed=done, total=total)
 
-    def step(record: StepRecord) -> None:
-        bar.update(task, note=f"step {record.step}, loss {record.total:.3f}")
+    def on_step(self, record: StepRecord) -> None:
+        self.bar.update(self._line, note=f"step {record.step}, loss {record.total:.3f}")
 
-    def epoch(record: EpochRecord) -> None:
-        bar.update(task, completed=record.epoch)
-        if bar.disable and (record.epoch % max(1, epochs // LINES) == 0 or record.epoch == epochs):
-            errors.print(f"epoch {record.epoch} of {epochs}: loss {record.total:.3f}")
-
-    return Callbacks(
-        on_task=found,
-        on_warning=warning,
-        on_views=views,
-        on_estimate=estimate,
-        on_start=start,
-        on_step=step,
-        on_epoch=epoch,
-    )
+    def on_epoch(self, record: EpochRecord) -> None:
+        epoch, total = record.epoch, self._epochs
+        self.bar.update(self._line, completed=epoch)
+        if self.bar.disable and (epoch % max(1, total // LINES) == 0 or epoch == total):
+            errors.print(f"epoch {epoch} of {total}: loss {record.total:.3f}")
 
 
 def benchmark_observer(bar: Progress, forecast: bool = False) -> Observer:

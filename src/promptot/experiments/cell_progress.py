@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from promptot.experiments.cell_record import CellRecord
 from promptot.experiments.forecast import Forecast
-from promptot.training.trainer import Callbacks
+from promptot.training.listener import Listener
 from promptot.training.training_log import EpochRecord
 
 Progress = Callable[[str, int, int], None]
@@ -42,7 +42,7 @@ def counter(progress: Progress, what: str, total: int) -> Callable[[int], None]:
     return count
 
 
-def epoch_progress(progress: Progress, what: str, epochs: int) -> Callbacks:
+def epoch_progress(progress: Progress, what: str, epochs: int) -> Listener:
     """Tell of each epoch of a training.
 
     Args:
@@ -54,4 +54,4 @@ def epoch_progress(progress: Progress, what: str, epochs: int) -> Callbacks:
     def epoch(record: EpochRecord) -> None:
         progress(what, record.epoch, epochs)
 
-    return Callbacks(on_epoch=epoch)
+    return Listener(on_epoch=epoch)

@@ -213,7 +213,7 @@ def learn_cell(cell: Cell, context: CellContext, log: Log | None = None) -> Trai
         workers=context.workers,
         loader=loader,
         held_out=tested,
-        callbacks=epoch_progress(context.progress, cell.method.label, epochs),
+        listener=epoch_progress(context.progress, cell.method.label, epochs),
     )
     trained = Trained(model, _training(log), time.perf_counter() - began)
     if store and place:

@@ -30,9 +30,9 @@ from promptot.runs.made_with import MadeWith, read_made_with
 from promptot.runs.manifest import LeftOut, Results, find_manifest
 from promptot.runs.run import PLAN_FIGURES, Run
 from promptot.runs.run_contents import RunContents
-from promptot.runs.tracking.tracker import Tracking
-from promptot.training.checkpoint import read_checkpoint
-from promptot.training.trainer import SAVE_SECONDS, Callbacks
+from promptot.runs.tracking.tracker import Tracking, open_trackers
+from promptot.training.checkpoint import SAVE_SECONDS, read_checkpoint
+from promptot.training.listener import Listener, Listeners
 from promptot.training.training_log import Log
 
 
@@ -64,7 +64,7 @@ class FitSettings:
     report: bool = True
     log: Sequence[str] = ()
     save_seconds: float = SAVE_SECONDS
-    callbacks: Callbacks | None = None
+    listener: Listener | None = None
     names: Names | None = None
 
     def load_recipe(self) -> Recipe:
@@ -130,7 +130,7 @@ def fit(settings: FitSettings) -> Run:
         log: trackers to tell beside the CSV files, which are always written: "tensorboard",
             "wandb", "mlflow". One that fails is named in a warning and never ends the run.
         save_seconds: longest time between two checkpoints.
-        callbacks: who is told how it goes.
+        listener: who is told how it goes.
         names: the former name of `class_names`.
 
     Returns:
@@ -154,9 +154,10 @@ def fit(settings: FitSettings) -> Run:
         run_folder.check_apart(folder, Path(data))
     run_folder.check_run_folder(folder, chosen.overwrite, chosen.resume)
     nothing_left = chosen.resume and run_folder.is_complete(folder)
-    tracking = Tracking(() if nothing_left else chosen.log, folder)
+    tracking = Tracking(open_trackers(() if nothing_left else chosen.log, folder))
+    listener = Listeners(tracking, chosen.listener or Listener())
     backbone = chosen.load_backbone()
-    tracking.start(
+    listener.on_run_start(
         {
             **describe(recipe),
             "seed": chosen.seed,
@@ -167,13 +168,13 @@ def fit(settings: FitSettings) -> Run:
             "resumed": chosen.resume,
         }
     )
-    chosen = replace(chosen, callbacks=tracking.listening(chosen.callbacks))
+    chosen = replace(chosen, listener=listener)
     try:
         run = fit_into(folder, task, backbone, recipe, chosen)
     except BaseException:
-        tracking.finish({}, failed=True)
+        listener.on_run_end({}, failed=True)
         raise
-    tracking.finish(summarise_scores(run.scores))
+    listener.on_run_end(summarise_scores(run.scores), failed=False)
     if chosen.report and not (run.was_complete and (folder / run_folder.REPORT).exists()):
         run.report()
     return run
@@ -186,7 +187,7 @@ def _fit_in_memory(task: ImageTask, recipe: Recipe, settings: FitSettings) -> Ru
     backbone, seed, classes = settings.load_backbone(), settings.seed, settings.classes
     with lost_workers_explained():
         drawn = draw(task, backbone, recipe, seed=seed, classes=classes)
-        return learn(drawn, workers=settings.workers, callbacks=settings.callbacks)
+        return learn(drawn, workers=settings.workers, listener=settings.listener)
 
 
 def learn(
@@ -195,7 +196,7 @@ def learn(
     workers: int = 0,
     work: Path | None = None,
     save_seconds: float = SAVE_SECONDS,
-    callbacks: Callbacks | None = None,
+    listener: Listener | None = None,
 ) -> Run:
     """Learn from what was drawn, and test it: the one function that all fits share.
 
@@ -204,7 +205,7 @@ def learn(
         work: where the manifest, the log and checkpoints go while it trains; training goes on from
             a checkpoint that is there. None keeps everything in memory.
         save_seconds: longest time between two checkpoints.
-        callbacks: who is told how it goes.
+        listener: who is told how it goes.
 
     Raises:
         PromptotError: an image can't be read any more, the loss is not finite, or the disk is full.
@@ -212,12 +213,11 @@ def learn(
     manifest = drawn.manifest()
     if work is not None:
         manifest.write(work)
-    callbacks = callbacks or Callbacks()
-    if callbacks.on_task is not None:
-        callbacks.on_task(drawn.task)
-    if callbacks.on_warning is not None:
+    listener = listener or Listener()
+    listener.on_task(drawn.task)
+    if listener.hears("on_warning"):
         for sentence in drawn.same_names():
-            callbacks.on_warning(sentence)
+            listener.on_warning(sentence)
     log = Log(work)
     began = time.perf_counter()
     model = adapt(
@@ -231,7 +231,7 @@ def learn(
         checkpoint=None if work is None else work / run_folder.CHECKPOINT,
         identity=drawn.made_with.model_dump(),
         save_seconds=save_seconds,
-        callbacks=callbacks,
+        listener=listener,
     )
     seconds = time.perf_counter() - began
     adapter = make_adapter(
@@ -280,7 +280,7 @@ def fit_into(
                 workers=settings.workers,
                 work=work,
                 save_seconds=settings.save_seconds,
-                callbacks=settings.callbacks,
+                listener=settings.listener,
             )
             run.write(work)
             run_folder.finish(folder, work)

@@ -22,9 +22,12 @@ from promptot.recipes.templates import teacher_templates
 from promptot.training.anchors import AnchorDraws
 from promptot.training.averaging import build_averaging
 from promptot.training.batches import frozen_features, training_loader, views_bytes, views_used
+from promptot.training.checkpoint import SAVE_SECONDS, CheckpointFile
 from promptot.training.coverage import Ordered, coverage
 from promptot.training.estimate import GIB, available_bytes
-from promptot.training.trainer import SAVE_SECONDS, Callbacks, Loader, train
+from promptot.training.listener import Listener
+from promptot.training.train_student import train
+from promptot.training.trainer import Loader
 from promptot.training.training_log import Log
 
 
@@ -41,7 +44,7 @@ def adapt(
     checkpoint: Path | None = None,
     identity: dict[str, Any] | None = None,
     save_seconds: float = SAVE_SECONDS,
-    callbacks: Callbacks | None = None,
+    listener: Listener | None = None,
 ) -> Student:
     """Learn from a task's training images what a recipe says; the heart of every fit.
 
@@ -52,12 +55,13 @@ def adapt(
             task. A linear probe is fitted to the images as they are for testing instead.
         held_out: names of classes that will be new in a test; the anchor words that ship are used
             without them. Words from a file of the user's are used as they are.
-        checkpoint, identity, save_seconds: see `train`.
+        checkpoint, identity, save_seconds: see `CheckpointFile`.
+        listener: hears how it goes.
 
     Returns:
         the model over the task's classes, on the backbone's device.
     """
-    names = task.class_names
+    names, listener = task.class_names, listener or Listener()
     templates = teacher_templates(recipe.data.templates, task.template)
     if recipe.probes or not recipe.trains:
         return Student(
@@ -71,11 +75,12 @@ def adapt(
     model = _untrained(backbone, names, recipe, templates, seed, held_out, task.synonyms)
     vocabulary = model.vocabulary
     if loader is None:
-        _tell_of_views(backbone, len(task.train), recipe, callbacks)
+        _tell_of_views(backbone, len(task.train), recipe, listener)
         loader = training_loader(backbone, task, recipe, seed, workers)
     epochs = recipe.evaluate_epoch or recipe.optim.epochs
-    _warn_of_dropped(loader, task, epochs, callbacks)
+    _warn_of_dropped(loader, task, epochs, listener)
     per_step = recipe.vocabulary.per_step
+    place = CheckpointFile(checkpoint, identity or {}, save_seconds) if checkpoint else None
     train(
         model,
         build_objective(recipe, steps=epochs * len(loader)),
@@ -85,29 +90,23 @@ def adapt(
         epochs=epochs,
         averaging=build_averaging(recipe.ensembling, epochs),
         anchors=AnchorDraws(len(vocabulary), per_step, seed) if vocabulary else None,
-        checkpoint=checkpoint,
-        run=identity,
+        checkpoint=place,
         images=[example.path for example in task.train],
-        save_seconds=save_seconds,
-        callbacks=callbacks or Callbacks(),
+        listener=listener,
     )
     return model
 
 
-def _warn_of_dropped(
-    loader: Loader, task: ImageTask, epochs: int, callbacks: Callbacks | None
-) -> None:
+def _warn_of_dropped(loader: Loader, task: ImageTask, epochs: int, listener: Listener) -> None:
     """Say which images and classes the steps will not see."""
-    if callbacks is None or callbacks.on_warning is None or not isinstance(loader, Ordered):
+    if not (listener.hears("on_warning") and isinstance(loader, Ordered)):
         return
     said = coverage(loader, task, epochs).sentence()
     if said:
-        callbacks.on_warning(said)
+        listener.on_warning(said)
 
 
-def _tell_of_views(
-    backbone: Backbone, images: int, recipe: Recipe, callbacks: Callbacks | None
-) -> None:
+def _tell_of_views(backbone: Backbone, images: int, recipe: Recipe, listener: Listener) -> None:
     """Say what fixed views will take; refuse what does not fit into memory."""
     if recipe.data.views is None:
         return
@@ -119,8 +118,7 @@ def _tell_of_views(
             f"{free / GIB:.1f} GiB are there.",
             fix="Lower data.views, or keep features alone: data.teacher=cached-views.",
         )
-    if callbacks is not None and callbacks.on_views is not None:
-        callbacks.on_views(views_used(recipe), images, needed)
+    listener.on_views(views_used(recipe), images, needed)
 
 
 def _untrained(

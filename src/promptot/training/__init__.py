@@ -1,6 +1,7 @@
-"""Training: the loop, the schedule, the log and checkpoints."""
+"""Training: the trainer, the schedule, the log and checkpoints."""
 
+from promptot.training.listener import Listener
 from promptot.training.schedule import learning_rate
-from promptot.training.trainer import train
+from promptot.training.train_student import train
 
-__all__ = ["learning_rate", "train"]
+__all__ = ["Listener", "learning_rate", "train"]

@@ -38,7 +38,7 @@ def training_loader(
     if data.teacher == "cached-views":
         features = view_features(backbone, task, recipe, seed, workers, progress)
         return fixed_views(backbone, task, recipe, seed, features, workers)
-    loader = _view_loader(backbone, task, recipe, seed, workers)
+    loader = _augmenting_loader(backbone, task, recipe, seed, workers, in_order=True)
     views = [keep_view(backbone, loader.batches(view), progress) for view in range(data.views)]
     return CachedViews(views, optim.batch_size, optim.drop_last, seed)
 
@@ -52,14 +52,10 @@ def view_features(
     progress: Callable[[int], None] | None = None,
 ) -> Tensor:
     """The frozen model's features of the fixed views that a recipe uses, [K, N, D]."""
-    loader = _view_loader(backbone, task, recipe, seed, workers)
-    images = len(task.train)
-    return torch.stack(
-        [
-            keep_features(backbone, loader.batches(view), images, progress)
-            for view in range(1, views_used(recipe) + 1)
-        ]
-    )
+    loader = _augmenting_loader(backbone, task, recipe, seed, workers, in_order=True)
+    views = range(1, views_used(recipe) + 1)
+    count = len(task.train)
+    return torch.stack([keep_features(backbone, loader.batches(v), count, progress) for v in views])
 
 
 def fixed_views(
@@ -84,33 +80,24 @@ def views_bytes(backbone: Backbone, images: int, recipe: Recipe) -> int:
 
 
 def _augmenting_loader(
-    backbone: Backbone, task: ImageTask, recipe: Recipe, seed: int, workers: int
+    backbone: Backbone,
+    task: ImageTask,
+    recipe: Recipe,
+    seed: int,
+    workers: int,
+    in_order: bool = False,
 ) -> ImageLoader:
+    """Augmented training images: shuffled batches to learn from, or all in order to keep views."""
     optim = recipe.optim
     return ImageLoader(
         task.train,
         backbone.preprocess.train(scale=(recipe.data.smallest_crop, 1.0)),
-        batch_size=optim.batch_size,
+        batch_size=EVALUATION_BATCH if in_order else optim.batch_size,
         seed=seed,
-        shuffle=True,
-        drop_last=optim.drop_last,
+        shuffle=not in_order,
+        drop_last=optim.drop_last and not in_order,
         workers=workers,
-        device=backbone.device,
-        skip_unreadable=False,
-    )
-
-
-def _view_loader(
-    backbone: Backbone, task: ImageTask, recipe: Recipe, seed: int, workers: int
-) -> ImageLoader:
-    """All images in order, to make views of."""
-    transform = backbone.preprocess.train(scale=(recipe.data.smallest_crop, 1.0))
-    return ImageLoader(
-        task.train,
-        transform,
-        batch_size=EVALUATION_BATCH,
-        seed=seed,
-        workers=workers,
+        device="cpu" if in_order else backbone.device,
         skip_unreadable=False,
     )
 

@@ -27,12 +27,29 @@ from promptot.training.training_log import StepRecord
 
 FORMAT_VERSION = 2
 """1 (promptot 0.1.0, without a number) was written at the end of an epoch only; it is read too."""
+SAVE_SECONDS = 300.0
+"""Longest time between two checkpoints, but for the step that is at work."""
 LARGEST_FILE = 2**32  # bytes
 LARGEST_RUN = 2**20  # characters of JSON
-PROMPT, MOMENTUM, AVERAGE, OBJECTIVE = "prompt.", "momentum.", "average.", "objective."
+PARTS = ("prompt.", "momentum.", "average.", "objective.")
 RECORDS = "records"
 NUMBERS = (torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.int32, torch.int64,
            torch.bool)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class CheckpointFile:
+    """Where a run writes its checkpoints.
+
+    Attributes:
+        path: the file; if it exists, the run goes on from it.
+        run: what identifies the run, kept in it.
+        seconds: how long an epoch may go on before one is written within it.
+    """
+
+    path: Path
+    run: Mapping[str, Any] = field(default_factory=dict)
+    seconds: float = SAVE_SECONDS
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,14 +110,10 @@ def save_checkpoint(path: Path, state: Checkpoint) -> None:
             there before stays.
         PromptotError: the file can't be written.
     """
+    parts = state.prompts, state.momentum, state.average, state.objective
     tensors = {
         part + name: value
-        for part, values in (
-            (PROMPT, state.prompts),
-            (MOMENTUM, state.momentum),
-            (AVERAGE, state.average),
-            (OBJECTIVE, state.objective),
-        )
+        for part, values in zip(PARTS, parts, strict=True)
         for name, value in values.items()
     }
     for name, value in tensors.items():
@@ -111,13 +124,9 @@ def save_checkpoint(path: Path, state: Checkpoint) -> None:
             )
     rows = [astuple(record) for record in state.records[: state.step - state.skipped]]
     tensors[RECORDS] = torch.tensor(rows, dtype=torch.float64)  # [steps, fields], or [0]
-    header = {
-        "format_version": str(FORMAT_VERSION),
-        "epoch": str(state.epoch),
-        "step": str(state.step),
-        "skipped": str(state.skipped),
-        "run": json.dumps(state.run),
-    }
+    numbers = {"epoch": state.epoch, "step": state.step, "skipped": state.skipped}
+    header = {name: str(n) for name, n in {"format_version": FORMAT_VERSION, **numbers}.items()}
+    header["run"] = json.dumps(state.run)
     write_bytes(path, save({name: v.cpu().contiguous() for name, v in tensors.items()}, header))
 
 
@@ -155,7 +164,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
     records = _records(tensors.pop(RECORDS, torch.zeros(0, dtype=torch.float64)))
     if records is None or len(records) != header.step - header.skipped:
         raise _damaged(path, "its records are not those of its steps")
-    parts: dict[str, dict[str, Tensor]] = {PROMPT: {}, MOMENTUM: {}, AVERAGE: {}, OBJECTIVE: {}}
+    parts: dict[str, dict[str, Tensor]] = {part: {} for part in PARTS}
     for key, value in tensors.items():
         part = next((part for part in parts if key.startswith(part)), None)
         if part is None:
@@ -163,18 +172,9 @@ def read_checkpoint(path: Path) -> Checkpoint:
         if value.dtype not in NUMBERS or not bool(value.isfinite().all()):
             raise _damaged(path, f"the tensor '{key[:80]}' holds what is not a finite number")
         parts[part][key.removeprefix(part)] = value
+    done = header.epoch, header.step, header.skipped
     prompts, momentum, average, objective = parts.values()
-    return Checkpoint(
-        header.epoch,
-        header.step,
-        header.skipped,
-        run,
-        prompts,
-        momentum,
-        average,
-        objective,
-        records,
-    )
+    return Checkpoint(*done, run, prompts, momentum, average, objective, records)
 
 
 def restore(checkpoint: Checkpoint, prompts: nn.Module, optimizer: torch.optim.Optimizer) -> None:

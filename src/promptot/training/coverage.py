@@ -68,31 +68,28 @@ def coverage(loader: Ordered, task: ImageTask, epochs: int) -> Coverage:
         loader: of these images.
         epochs: of the training, counted from 1.
     """
-    labels = [example.label for example in task.train]
-    present = set(labels)
+    everything = set(range(len(task.train)))
     ever: set[int] = set()
-    without: dict[int, tuple[str, ...]] = {}
-    left_out = 0
+    left_out, without = 0, {}
     for epoch in range(1, epochs + 1):
         seen = {index for batch in loader.order(epoch) for index in batch}
         if epoch == 1:
-            left_out = len(labels) - len(seen)
+            left_out = len(everything - seen)
             if not left_out:  # batches are as long in every epoch
-                return Coverage(len(labels), epochs, 0, {}, (), ())
-        missing = present - {labels[index] for index in seen}
-        if missing:
-            without[epoch] = tuple(task.class_names[label] for label in sorted(missing))
+                return Coverage(len(everything), epochs, 0, {}, (), ())
+        if missing := _unseen_classes(task, seen):
+            without[epoch] = missing
         ever |= seen
-    never = [index for index in range(len(labels)) if index not in ever]
-    lost = present - {labels[index] for index in ever}
-    return Coverage(
-        len(labels),
-        epochs,
-        left_out,
-        without,
-        tuple(task.train[index].path for index in never),
-        tuple(task.class_names[label] for label in sorted(lost)),
-    )
+    never = tuple(task.train[index].path for index in sorted(everything - ever))
+    lost = _unseen_classes(task, ever)
+    return Coverage(len(everything), epochs, left_out, without, never, lost)
+
+
+def _unseen_classes(task: ImageTask, seen: set[int]) -> tuple[str, ...]:
+    """Names of the classes that have training images, and none among these."""
+    present = {example.label for example in task.train}
+    lost = present - {task.train[index].label for index in seen}
+    return tuple(task.class_names[label] for label in sorted(lost))
 
 
 def _listed(names: Sequence[str], most: int = 5) -> str:

@@ -65,14 +65,19 @@ def available_bytes(device: torch.device) -> int:
     return free_bytes() + resident_bytes()
 
 
-def check_memory(model: Student, batch_size: int, words: int = 0) -> tuple[int, int]:
+def check_memory(
+    model: Student, batch_size: int, words: int = 0, available: int | None = None
+) -> tuple[int, int]:
     """Estimated and available bytes for batches of images and `words` anchor words a step.
+
+    Args:
+        available: by default what `available_bytes` says.
 
     Raises:
         PromptotError: the estimate is more than there is.
     """
     needed = memory_estimate(model, batch_size, words)
-    available = available_bytes(model.backbone.device)
+    available = available_bytes(model.backbone.device) if available is None else available
     if needed > available:
         more = f" and {words} anchor words" if words else ""
         raise PromptotError(

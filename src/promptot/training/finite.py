@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
 
-from promptot.data.loader import Batch
 from promptot.errors import NotFinite
 
 MOST_NAMES = 8
 """Images that a message names."""
 
 
-def finite_gradients(prompts: nn.Module) -> Tensor:
+def finite_gradients(parameters: Iterable[Tensor]) -> Tensor:
     """Whether every gradient is finite, 0-d bool."""
-    largest = [p.grad.abs().amax() for p in prompts.parameters() if p.grad is not None]
+    largest = [p.grad.abs().amax() for p in parameters if p.grad is not None]
     return torch.stack(largest).isfinite().all()
 
 
@@ -34,36 +34,40 @@ def require_finite(prompts: nn.Module) -> None:
             )
 
 
+def describe_nonfinite(total: float, cross_entropy: float, preservation: float) -> NotFinite:
+    """What is not finite: the loss, or else the gradient."""
+    if math.isfinite(total):
+        return NotFinite(f"The gradient is not finite, though the loss is ({total:g}).")
+    return NotFinite(
+        f"The loss is not finite (cross-entropy {cross_entropy:g}, preservation {preservation:g})."
+    )
+
+
 def explain_nonfinite(
-    error: NotFinite,
-    epoch: int,
-    step: int,
-    batch: Batch,
-    prompts: nn.Module,
-    images: Sequence[str] = (),
+    error: NotFinite, place: str, names: Sequence[str], finite_images: bool, prompts: nn.Module
 ) -> NotFinite:
     """What happened in which step, on which images, why as far as can be told, and what to do.
 
     Args:
         error: what was found.
-        batch: it was found on.
-        images: name of each image, by its index in the task.
+        place: the epoch and the step.
+        names: of the images of its batch.
+        finite_images: whether the images themselves are finite.
     """
     problem = error.problem
     advice = "Lower optim.lr or objective.strength"
-    if not bool(batch.images.isfinite().all()):
+    if not finite_images:
         problem += " The images themselves hold such values."
         advice = "Look at these images"
     elif not all(bool(p.isfinite().all()) for p in prompts.parameters()):
         problem += " The step before had made the prompts so."
         advice = "Lower optim.lr"
-    names = [images[i] for i in batch.indices.tolist() if i < len(images)]
     if names:
         more = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
         listed = ", ".join(f"'{name}'" for name in names[:MOST_NAMES])
         problem += f" The batch was {listed}{more}."
     return NotFinite(
-        f"Epoch {epoch}, step {step}: {problem}",
+        f"{place}: {problem}",
         fix=f"{advice}; or leave such batches out with optim.on_nonfinite=skip. "
         "The last checkpoint, if there is one, is intact.",
     )

@@ -38,6 +38,11 @@ class StepRecord:
     vocabulary_plan_entropy: float = math.nan
 
 
+AVERAGED = tuple(field.name for field in fields(StepRecord))[2:]
+MEASURED = AVERAGED[1:]
+"""What is measured in a step, in this order: all but where it is, and its learning rate."""
+
+
 @dataclass(frozen=True)
 class EpochRecord:
     """Means over an epoch's steps, how long it took, and the plan that was furthest off."""
@@ -60,9 +65,6 @@ class EpochRecord:
     vocabulary_plan_entropy: float = math.nan
     largest_off_diagonal_mass: float = math.nan  # of its steps, where the others are means
     skipped: int = 0  # batches left out because their loss or gradient was not finite
-
-
-AVERAGED = tuple(field.name for field in fields(StepRecord) if field.name not in {"epoch", "step"})
 
 
 def summarise(steps: Sequence[StepRecord], seconds: float, skipped: int = 0) -> EpochRecord:
@@ -91,10 +93,11 @@ class Log:
 
     Args:
         folder: where the files go; None keeps the records in memory only.
+        most_steps: instead of `MOST_STEPS`.
     """
 
-    def __init__(self, folder: Path | None = None) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path | None = None, most_steps: int = MOST_STEPS) -> None:
+        self.folder, self.most_steps = folder, most_steps
         self.steps: list[StepRecord] = []
         self.epochs: list[EpochRecord] = []
         self._lines: list[str] = []  # `steps` as CSV, so that each is formatted once
@@ -147,13 +150,8 @@ class Log:
 
         Epochs of a log that older versions began have it of the steps that were kept.
         """
-        found = _largest(
-            value
-            for value in (
-                *(epoch.largest_off_diagonal_mass for epoch in self.epochs),
-                *(step.off_diagonal_mass for step in self.steps),
-            )
-        )
+        epochs = (epoch.largest_off_diagonal_mass for epoch in self.epochs)
+        found = _largest((*epochs, *(step.off_diagonal_mass for step in self.steps)))
         return None if math.isnan(found) else found
 
     def restore(self, epochs: int | None = None) -> None:
@@ -181,7 +179,7 @@ class Log:
             return
         batches = self.epochs[0].steps + self.epochs[0].skipped  # an epoch
         stride = 1
-        while -(-batches * len(self.epochs) // stride) > MOST_STEPS:
+        while -(-batches * len(self.epochs) // stride) > self.most_steps:
             stride *= 2
         if stride > 1:
             numbers = ((s.epoch - 1) * batches + s.step - 1 for s in self.steps)

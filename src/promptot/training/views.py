@@ -104,19 +104,9 @@ def keep_features(
         progress: called with the number of images after each batch.
     """
     features = torch.full((images, backbone.embed_dim), torch.nan)
-    for batch in batches:
-        found = backbone.encode_image(batch.images.to(backbone.device))
-        features[batch.indices] = found.float().cpu()
-        if progress is not None:
-            progress(len(batch.labels))
+    for batch, _, teacher in _taught(backbone, batches, progress):
+        features[batch.indices] = teacher.cpu()
     return features
-
-
-def kept_bytes(backbone: Backbone, images: int, views: int, *, tokens: bool) -> int:
-    """Bytes of what is kept of some views: the teacher's features, and perhaps patch tokens."""
-    tower = backbone.image_tower
-    numbers = backbone.embed_dim + (tower.patches * tower.width if tokens else 0)
-    return images * views * numbers * 4
 
 
 @torch.no_grad()
@@ -135,15 +125,30 @@ def keep_view(
     Raises:
         ValueError: there is no batch.
     """
-    kept: list[tuple[Tensor, ...]] = []
-    for batch in batches:
-        tokens = backbone.image_tower.stem(batch.images.to(backbone.device))
-        teacher = backbone.encode_patches(tokens)
-        kept.append((tokens.cpu(), batch.labels, batch.indices, teacher.cpu()))
-        if progress is not None:
-            progress(len(batch.labels))
+    kept = [
+        (tokens.cpu(), batch.labels, batch.indices, teacher.cpu())
+        for batch, tokens, teacher in _taught(backbone, batches, progress)
+    ]
     if not kept:
         raise ValueError("there are no images to keep")
     tokens, labels, indices, teacher = (torch.cat(column) for column in zip(*kept, strict=True))
     order = indices.argsort()
     return Batch(tokens[order], labels[order], indices[order], teacher[order])
+
+
+def _taught(
+    backbone: Backbone, batches: Iterable[Batch], progress: Callable[[int], None] | None
+) -> Iterator[tuple[Batch, Tensor, Tensor]]:
+    """Batches, their patch tokens [B, N, W] and the teacher's features of them [B, D]."""
+    for batch in batches:
+        tokens = backbone.image_tower.stem(batch.images.to(backbone.device))
+        yield batch, tokens, backbone.encode_patches(tokens)
+        if progress is not None:
+            progress(len(batch.labels))
+
+
+def kept_bytes(backbone: Backbone, images: int, views: int, *, tokens: bool) -> int:
+    """Bytes of what is kept of some views: the teacher's features, and perhaps patch tokens."""
+    tower = backbone.image_tower
+    numbers = backbone.embed_dim + (tower.patches * tower.width if tokens else 0)
+    return images * views * numbers * 4

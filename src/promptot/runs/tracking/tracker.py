@@ -1,18 +1,18 @@
-"""One protocol for all trackers, and the rule that none of them can end a run."""
+"""Trackers as a listener of training, and the rule that none of them can end a run."""
 
 from __future__ import annotations
 
 import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol
 
 from promptot.errors import PromptotError, nearest
 from promptot.reports.tables import printable
 from promptot.runs.tracking.loggers import MLflow, TensorBoard, WeightsAndBiases
-from promptot.training.trainer import Callbacks
+from promptot.training.listener import Listener
 from promptot.training.training_log import EpochRecord, StepRecord
 
 logger = logging.getLogger(__name__)
@@ -45,8 +45,8 @@ TRACKERS: dict[str, Callable[[Path], Tracker]] = {
 }
 
 
-class Tracking:
-    """Some trackers as one; the first time that one of them fails, it is named and left out.
+def open_trackers(names: Sequence[str], folder: Path) -> dict[str, Tracker]:
+    """Trackers of a run, by name.
 
     Args:
         names: of `TRACKERS`.
@@ -55,45 +55,37 @@ class Tracking:
     Raises:
         PromptotError: a name is unknown, or its library is not installed.
     """
+    for name in names:
+        if name not in TRACKERS:
+            raise PromptotError(f"Unknown tracker '{name}'.", fix=nearest(name, TRACKERS))
+    return {name: TRACKERS[name](folder) for name in names}
 
-    def __init__(self, names: Sequence[str], folder: Path) -> None:
-        for name in names:
-            if name not in TRACKERS:
-                raise PromptotError(f"Unknown tracker '{name}'.", fix=nearest(name, TRACKERS))
-        self._trackers = {name: TRACKERS[name](folder) for name in names}
+
+class Tracking(Listener):
+    """Tells trackers how a run goes; the first time that one fails, it is named and left out.
+
+    Args:
+        trackers: by name.
+    """
+
+    def __init__(self, trackers: Mapping[str, Tracker]) -> None:
+        self._trackers = dict(trackers)
         self._steps: list[StepRecord] = []
 
-    def start(self, settings: Mapping[str, Any]) -> None:
-        """See `Tracker.start`."""
+    def on_run_start(self, settings: Mapping[str, Any]) -> None:
         self._tell(lambda tracker: tracker.start(settings))
 
-    def finish(self, results: Values, failed: bool = False) -> None:
-        """See `Tracker.finish`."""
-        self._tell(lambda tracker: tracker.finish(results, failed))
+    def on_step(self, record: StepRecord) -> None:
+        self._steps.append(record)
 
-    def listening(self, callbacks: Callbacks | None) -> Callbacks:
-        """These callbacks, with the trackers told too."""
-        callbacks = callbacks or Callbacks()
-        if not self._trackers:
-            return callbacks
-
-        def on_step(record: StepRecord) -> None:
-            self._steps.append(record)
-            if callbacks.on_step is not None:
-                callbacks.on_step(record)
-
-        def on_epoch(record: EpochRecord) -> None:
-            self._log(record)
-            if callbacks.on_epoch is not None:
-                callbacks.on_epoch(record)
-
-        return replace(callbacks, on_step=on_step, on_epoch=on_epoch)
-
-    def _log(self, record: EpochRecord) -> None:
+    def on_epoch(self, record: EpochRecord) -> None:
         before = (record.epoch - 1) * record.steps
         steps = [(before + step.step, _values(step)) for step in self._steps]
         self._steps = []
         self._tell(lambda tracker: tracker.log(steps, record.epoch, _values(record)))
+
+    def on_run_end(self, results: Mapping[str, float], failed: bool) -> None:
+        self._tell(lambda tracker: tracker.finish(dict(results), failed))
 
     def _tell(self, message: Callable[[Tracker], None]) -> None:
         for name, tracker in list(self._trackers.items()):
