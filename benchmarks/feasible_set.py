@@ -37,7 +37,7 @@ from promptot.data.task import ImageTask
 from promptot.files.writing import write_json
 from promptot.objectives import Features, Pointwise, Transport
 from promptot.recipes import load_recipe
-from promptot.runs.run import adapt
+from promptot.runs.learning import adapt
 from promptot.training.batches import training_loader
 from promptot.training.training_log import Log
 from promptot.training.views import CachedViews

@@ -339,7 +339,7 @@ def fit(setup: Setup) -> list[Row]:
     """Steps a second of the trainer itself, on JPEG files, with workers."""
     from promptot.data import load_task
     from promptot.recipes import load_recipe
-    from promptot.runs.run import adapt
+    from promptot.runs.learning import adapt
     from promptot.training.listener import Listener
     from promptot.training.training_log import Log
 

@@ -26,7 +26,7 @@ from flops import needed_flops
 from promptot.data.catalog.public import PublicSet, find_set
 from promptot.experiments.suite import load_suite
 from promptot.recipes import load_recipe
-from promptot.runs.run import build_objective, trial_model
+from promptot.runs.learning import build_objective, trial_model
 
 SHOTS = 16
 # These only look at memory in another way, or ask for some.

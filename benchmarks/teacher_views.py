@@ -39,7 +39,7 @@ from promptot.data import ImageTask, load_bundled
 from promptot.data.loader import Batch, ImageLoader
 from promptot.evaluation.scoring import score
 from promptot.recipes import load_recipe
-from promptot.runs.run import adapt, build_objective, trial_model
+from promptot.runs.learning import adapt, build_objective, trial_model
 from promptot.training.batches import EVALUATION_BATCH, evaluation_loader, views_bytes
 from promptot.training.training_log import Log
 from promptot.training.views import CachedViews, keep_view

@@ -18,7 +18,8 @@ from promptot.adaptation.linear_head import LinearHead
 from promptot.adaptation.student import Student
 from promptot.backbones import Backbone, load_backbone
 from promptot.errors import PromptotError
-from promptot.runs.adapter import CARD, TENSORS, build_model, load_adapter, save_adapter
+from promptot.runs.adapter import TENSORS, build_model, load_adapter, save_adapter
+from promptot.runs.card import CARD
 
 FIXTURES = Path(__file__).parent / "fixtures"
 NAMES = ("cat", "hot dog")

@@ -20,14 +20,8 @@ import promptot
 from promptot.adaptation import IVLPPrompts
 from promptot.backbones import Backbone
 from promptot.errors import PromptotError, PromptotWarning
-from promptot.runs.adapter import (
-    CARD,
-    BackboneIdentity,
-    _had_wrong_activation,
-    build_model,
-    load_adapter,
-    save_adapter,
-)
+from promptot.runs.adapter import _had_wrong_activation, build_model, load_adapter, save_adapter
+from promptot.runs.card import CARD, BackboneIdentity
 
 FIXTURES = Path(__file__).parent / "fixtures"
 NAMES = ("cat", "hot dog")

@@ -88,7 +88,7 @@ def test_the_model_card(hub: Path, run: Path) -> None:
 
 
 def test_names_in_the_model_card_are_only_text() -> None:
-    from promptot.runs.adapter import BackboneIdentity, Card, LearnedShape
+    from promptot.runs.card import BackboneIdentity, Card, LearnedShape
     from promptot.runs.hub import model_card
 
     card = Card(

@@ -15,7 +15,8 @@ from promptot.backbones import load_backbone
 from promptot.errors import UnaskedBackbone
 from promptot.evaluation.predictions import COLUMNS, read_tested
 from promptot.files.csv_text import csv_line, write_cell
-from promptot.runs.adapter import CARD, save_adapter
+from promptot.runs.adapter import save_adapter
+from promptot.runs.card import CARD
 
 SAID = "?activation=quick_gelu&heads=2,1&preprocess=openai"
 

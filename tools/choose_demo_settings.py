@@ -24,7 +24,7 @@ from promptot.evaluation.scoring import score
 from promptot.experiments.demo import GROUP, METHODS, PARTS, SHOTS
 from promptot.files.writing import write_json
 from promptot.recipes import load_recipe
-from promptot.runs.run import adapt
+from promptot.runs.learning import adapt
 from promptot.training.batches import evaluation_loader
 from promptot.training.training_log import Log
 from promptot.training.views import CachedViews, keep_view

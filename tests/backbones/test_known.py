@@ -16,7 +16,8 @@ from promptot.backbones import Backbone, load_backbone
 from promptot.backbones import by_name as load
 from promptot.backbones import trusted as known
 from promptot.errors import UnaskedBackbone
-from promptot.runs.adapter import CARD, save_adapter
+from promptot.runs.adapter import save_adapter
+from promptot.runs.card import CARD
 
 NAMES = ("cat", "dog")
 

@@ -17,7 +17,7 @@ from promptot.backbones import Backbone
 from promptot.data import Batch
 from promptot.objectives import ObjectiveResult
 from promptot.recipes import Recipe, load_recipe
-from promptot.runs.run import build_objective
+from promptot.runs.learning import build_objective
 
 NAMES = ("cat", "hot dog", "bee")
 WORDS = ("apple", "bridge", "cloud", "umbrella")

@@ -42,7 +42,8 @@ from promptot.devices import pick_device
 from promptot.errors import NotFinite
 from promptot.objectives import Objective, build_preservation
 from promptot.runs.adapter import build_model, load_adapter, save_adapter
-from promptot.runs.run import Run, adapt, build_objective
+from promptot.runs.learning import adapt, build_objective
+from promptot.runs.run import Run
 from promptot.training.checkpoint import CheckpointFile, read_checkpoint
 from promptot.training.listener import Listener
 from promptot.training.train_student import StudentLoss

@@ -26,7 +26,7 @@ from promptot.backbones import Backbone, load_backbone
 from promptot.data import ImageTask
 from promptot.errors import PromptotError
 from promptot.runs.adapter import build_model, load_adapter, save_adapter
-from promptot.runs.run import adapt
+from promptot.runs.learning import adapt
 from promptot.training.listener import Listener
 from promptot.training.training_log import EpochRecord, Log
 

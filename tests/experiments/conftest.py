@@ -13,7 +13,7 @@ from promptot.experiments import Benchmark, benchmark
 from promptot.experiments.executor import SerialExecutor
 from promptot.experiments.image_features import ImageFeatures
 from promptot.experiments.run_cells import CellWork
-from promptot.runs.run import adapt
+from promptot.runs.learning import adapt
 
 QUICK = ("optim.epochs=1", "data.views=1")
 

@@ -20,7 +20,7 @@ from promptot.experiments.planning import BenchmarkSettings, make_plan
 from promptot.experiments.settings_listing import epoch_text, state_text
 from promptot.experiments.suite import load_suite
 from promptot.recipes import describe, list_recipes, load_recipe
-from promptot.runs.run import adapt
+from promptot.runs.learning import adapt
 
 ELEVEN = (
     *("ImageNet", "Caltech101", "OxfordPets", "StanfordCars", "Flowers102", "Food101"),

@@ -24,7 +24,7 @@ from promptot.experiments.methods import Method
 from promptot.experiments.store import FolderStore
 from promptot.experiments.suite import load_suite, named_sets
 from promptot.recipes import list_recipes
-from promptot.runs.run import adapt
+from promptot.runs.learning import adapt
 
 QUICK = ("optim.epochs=1", "vocabulary.per_step=4")
 Bench = Callable[..., Benchmark]

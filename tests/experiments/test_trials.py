@@ -12,7 +12,7 @@ from promptot.errors import PromptotError
 from promptot.experiments import PROTOCOLS
 from promptot.experiments.protocols.domain_generalization import HELD_OUT_STYLE
 from promptot.experiments.trials import Trial, load_sources
-from promptot.runs.run import select_classes
+from promptot.runs.draw import select_classes
 
 GROUPS = ["activities", "animals", "food", "objects", "travel"]
 

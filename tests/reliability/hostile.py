@@ -17,7 +17,8 @@ from safetensors.torch import save
 from promptot.adaptation import IVLPPrompts
 from promptot.backbones import Backbone
 from promptot.errors import PromptotError
-from promptot.runs.adapter import CARD, TENSORS, build_model, load_adapter, save_adapter
+from promptot.runs.adapter import TENSORS, build_model, load_adapter, save_adapter
+from promptot.runs.card import CARD
 from promptot.training.checkpoint import (
     Checkpoint,
     copy_state,

@@ -50,7 +50,8 @@ from promptot.files.reading import (
 from promptot.files.writing import write_json
 from promptot.files.yaml_text import parse_yaml
 from promptot.recipes import load_recipe
-from promptot.runs.adapter import CARD, TENSORS, load_adapter, save_adapter
+from promptot.runs.adapter import TENSORS, load_adapter, save_adapter
+from promptot.runs.card import CARD
 from promptot.runs.estimator import PromptClassifier
 from promptot.runs.manifest import read_manifest
 from promptot.runs.run_contents import RunContents

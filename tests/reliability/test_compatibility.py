@@ -13,8 +13,9 @@ from safetensors.torch import load_file
 from promptot.backbones import Backbone, load_backbone
 from promptot.data import Batch, ImageTask
 from promptot.recipes import load_recipe
-from promptot.runs.adapter import FORMAT_VERSION, build_model, load_adapter
-from promptot.runs.run import adapt
+from promptot.runs.adapter import build_model, load_adapter
+from promptot.runs.card import FORMAT_VERSION
+from promptot.runs.learning import adapt
 from promptot.training import checkpoint
 from promptot.training.checkpoint import read_checkpoint
 from promptot.training.training_log import Log

@@ -20,7 +20,8 @@ from hypothesis import strategies as st
 from promptot.backbones import load_backbone
 from promptot.errors import PromptotError
 from promptot.objectives import Objective, build_control, build_preservation
-from promptot.runs.adapter import CARD, TENSORS, load_adapter
+from promptot.runs.adapter import TENSORS, load_adapter
+from promptot.runs.card import CARD
 from promptot.training.checkpoint import read_checkpoint
 from promptot.training.training_log import Log
 

@@ -14,7 +14,7 @@ import promptot
 from promptot.backbones import Backbone, load_backbone
 from promptot.data import Batch, ImageTask, load_bundled
 from promptot.recipes import load_recipe
-from promptot.runs.run import adapt
+from promptot.runs.learning import adapt
 from promptot.training.estimate import resident_bytes
 from promptot.training.listener import Listener
 from promptot.training.training_log import MOST_STEPS, EpochRecord, Log, StepRecord

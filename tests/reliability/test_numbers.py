@@ -14,7 +14,7 @@ from promptot.data import Batch, ImageTask
 from promptot.data.task import Example
 from promptot.errors import NotFinite, PromptotError
 from promptot.recipes import load_recipe
-from promptot.runs.run import adapt
+from promptot.runs.learning import adapt
 from promptot.training.checkpoint import read_checkpoint
 from promptot.training.listener import Listener
 from promptot.training.training_log import Log

@@ -13,7 +13,7 @@ from promptot.data import ImageTask, load_folder
 from promptot.errors import PromptotError
 from promptot.experiments.training_views import TrainingViews
 from promptot.recipes import Recipe, describe, load_recipe
-from promptot.runs.run import adapt
+from promptot.runs.learning import adapt
 from promptot.training.batches import training_loader, views_bytes, views_used
 from promptot.training.listener import Listener
 from promptot.training.training_log import Log

@@ -12,7 +12,7 @@ from promptot.adaptation.student import Student
 from promptot.backbones import Backbone
 from promptot.data import Batch, ImageTask
 from promptot.recipes import list_recipes, load_recipe
-from promptot.runs.run import adapt
+from promptot.runs.learning import adapt
 from promptot.training.averaging import gaussian_weights
 from promptot.training.checkpoint import read_checkpoint
 from promptot.training.listener import Listener

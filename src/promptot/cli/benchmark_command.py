@@ -117,7 +117,7 @@ def _list_settings(
 def _estimate(
     screen: Screen, options: BenchmarkOptions, out: Path, request: dict[str, Any]
 ) -> dict[str, Any]:
-    from promptot.cli.suites import forecast_json, show_forecast
+    from promptot.cli.suite_tables import forecast_json, show_forecast
     from promptot.experiments.benchmarking import forecast_benchmark
 
     forecast = forecast_benchmark(options.protocol, out, **request)

@@ -55,7 +55,7 @@ def check(options: CheckOptions, screen: Screen) -> None:
 
 def _show(screen: Screen, checks: Sequence[SetCheck], wrong: Sequence[str], root: Path) -> None:
     """States, problems, and what has to be fetched: where it belongs and where it comes from."""
-    from promptot.cli.suites import check_table
+    from promptot.cli.suite_tables import check_table
 
     screen.print(check_table(checks))
     for one in checks:

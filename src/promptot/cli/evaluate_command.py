@@ -20,7 +20,7 @@ class EvaluateOptions(common.Options):
 def evaluate(options: EvaluateOptions, screen: Screen) -> None:
     """Test a run on images: the test split, or every image that was not trained on."""
     from promptot.cli.result_tables import score_table
-    from promptot.runs.commands import evaluate as evaluate_run
+    from promptot.runs.evaluating import evaluate as evaluate_run
 
     settings = options.keywords("run", "data")
     result = with_backbone(in_stages(evaluate_run), options.run, options.data, **settings)

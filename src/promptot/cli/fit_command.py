@@ -40,7 +40,7 @@ class FitOptions(common.Options):
 def fit(options: FitOptions, screen: Screen) -> None:
     """Learn prompts from your images and test them beside the frozen model."""
     from promptot.cli.fit_progress import FitProgress
-    from promptot.runs.commands import fit as fit_folder
+    from promptot.runs.fitting import fit as fit_folder
     from promptot.runs.run_folder import has_checkpoint
 
     out = options.out

@@ -9,7 +9,7 @@ from pathlib import Path
 from rich.progress import Progress
 
 from promptot.cli.console import errors, plain, show_notes
-from promptot.cli.suites import show_forecast
+from promptot.cli.suite_tables import show_forecast
 from promptot.data.task import ImageTask
 from promptot.experiments.cell_progress import Observer
 from promptot.experiments.cell_record import CellRecord

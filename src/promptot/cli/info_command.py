@@ -29,7 +29,7 @@ def info(options: InfoOptions, screen: Screen) -> None:
         screen.result(machine)
         return
     from promptot.runs.adapter import load_adapter, warn_of_activation
-    from promptot.runs.classifier import adapter_folder
+    from promptot.runs.hub import adapter_folder
 
     card, prompts = load_adapter(adapter_folder(options.run))
     warn_of_activation(card)
@@ -41,7 +41,7 @@ def info(options: InfoOptions, screen: Screen) -> None:
 def _machine() -> dict[str, Any]:
     import torch
 
-    from promptot.runs.run import versions
+    from promptot.backbones.library_versions import versions
 
     return {
         **versions(),

@@ -31,7 +31,7 @@ class ReportOptions(common.Options):
 
 def report(options: ReportOptions, screen: Screen) -> None:
     """Write the page of a run again, from its own test images or from others."""
-    from promptot.runs.commands import report as write_page
+    from promptot.runs.run import report as write_page
 
     settings = options.keywords("run", "data")
     page = with_backbone(in_stages(write_page), options.run, options.data, **settings)

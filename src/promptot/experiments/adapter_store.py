@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from promptot.adaptation.student import Student
 from promptot.backbones.backbone import Backbone
+from promptot.backbones.library_versions import versions
 from promptot.data.task import Example, ImageTask
 from promptot.errors import PromptotError
 from promptot.experiments.cell_record import Training
@@ -15,7 +16,6 @@ from promptot.experiments.cells import VERSION, digest_of
 from promptot.experiments.methods import Method
 from promptot.recipes import describe
 from promptot.runs.adapter import build_model, load_adapter, save_adapter
-from promptot.runs.run import versions
 
 
 class Trained(NamedTuple):

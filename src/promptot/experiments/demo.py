@@ -12,6 +12,7 @@ import torch
 
 from promptot.adaptation.student import Student
 from promptot.backbones import load_backbone
+from promptot.backbones.library_versions import versions
 from promptot.data.catalog.drawings import DRAWINGS, load_bundled, load_bundled_others
 from promptot.evaluation.metrics import harmonic_mean
 from promptot.evaluation.scoring import Scores, score
@@ -35,7 +36,6 @@ from promptot.reports import (
     write_report,
 )
 from promptot.runs.report.panels import draw_plan, history, likeliest
-from promptot.runs.run import versions
 from promptot.training.training_log import Log
 
 GROUP = "animals"

@@ -16,7 +16,7 @@ from promptot.experiments.cells import Cell
 from promptot.experiments.methods import Method
 from promptot.experiments.trials import Trial, Unit
 from promptot.recipes.schema import IVLPConfig, Recipe
-from promptot.runs.run import trial_model, trial_step
+from promptot.runs.learning import trial_model, trial_step
 from promptot.training.batches import views_bytes, views_used
 from promptot.training.estimate import memory_estimate
 

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from promptot.adaptation.student import Student
 from promptot.backbones.backbone import Backbone
+from promptot.backbones.library_versions import versions
 from promptot.data.loader import Batch
 from promptot.data.shot_lists import (
     ShotList,
@@ -40,7 +41,8 @@ from promptot.experiments.image_features import ImageFeatures
 from promptot.experiments.training_views import TrainingViews
 from promptot.experiments.trials import Trial, Unit
 from promptot.recipes.templates import teacher_templates
-from promptot.runs.run import adapt, select_classes, versions
+from promptot.runs.draw import select_classes
+from promptot.runs.learning import adapt
 from promptot.training.batches import views_used
 from promptot.training.training_log import Log
 

@@ -22,7 +22,7 @@ from promptot.data.shot_lists import ShotList, replay
 from promptot.data.task import Example, ImageTask
 from promptot.data.unreadable import choose_shots
 from promptot.errors import PromptotError, nearest
-from promptot.runs.run import Classes
+from promptot.runs.draw import Classes
 
 Split = Literal["test", "validation"]
 Shares = tuple[float, float, float]

@@ -11,7 +11,6 @@ import torch
 
 from promptot.adaptation.student import Student
 from promptot.backbones import Backbone
-from promptot.backbones.library_versions import versions
 from promptot.data import Example, ImageTask, Skipped, load_task
 from promptot.devices import pick_device
 from promptot.errors import PromptotError
@@ -22,7 +21,6 @@ from promptot.files.writing import write_bytes
 from promptot.reports import write_report
 from promptot.runs.adapter import Adapter
 from promptot.runs.classifier import Adapted, Classifier, PathLike
-from promptot.runs.draw import Classes, select_classes
 from promptot.runs.evaluating import (
     Evaluation,
     Progress,
@@ -31,27 +29,11 @@ from promptot.runs.evaluating import (
     retention_of,
     score_all,
 )
-from promptot.runs.learning import adapt, build_objective, trial_model, trial_step
-from promptot.runs.manifest import MANIFEST, Manifest, read_manifest
+from promptot.runs.manifest import Manifest, read_manifest
 from promptot.runs.report.run_page import Tested, report_data
 from promptot.runs.run_contents import RunContents
-from promptot.runs.run_folder import ADAPTER, PREDICTIONS, REPORT, check_apart, writing
+from promptot.runs.run_folder import PREDICTIONS, REPORT, writing
 from promptot.training.training_log import Log
-
-__all__ = [
-    "ADAPTER",
-    "MANIFEST",
-    "PLAN_FIGURES",
-    "Classes",
-    "Run",
-    "adapt",
-    "build_objective",
-    "check_apart",
-    "select_classes",
-    "trial_model",
-    "trial_step",
-    "versions",
-]
 
 PLAN_FIGURES = (
     "off_diagonal_mass",

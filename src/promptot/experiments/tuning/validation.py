@@ -12,7 +12,7 @@ from promptot.data.dividing import hold_out
 from promptot.data.unreadable import find_unreadable
 from promptot.errors import PromptotError
 from promptot.recipes import Recipe
-from promptot.runs.run import check_apart
+from promptot.runs.run_folder import check_apart
 
 FEWEST_IMAGES = 8
 """Validation images below which no setting can be told from another."""
