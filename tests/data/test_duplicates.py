@@ -6,7 +6,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from promptot.data import load_bundled
-from promptot.data.duplicates import find_pairs, group, print_of
+from promptot.data.duplicates import appearance_of, find_pairs, group
 
 
 def scene(seed: int) -> Image.Image:
@@ -35,24 +35,24 @@ def test_copies_are_found_and_others_are_not() -> None:
         images[7].crop((2, 1, 127, 95)),
         images[9].point(lambda value: min(255, value + 6)),
     ]
-    pairs = find_pairs([print_of(image) for image in (*images, *copies)])
+    pairs = find_pairs([appearance_of(image) for image in (*images, *copies)])
     assert pairs == [(2, 12), (5, 13), (7, 14), (9, 15)]
 
 
 def test_plain_images_are_told_by_their_colour() -> None:
     colours = ["white", "red", "#fe0000"]
-    assert find_pairs([print_of(Image.new("RGB", (40, 40), c)) for c in colours]) == [(1, 2)]
+    assert find_pairs([appearance_of(Image.new("RGB", (40, 40), c)) for c in colours]) == [(1, 2)]
 
 
 def test_different_drawings_of_one_style_are_no_copies() -> None:
     task = load_bundled("animals", styles=["fluent-emoji-flat", "twemoji"])
-    pairs = find_pairs([print_of(example.load()) for example in task.examples[:150]])
+    pairs = find_pairs([appearance_of(example.load()) for example in task.examples[:150]])
     assert len(pairs) <= 3  # of 11,175
 
 
 def test_nothing_and_more_than_a_block() -> None:
     assert find_pairs([]) == []
-    prints = [print_of(scene(seed)) for seed in range(3)]
+    prints = [appearance_of(scene(seed)) for seed in range(3)]
     many = [prints[place] for place in (0, *[1] * 3000, 2, 0)]
     assert group(find_pairs(many)) == [[0, 3002], list(range(1, 3001))]
 

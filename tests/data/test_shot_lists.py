@@ -66,7 +66,9 @@ def test_a_list_survives_the_disk_and_another_machine(
     again = read_shot_list(path)
     assert again == listed
     assert again.digest == listed.digest
-    shutil.copytree(public_data / found.facts.folder, tmp_path / "elsewhere" / found.facts.folder)
+    shutil.copytree(
+        public_data / found.public_set.folder, tmp_path / "elsewhere" / found.public_set.folder
+    )
     other = load_public(key, tmp_path / "elsewhere")
     assert other.digest == found.digest
     replayed = replay(again, other.task, other.place)

@@ -23,7 +23,7 @@ from promptot.data import load_folder
 from promptot.errors import PromptotError, PromptotWarning
 from promptot.experiments import Benchmark
 from promptot.experiments.adapter_store import AdapterStore
-from promptot.experiments.cells import VERSION, Prints, fingerprint, make_cells
+from promptot.experiments.cells import VERSION, Fingerprints, fingerprint, make_cells
 from promptot.experiments.image_features import ImageFeatures
 from promptot.experiments.methods import parse_methods
 from promptot.experiments.protocols import PROTOCOLS
@@ -164,7 +164,7 @@ def test_a_public_data_set_is_looked_at_where_it_is_used(public_data: Path, tmp_
         (trial,) = PROTOCOLS["base-to-novel"].trials(sources, [], [1], "test")
         from promptot.experiments.cells import _shots
 
-        return fingerprint(trial), _shots(trial, 1, Prints()) or "", trial
+        return fingerprint(trial), _shots(trial, 1, Fingerprints()) or "", trial
 
     images, shots, trial = keys(root)
     elsewhere = keys(public_data)

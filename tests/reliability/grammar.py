@@ -22,9 +22,9 @@ from pyarrow import parquet
 
 from promptot.data import UnreadableImage, load_image, load_task
 from promptot.data.anchor_words import load_vocabulary
+from promptot.data.catalog.public.check_data import check_sums
 from promptot.data.catalog.public.imagenet import read_names
 from promptot.data.catalog.public.load_public import read_split
-from promptot.data.catalog.public.presence import check_sums
 from promptot.data.readers.renaming import load_names
 from promptot.data.shot_lists import read_shot_list
 from promptot.errors import PromptotError

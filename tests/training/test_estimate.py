@@ -15,7 +15,7 @@ from promptot.errors import PromptotError
 from promptot.training.estimate import activation_bytes, check_memory, memory_estimate
 
 
-def kept_bytes(model: Student, images: Tensor, words: Tensor | None = None) -> int:
+def cached_bytes(model: Student, images: Tensor, words: Tensor | None = None) -> int:
     """Bytes of the distinct storages that autograd keeps for backward, weights left out."""
     weights = {tensor.untyped_storage().data_ptr() for tensor in model.state_dict().values()}
     seen: dict[int, Tensor] = {}
@@ -60,7 +60,7 @@ def test_activations_are_estimated_within_30_percent(
         generator=generator,
     )
     model = Student(backbone, prompts, names)
-    kept = kept_bytes(model, torch.randn(batch, 3, 32, 32))
+    kept = cached_bytes(model, torch.randn(batch, 3, 32, 32))
     assert activation_bytes(model, batch) == pytest.approx(kept, rel=0.3)
 
 
@@ -81,7 +81,7 @@ def test_anchor_words_and_text_that_depends_on_the_image_are_estimated(
     model = Student(backbone, prompts, names, vocabulary=vocabulary)
     positions = torch.arange(words) if words else None
     model(torch.zeros(1, 3, 32, 32), words=positions)  # the teacher's words are computed but once
-    kept = kept_bytes(model, torch.randn(batch, 3, 32, 32), positions)
+    kept = cached_bytes(model, torch.randn(batch, 3, 32, 32), positions)
     assert activation_bytes(model, batch, words) == pytest.approx(kept, rel=0.3)
 
 

@@ -61,10 +61,10 @@ def _show(screen: Screen, checks: Sequence[SetCheck], wrong: Sequence[str], root
     for one in checks:
         text = " ".join((*one.problems, *one.differences, *one.notes))
         if text:
-            screen.say(f"[bold]{plain(one.facts.name)}[/]: {plain(text)}")
+            screen.say(f"[bold]{plain(one.public_set.name)}[/]: {plain(text)}")
     for text in wrong:
         screen.say(f"[bold red]checksum[/]: {plain(text)}")
-    missing = [(one.facts.folder, source) for one in checks for source in one.missing]
+    missing = [(one.public_set.folder, source) for one in checks for source in one.missing]
     if missing:
         screen.print(f"[bold]To fetch[/], into {plain(root)}:")
     for folder, source in missing:

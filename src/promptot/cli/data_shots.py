@@ -30,7 +30,7 @@ def shots(options: ShotsOptions, screen: Screen) -> None:
         shot_list_name,
         write_shot_list,
     )
-    from promptot.data.unreadable import choose_shots
+    from promptot.data.shots import choose_shots
     from promptot.experiments.suite import named_sets
     from promptot.files.writing import output_folder
 

@@ -29,7 +29,7 @@ def check_table(checks: Sequence[SetCheck]) -> Table:
             sizes = (len(task.class_names), len(task.train), len(task.validation), len(task.test))
             counts = [f"{size:,}" for size in sizes]
         state = Text(check.state, style=_STYLES[check.state])
-        table.add_row(Text(check.facts.name), state, *counts)
+        table.add_row(Text(check.public_set.name), state, *counts)
     return table
 
 

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from promptot.data.loader import Batch, ImageDataset, ImageLoader
     from promptot.data.readers import load_task
     from promptot.data.readers.folder import find_images, load_folder
+    from promptot.data.shots import choose_shots, find_unreadable
     from promptot.data.task import Example, ImageTask, Skipped
-    from promptot.data.unreadable import choose_shots, find_unreadable
 
 __all__ = [
     "Batch",
@@ -49,7 +49,7 @@ _MODULES = {
     "readers": ("load_task",),
     "readers.folder": ("find_images", "load_folder"),
     "task": ("Example", "ImageTask", "Skipped"),
-    "unreadable": ("choose_shots", "find_unreadable"),
+    "shots": ("choose_shots", "find_unreadable"),
 }
 
 

@@ -21,7 +21,7 @@ _BLOCK = 1024
 
 
 @dataclass(frozen=True, eq=False)
-class Print:
+class Appearance:
     """What a picture is compared by.
 
     Attributes:
@@ -35,17 +35,17 @@ class Print:
     small: np.ndarray
 
 
-def print_of(image: Image.Image) -> Print:
+def appearance_of(image: Image.Image) -> Appearance:
     """The fingerprint of an RGB image."""
     grey = image.convert("L").resize((32, 32), Image.Resampling.BOX)
     shape = dctn(np.asarray(grey, dtype=np.float32), norm="ortho")[:8, :8].ravel()
     shape[0] = _PLAIN
     small = image.resize((_SIDE, _SIDE), Image.Resampling.BOX)
     colours = np.asarray(small, dtype=np.float32).ravel()
-    return Print(shape / np.linalg.norm(shape), colours)
+    return Appearance(shape / np.linalg.norm(shape), colours)
 
 
-def find_pairs(prints: Sequence[Print]) -> list[tuple[int, int]]:
+def find_pairs(prints: Sequence[Appearance]) -> list[tuple[int, int]]:
     """Pairs of images that show the same picture, as positions, the smaller one first.
 
     Both tests must agree: `SHAPE` and `COLOUR`. Of images whose prints are equal, each is paired

@@ -11,8 +11,8 @@ from pathlib import Path
 from promptot.data.catalog.public.listing import Row, read_json
 from promptot.data.catalog.public.load_public import examples_in, read_rows
 from promptot.data.class_names import clean_name
+from promptot.data.shots import find_unreadable
 from promptot.data.task import Example, ImageTask
-from promptot.data.unreadable import find_unreadable
 from promptot.errors import PromptotError
 from promptot.files.writing import write_text
 

@@ -10,7 +10,7 @@ from PIL import Image
 
 from promptot.data.class_names import DEFAULT_TEMPLATE, check_template
 from promptot.data.images.fingerprint import Fingerprint, ImageIdentities
-from promptot.data.images.held import Held as Held
+from promptot.data.images.in_memory_image import InMemoryImage
 from promptot.data.images.read_image import load_image
 from promptot.errors import PromptotError
 
@@ -32,7 +32,7 @@ class Example:
     path: str
     label: int
     domain: str = ""
-    held: Held | None = field(default=None, compare=False, repr=False)
+    held: InMemoryImage | None = field(default=None, compare=False, repr=False)
 
     def load(self) -> Image.Image:
         """The image as 8-bit RGB, see `load_image`.
@@ -44,7 +44,7 @@ class Example:
         return load_image(image, self.path)
 
     @property
-    def source(self) -> tuple[str, Held | None]:
+    def source(self) -> tuple[str, InMemoryImage | None]:
         """What tells it from the other images of a process: two in memory may share a name."""
         return self.path, self.held
 

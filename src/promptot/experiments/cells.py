@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from promptot.backbones.backbone import Backbone
-from promptot.data.images.fingerprint import Looks
+from promptot.data.images.fingerprint import ImageIdentities
 from promptot.data.task import Example
 from promptot.experiments.methods import Method
 from promptot.experiments.trials import Split, Trial, Unit
@@ -59,7 +59,7 @@ def make_cells(
     """All cells, ordered by trial and seed: methods on the same images follow each other."""
     methods, seeds = list(methods), list(seeds)
     cells = []
-    prints = Prints()
+    prints = Fingerprints()
     identity = backbone.identity().digest
     for trial in trials:
         images = fingerprint(trial, prints)
@@ -92,11 +92,11 @@ def digest_of(decides: object) -> str:
     return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
 
 
-class Prints:
+class Fingerprints:
     """Hashes of lists of images, each list looked at once; for one pass over the trials."""
 
     def __init__(self) -> None:
-        self._looks = Looks()
+        self._looks = ImageIdentities()
         self._known: dict[tuple[int, bool], tuple[Sequence[Example], str]] = {}
 
     def of(self, examples: Sequence[Example], *, published: bool = False) -> str:
@@ -118,13 +118,13 @@ class Prints:
         return self._known[key][1]
 
 
-def fingerprint(trial: Trial, prints: Prints | None = None) -> str:
+def fingerprint(trial: Trial, prints: Fingerprints | None = None) -> str:
     """A hash of a trial's class names, labels and images.
 
     Of a public data set, where the training images may be more than a million, names and labels of
     all images count, and beside them the tested images as they are; `make_cells` adds the shots.
     """
-    prints = prints or Prints()
+    prints = prints or Fingerprints()
     digest = hashlib.sha256(trial.classes.encode())
     if trial.digest is not None:
         digest.update(trial.digest.encode())
@@ -145,7 +145,7 @@ def fingerprint(trial: Trial, prints: Prints | None = None) -> str:
     return digest.hexdigest()
 
 
-def _shots(trial: Trial, seed: int, prints: Prints) -> str | None:
+def _shots(trial: Trial, seed: int, prints: Fingerprints) -> str | None:
     """The images that a seed draws from a public data set; None of other tasks, which `fingerprint`
     knows in full."""
     if trial.digest is None:

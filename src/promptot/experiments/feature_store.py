@@ -13,8 +13,9 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from promptot.data.images.fingerprint import Looks
-from promptot.data.task import Example, Held
+from promptot.data.images.fingerprint import ImageIdentities
+from promptot.data.images.in_memory_image import InMemoryImage
+from promptot.data.task import Example
 from promptot.files.locks import LockFile
 from promptot.files.reading import open_regular, parse_json
 from promptot.files.weights_file import DAMAGED
@@ -44,8 +45,8 @@ class FeatureStore:
         self._identity = identity
         self._kind = kind
         self._columns = columns
-        self._keys: dict[tuple[str, Held | None], str] = {}  # source -> key
-        self._looks = Looks()
+        self._keys: dict[tuple[str, InMemoryImage | None], str] = {}  # source -> key
+        self._looks = ImageIdentities()
         self._rows: dict[str, Row | None] = {}  # None: unreadable
         self._files: set[Path] = set()  # that were read
 

@@ -186,13 +186,13 @@ def list_settings(settings: BenchmarkSettings) -> list[CellSettings]:
     trained = suite.trained(settings.protocol)
     sets = suite.sets(settings.protocol, settings.tasks)
     cells = []
-    for facts in sets:
-        if trained and facts.name not in trained:
+    for public_set in sets:
+        if trained and public_set.name not in trained:
             continue
         for shots in counts:
-            here = [method.at(facts.name, shots) for method in _methods(settings)]
+            here = [method.at(public_set.name, shots) for method in _methods(settings)]
             cells += [
-                describe_cell(method, facts.name, facts.template, shots, seed)
+                describe_cell(method, public_set.name, public_set.template, shots, seed)
                 for seed in settings.seeds
                 for method in here
             ]

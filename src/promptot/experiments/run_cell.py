@@ -36,7 +36,7 @@ from promptot.experiments.cell_record import (
     PartRecord,
     Training,
 )
-from promptot.experiments.cells import VERSION, Cell, Prints, fingerprint
+from promptot.experiments.cells import VERSION, Cell, Fingerprints, fingerprint
 from promptot.experiments.image_features import ImageFeatures
 from promptot.experiments.training_views import TrainingViews
 from promptot.experiments.trials import Trial, Unit
@@ -101,7 +101,7 @@ class CellContext:
     check_images: bool = False
     untrained: dict[tuple[str, str], Result] = field(default_factory=dict)
     drawn: Drawn | None = None
-    _prints: Prints = field(default_factory=Prints)
+    _prints: Fingerprints = field(default_factory=Fingerprints)
     _checked: set[str] = field(default_factory=set)
 
     def draw(self, cell: Cell) -> Drawn:
@@ -140,7 +140,7 @@ class CellContext:
         drawn = self.prepare(trial, trial.draw(cell.seed), cell.seed)
         if self.shots is not None:
             path = self.shots / shot_list_name(trial.task, trial.shots, cell.seed)
-            if not _is_kept(drawn.listed, path):
+            if not _is_saved(drawn.listed, path):
                 write_shot_list(drawn.listed, path)
         return drawn
 
@@ -304,7 +304,7 @@ def _manifest(cell: Cell, backbone: Backbone, drawn: Drawn) -> CellRecord:
 _versions = functools.cache(versions)
 
 
-def _is_kept(listed: ShotList, path: Path) -> bool:
+def _is_saved(listed: ShotList, path: Path) -> bool:
     """Whether a file holds this list already, and not that of an earlier run, or a damaged one."""
     try:
         return read_shot_list(path) == listed

@@ -11,7 +11,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict
 
 from promptot.data.catalog.public import PublicSet, PublicTask, find_set, load_public, public_sets
-from promptot.data.catalog.public.presence import differences
+from promptot.data.catalog.public.check_data import differences
 from promptot.errors import PromptotError, nearest
 from promptot.experiments.methods import Method, parse_methods
 from promptot.experiments.protocols import PROTOCOLS
@@ -179,21 +179,22 @@ def suite_sources(
     found: list[PublicTask] = []
     problems = []
     notes = []
-    for facts in suite.sets(protocol, wanted):
+    for public_set in suite.sets(protocol, wanted):
         try:
-            task = load_public(facts.key, root)
+            task = load_public(public_set.key, root)
         except PromptotError as error:
             problems.append(error.problem)
             continue
         found.append(task)
         wrong = differences(task)
         if wrong and not unverified:
-            problems.append(f"{facts.name}: {' '.join(wrong)}")
+            problems.append(f"{public_set.name}: {' '.join(wrong)}")
         elif wrong:
-            notes.append(f"{facts.name} is not the published data set: {' '.join(wrong)}")
+            notes.append(f"{public_set.name} is not the published data set: {' '.join(wrong)}")
         if not task.published_split:
             notes.append(
-                f"{facts.name} was divided here, without {facts.split}: its figures do not compare "
+                f"{public_set.name} was divided here, without {public_set.split}: its figures do "
+                "not compare "
                 "with published ones."
             )
     if problems:

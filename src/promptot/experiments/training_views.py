@@ -61,7 +61,7 @@ class TrainingViews:
         if data.teacher == "cached-views":
             fixed = data.smallest_crop, views_used(recipe)
             if fixed not in self._features:
-                (self._features[fixed],) = self._kept(
+                (self._features[fixed],) = self._cached(
                     "teacher",
                     fixed,
                     ("features",),
@@ -73,7 +73,7 @@ class TrainingViews:
         key = data.smallest_crop, data.views
         if key not in self._views:
             worth_it = keeps_tokens(self.backbone) if self.tokens is None else self.tokens
-            columns = self._kept(
+            columns = self._cached(
                 "views", key, _COLUMNS, worth_it, lambda: self._made_views(recipe, count)
             )
             self._views[key] = [Batch(*view) for view in zip(*columns, strict=True)]
@@ -89,7 +89,7 @@ class TrainingViews:
         rows = zip(*made.views, strict=True)
         return [torch.stack([tensor for tensor in row if tensor is not None]) for row in rows]
 
-    def _kept(
+    def _cached(
         self,
         kind: str,
         views: tuple[float, int],

@@ -19,8 +19,8 @@ from promptot.data.catalog.drawings import (
 from promptot.data.dividing import split_examples
 from promptot.data.readers import BUNDLED, load_task
 from promptot.data.shot_lists import ShotList, replay
+from promptot.data.shots import choose_shots
 from promptot.data.task import Example, ImageTask
-from promptot.data.unreadable import choose_shots
 from promptot.errors import PromptotError, nearest
 from promptot.runs.draw import Classes
 

@@ -18,7 +18,7 @@ from promptot.backbones import Backbone, load_backbone
 from promptot.data import Example, ImageTask, Skipped, UnreadableImage, load_task
 from promptot.data.catalog.drawings import has_own_images
 from promptot.data.dividing import hold_out
-from promptot.data.duplicates import Print, find_pairs, group, print_of
+from promptot.data.duplicates import Appearance, appearance_of, find_pairs, group
 from promptot.data.name_warnings import name_warnings
 from promptot.devices import pick_device
 from promptot.evaluation.scoring import NothingToScore, Scores, score
@@ -120,7 +120,7 @@ class _Look:
     example: Example
     size: tuple[int, int]
     sha256: str
-    print: Print
+    print: Appearance
 
 
 def _look_at_all(task: ImageTask, progress: Progress) -> tuple[list[_Look], list[Skipped]]:
@@ -149,7 +149,7 @@ def _without(task: ImageTask, paths: set[str]) -> ImageTask:
 def _look(split: str, example: Example) -> _Look | Skipped:
     try:
         image = example.load()
-        return _Look(split, example, image.size, example.hash(), print_of(image))
+        return _Look(split, example, image.size, example.hash(), appearance_of(image))
     except UnreadableImage as error:
         return Skipped(error.path, error.reason)
 

@@ -10,8 +10,8 @@ from promptot.backbones.backbone import Backbone
 from promptot.backbones.library_versions import versions
 from promptot.data.class_names import check_task_names
 from promptot.data.name_warnings import same_tokens, same_tokens_sentence
+from promptot.data.shots import choose_shots
 from promptot.data.task import ImageTask
-from promptot.data.unreadable import choose_shots
 from promptot.errors import PromptotError
 from promptot.recipes import describe
 from promptot.recipes.schema import Recipe, complete_values

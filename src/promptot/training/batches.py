@@ -15,9 +15,9 @@ from promptot.training.trainer import Loader
 from promptot.training.views import (
     CachedViews,
     FixedViews,
+    cached_bytes,
     keep_features,
     keep_view,
-    kept_bytes,
 )
 
 EVALUATION_BATCH = 32
@@ -76,7 +76,7 @@ def views_used(recipe: Recipe) -> int:
 def views_bytes(backbone: Backbone, images: int, recipe: Recipe) -> int:
     """Bytes of what is kept of the fixed views of some images."""
     tokens = recipe.data.teacher != "cached-views"
-    return kept_bytes(backbone, images, views_used(recipe), tokens=tokens)
+    return cached_bytes(backbone, images, views_used(recipe), tokens=tokens)
 
 
 def _augmenting_loader(

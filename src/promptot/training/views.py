@@ -147,7 +147,7 @@ def _taught(
             progress(len(batch.labels))
 
 
-def kept_bytes(backbone: Backbone, images: int, views: int, *, tokens: bool) -> int:
+def cached_bytes(backbone: Backbone, images: int, views: int, *, tokens: bool) -> int:
     """Bytes of what is kept of some views: the teacher's features, and perhaps patch tokens."""
     tower = backbone.image_tower
     numbers = backbone.embed_dim + (tower.patches * tower.width if tokens else 0)

@@ -11,8 +11,8 @@ import hashlib
 import os
 from dataclasses import dataclass
 
-from promptot.data.images.held import Held
 from promptot.data.images.image_bytes import UnreadableImage, split_place
+from promptot.data.images.in_memory_image import InMemoryImage
 from promptot.data.images.read_image import image_hash
 from promptot.files.file_version import FileVersion
 
@@ -61,9 +61,9 @@ class ImageIdentities:
     def __init__(self) -> None:
         self._folders: dict[str, str] = {}
         self._holders: dict[str, FileVersion] = {}
-        self._hashes: dict[tuple[str, Held | None], str] = {}
+        self._hashes: dict[tuple[str, InMemoryImage | None], str] = {}
 
-    def fingerprint(self, path: str, held: Held | None = None) -> Fingerprint:
+    def fingerprint(self, path: str, held: InMemoryImage | None = None) -> Fingerprint:
         """The fingerprint of an image.
 
         Args:
@@ -77,7 +77,7 @@ class ImageIdentities:
         except UnreadableImage as error:
             return Fingerprint(content=f"unreadable: {error.reason}")
 
-    def hash(self, path: str, held: Held | None = None) -> str:
+    def hash(self, path: str, held: InMemoryImage | None = None) -> str:
         """SHA-256 of an image's content, see `image_hash`.
 
         Raises:
@@ -103,9 +103,6 @@ class ImageIdentities:
         resolved = self._folders[folder]
         shown = member or f"{os.path.basename(folder or resolved)}/{name}"  # noqa: PTH119
         return Fingerprint(shown, version, f"{resolved}{os.sep}{name}")
-
-
-Looks = ImageIdentities  # its name until all who use it are renamed
 
 
 def _version(file: str) -> FileVersion:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from os import PathLike
 from typing import Any
 
-from promptot.data.images.held import Held
+from promptot.data.images.in_memory_image import InMemoryImage
 from promptot.data.readers.columns import choose_columns
 from promptot.data.readers.labelled_images import (
     LabelledImage,
@@ -50,7 +50,7 @@ def pair(images: Any, labels: Any, name: str = "images") -> list[LabelledImage]:
         )
     held = in_memory(images, name)
 
-    def place(row: int) -> str | tuple[str, Held]:
+    def place(row: int) -> str | tuple[str, InMemoryImage]:
         image = images[row]
         return str(image) if isinstance(image, str | PathLike) else held(row)
 

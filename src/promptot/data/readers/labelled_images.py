@@ -12,7 +12,7 @@ from operator import not_
 from typing import Any
 
 from promptot.data.class_names import check_class_names, clean_name, in_order
-from promptot.data.images.held import Held, Images
+from promptot.data.images.in_memory_image import Images, InMemoryImage
 from promptot.data.readers.split_words import SPLITS, split_of, taken_for
 from promptot.data.task import Example, ImageTask, Skipped
 from promptot.errors import PromptotError, listed
@@ -40,7 +40,7 @@ class LabelledImage:
     label: Any
     split: str = ""
     domain: str = ""
-    held: Held | None = None
+    held: InMemoryImage | None = None
 
 
 _Rows = list[tuple[LabelledImage, Any]]  # with their labels as they are read
@@ -48,7 +48,7 @@ _Rows = list[tuple[LabelledImage, Any]]  # with their labels as they are read
 
 def list_images(
     labels: Iterable[Any],
-    place: Callable[[int], str | tuple[str, Held]],
+    place: Callable[[int], str | tuple[str, InMemoryImage]],
     *,
     splits: Iterable[Any] = repeat(""),
     domains: Iterable[Any] = repeat(""),
@@ -71,7 +71,7 @@ def list_images(
 def list_columns(
     chosen: Mapping[str, str],
     values: Callable[[str], Iterable[Any]],
-    place: Callable[[int], str | tuple[str, Held]],
+    place: Callable[[int], str | tuple[str, InMemoryImage]],
     split: str = "",
 ) -> list[LabelledImage]:
     """The images of a table.
@@ -90,9 +90,9 @@ def list_columns(
     )
 
 
-def in_memory(images: Images, name: str) -> Callable[[int], tuple[str, Held]]:
+def in_memory(images: Images, name: str) -> Callable[[int], tuple[str, InMemoryImage]]:
     """The `place` of images that are fetched by their row."""
-    return lambda row: (f"{name}[{row}]", Held(images, row))
+    return lambda row: (f"{name}[{row}]", InMemoryImage(images, row))
 
 
 def assemble(

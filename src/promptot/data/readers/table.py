@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from promptot.data.arrow_columns import ColumnFile
-from promptot.data.images.held import Held
+from promptot.data.images.in_memory_image import InMemoryImage
 from promptot.data.memory_bounds import check_rows
 from promptot.data.readers.columns import COLUMNS, choose_columns, label_notes
 from promptot.data.readers.labelled_images import (
@@ -105,7 +105,7 @@ def load_frame(frame: Any, name: str, columns: Mapping[str, str] | None = None) 
     own = list(frame[chosen["image"]])
     held = in_memory(own, name)
 
-    def place(row: int) -> str | tuple[str, Held]:
+    def place(row: int) -> str | tuple[str, InMemoryImage]:
         if isinstance(own[row], str | Path):
             return place_of(Path(), str(own[row]))
         return held(row)

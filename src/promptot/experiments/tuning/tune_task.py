@@ -14,8 +14,8 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field
 
 from promptot.backbones import Backbone, load_backbone
+from promptot.data.shots import choose_shots
 from promptot.data.task import ImageTask
-from promptot.data.unreadable import choose_shots
 from promptot.devices import pick_device
 from promptot.errors import PromptotError
 from promptot.experiments.cell_progress import Progress

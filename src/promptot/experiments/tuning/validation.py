@@ -9,7 +9,7 @@ from typing import Any
 
 from promptot.data import ImageTask, load_task, split_examples
 from promptot.data.dividing import hold_out
-from promptot.data.unreadable import find_unreadable
+from promptot.data.shots import find_unreadable
 from promptot.errors import PromptotError
 from promptot.recipes import Recipe
 from promptot.runs.run_folder import check_apart

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from promptot.data.catalog.public.check_data import SetCheck, check_set, check_sums
 from promptot.data.catalog.public.load_public import PublicTask, load_public
-from promptot.data.catalog.public.presence import SetCheck, check_set, check_sums
 from promptot.data.catalog.public.public_sets import PublicSet, find_set, public_sets
 
 __all__ = [

@@ -27,14 +27,14 @@ class PublicTask:
     """A public data set that was found.
 
     Attributes:
-        facts: what is known of it.
+        public_set: what is known of it.
         task: its images, class names and template.
         place: the folder that the paths of split files and shot lists start from.
         published_split: whether the splits are the published ones, image by image.
         digest: hash of names, labels and relative paths: the same wherever the data lie.
     """
 
-    facts: PublicSet
+    public_set: PublicSet
     task: ImageTask
     place: Path
     published_split: bool
@@ -52,21 +52,24 @@ def load_public(name: str, root: str | Path) -> PublicTask:
         PromptotError: the data set is unknown, or its files are not there or not what they should
             be.
     """
-    facts = find_set(name)
-    own = Path(root) / facts.folder
-    place = own / facts.images
+    public_set = find_set(name)
+    own = Path(root) / public_set.folder
+    place = own / public_set.images
     if not place.is_dir():
         raise PromptotError(
-            f"{facts.name}: there is no folder '{place}'.",
+            f"{public_set.name}: there is no folder '{place}'.",
             fix="`promptot data check` says where it comes from.",
         )
-    split = None if facts.split is None else own / facts.split
+    split = None if public_set.split is None else own / public_set.split
     if split is not None and split.is_file():
         lists, published = read_split(split), True
     else:
-        lists, published = LAYOUTS[facts.layout](facts, Path(root)), facts.split is None
-    task = _to_task(facts, lists, place)
-    return PublicTask(facts, task, place, published, _digest(task.class_names, lists))
+        lists, published = (
+            LAYOUTS[public_set.layout](public_set, Path(root)),
+            public_set.split is None,
+        )
+    task = _to_task(public_set, lists, place)
+    return PublicTask(public_set, task, place, published, _digest(task.class_names, lists))
 
 
 def read_split(path: Path) -> Lists:
@@ -118,28 +121,28 @@ def _inside(image: str, path: Path) -> str:
     return "/".join(parts)
 
 
-def _to_task(facts: PublicSet, lists: Lists, place: Path) -> ImageTask:
+def _to_task(public_set: PublicSet, lists: Lists, place: Path) -> ImageTask:
     names: dict[int, str] = {}
     for row in (*lists.train, *lists.validation, *lists.test):
         if names.setdefault(row.label, row.name) != row.name:
             raise PromptotError(
-                f"{facts.name}: label {row.label} is '{names[row.label]}' and '{row.name}'.",
+                f"{public_set.name}: label {row.label} is '{names[row.label]}' and '{row.name}'.",
                 fix="Repair or remove the split file.",
             )
     if not names:
         raise PromptotError(
-            f"{facts.name}: there is no image in '{place}'.",
+            f"{public_set.name}: there is no image in '{place}'.",
             fix="`promptot data check` says where they come from.",
         )
     if max(names) >= len(names):
         missing = min(set(range(len(names))) - names.keys())
         raise PromptotError(
-            f"{facts.name}: no image has the label {missing}.",
+            f"{public_set.name}: no image has the label {missing}.",
             fix="Labels count from 0; repair the split file.",
         )
 
     class_names = tuple(clean_name(names[label]) for label in range(len(names)))
-    task = ImageTask(facts.name, class_names, template=facts.template)
+    task = ImageTask(public_set.name, class_names, template=public_set.template)
     return task.with_splits({s: examples_in(place, own) for s, own in lists._asdict().items()})
 
 

@@ -20,11 +20,11 @@ Layout = Literal[
 _SHIPPED = files("promptot.data.catalog.public").joinpath("sets")
 
 
-class _Facts(BaseModel):
+class _SetFile(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
-class PartSource(_Facts):
+class PartSource(_SetFile):
     """Something that has to be there, and where it comes from.
 
     Attributes:
@@ -40,8 +40,8 @@ class PartSource(_Facts):
     note: str = ""
 
 
-class PublicSet(_Facts):
-    """The facts of one public data set, as its YAML file gives them.
+class PublicSet(_SetFile):
+    """The public_set of one public data set, as its YAML file gives them.
 
     Attributes:
         key: the name of that file.

@@ -33,7 +33,7 @@ class SetCheck:
     """The state of one data set.
 
     Attributes:
-        facts: what it should be.
+        public_set: what it should be.
         found: what is there; None where it can't be used at all.
         missing: what has to be fetched.
         problems: why it can't be used, a sentence each.
@@ -41,7 +41,7 @@ class SetCheck:
         notes: what to know of it.
     """
 
-    facts: PublicSet
+    public_set: PublicSet
     found: PublicTask | None
     missing: tuple[PartSource, ...] = ()
     problems: tuple[str, ...] = ()
@@ -61,9 +61,9 @@ class SetCheck:
         """The same as plain values."""
         task = None if self.found is None else self.found.task
         return {
-            "name": self.facts.name,
-            "key": self.facts.key,
-            "folder": self.facts.folder,
+            "name": self.public_set.name,
+            "key": self.public_set.key,
+            "folder": self.public_set.folder,
             "state": self.state,
             "published_split": self.found is not None and self.found.published_split,
             "classes": 0 if task is None else len(task.class_names),
@@ -75,45 +75,45 @@ class SetCheck:
         }
 
 
-def check_set(facts: PublicSet, root: str | Path) -> SetCheck:
+def check_set(public_set: PublicSet, root: str | Path) -> SetCheck:
     """Look at one data set: its folders and lists, every listed image, and the published counts."""
-    own = Path(root) / facts.folder
-    missing = _missing(facts, own)
+    own = Path(root) / public_set.folder
+    missing = _missing(public_set, own)
     if missing:
-        return SetCheck(facts, None, missing)
+        return SetCheck(public_set, None, missing)
     try:
-        found = load_public(facts.key, root)
+        found = load_public(public_set.key, root)
     except PromptotError as error:
-        return SetCheck(facts, None, problems=(str(error),))
+        return SetCheck(public_set, None, problems=(str(error),))
     absent = _absent_images(found)
     such = ", ".join(f"'{path}'" for path in absent[:3])
     problems = [f"{len(absent)} listed images are not there, such as {such}."] if absent else []
     notes = []
     if not found.published_split:
         notes.append(
-            f"Without {facts.split} the splits are drawn here: figures do not compare with "
+            f"Without {public_set.split} the splits are drawn here: figures do not compare with "
             "published ones."
         )
-    named = any((Path(root) / place / NAMES).is_file() for place in (facts.folder, "imagenet"))
-    if facts.layout.startswith("imagenet") and not named:
+    named = any((Path(root) / place / NAMES).is_file() for place in (public_set.folder, "imagenet"))
+    if public_set.layout.startswith("imagenet") and not named:
         notes.append("Without classnames.txt the class names are those that open_clip ships.")
-    return SetCheck(facts, found, (), tuple(problems), differences(found), tuple(notes))
+    return SetCheck(public_set, found, (), tuple(problems), differences(found), tuple(notes))
 
 
 def differences(found: PublicTask) -> tuple[str, ...]:
     """Where the number of classes or of test images is not the published one."""
-    facts, task = found.facts, found.task
+    public_set, task = found.public_set, found.task
     classes = len(task.class_names)
     per_class = Counter(example.label for example in task.test)
     base = sum(count for label, count in per_class.items() if label < (classes + 1) // 2)
     counts = {"base": base, "novel": len(task.test) - base, "all": len(task.test)}
     differing = [
         f"{counts[part]} test images of {part} classes; published: {published}."
-        for part, published in facts.test_images.items()
+        for part, published in public_set.test_images.items()
         if counts[part] != published
     ]
-    if classes != facts.classes:
-        differing.insert(0, f"{classes} classes; published: {facts.classes}.")
+    if classes != public_set.classes:
+        differing.insert(0, f"{classes} classes; published: {public_set.classes}.")
     return tuple(differing)
 
 
@@ -157,15 +157,15 @@ def check_sums(path: str | Path, root: str | Path, progress: Progress | None = N
     return wrong
 
 
-def _missing(facts: PublicSet, own: Path) -> tuple[PartSource, ...]:
+def _missing(public_set: PublicSet, own: Path) -> tuple[PartSource, ...]:
     """What has to be fetched: images, and either the split file or all annotations."""
 
     def absent(part: str) -> list[PartSource]:
-        return [s for s in facts.sources if s.part == part and not (own / s.place).exists()]
+        return [s for s in public_set.sources if s.part == part and not (own / s.place).exists()]
 
     images, split, annotations = absent("images"), absent("split"), absent("annotations")
-    has_annotations = any(source.part == "annotations" for source in facts.sources)
-    if facts.split is None:
+    has_annotations = any(source.part == "annotations" for source in public_set.sources)
+    if public_set.split is None:
         return (*images, *annotations)
     if not split or (has_annotations and not annotations):
         return tuple(images)
@@ -176,7 +176,7 @@ def _missing(facts: PublicSet, own: Path) -> tuple[PartSource, ...]:
 
 def _absent_images(found: PublicTask) -> list[str]:
     """The listed images that are not there, by one listing a folder."""
-    if found.facts.layout.startswith("imagenet"):
+    if found.public_set.layout.startswith("imagenet"):
         return []  # the lists were made from the folders
     present: dict[str, set[str]] = {}
     absent = []

@@ -20,7 +20,7 @@ _ONE_AT_A_TIME = threading.Lock()
 
 
 @dataclass(frozen=True, eq=False)
-class Held:
+class InMemoryImage:
     """One of `images`. It can be sent to another process if these can; all share one copy there."""
 
     images: Images
