@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from promptot.runs.run import Run, report
     from promptot.serving.server import serve
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _LAZY = {
     "Backbone": "backbones.backbone",
