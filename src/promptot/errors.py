@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import difflib
 import shlex
+import warnings
 from collections.abc import Collection, Iterable
+from typing import Any
 
 
 class PromptotError(Exception):
@@ -93,3 +95,21 @@ def nearest(word: str, choices: Iterable[str]) -> str:
     valid = f"Valid: {', '.join(known)}."
     close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
     return f"Did you mean '{close[0]}'? {valid}" if close else valid
+
+
+def warn_of_former_name(former: str, name: str, stacklevel: int = 3) -> None:
+    """Say what something is called now.
+
+    Warns:
+        DeprecationWarning: always.
+    """
+    message = f"'{former}' is called '{name}' now."
+    warnings.warn(message, DeprecationWarning, stacklevel=stacklevel)
+
+
+def use_class_names(class_names: Any, names: Any, stacklevel: int = 4) -> Any:
+    """`class_names`, or what was given by their former name."""
+    if names is None:
+        return class_names
+    warn_of_former_name("names", "class_names", stacklevel)
+    return names

@@ -306,7 +306,9 @@ def test_names_in_utf_16(tmp_path: Path, write_images: WriteImages) -> None:
     write_images("data/a/1.png")
     for name, text in (("n.json", '{"a": "Hündchen"}'), ("n.yaml", "a: Hündchen\n")):
         (tmp_path / name).write_bytes(text.encode("utf-16"))
-        assert load_task(tmp_path / "data", names=tmp_path / name).class_names == ("Hündchen",)
+        assert load_task(tmp_path / "data", class_names=tmp_path / name).class_names == (
+            "Hündchen",
+        )
 
 
 @pytest.mark.parametrize(
@@ -365,12 +367,12 @@ def test_keys_in_yaml_are_the_names_of_folders(
 ) -> None:
     write_images(f"data/{word}/1.png", "data/other/1.png")
     (tmp_path / "n.yaml").write_text(f"{word}: found\n")
-    task = load_task(tmp_path / "data", names=tmp_path / "n.yaml")
+    task = load_task(tmp_path / "data", class_names=tmp_path / "n.yaml")
     assert set(task.class_names) == {"found", "other"}
     (tmp_path / "d.yaml").write_text(f"data: data\nnames: {{{word}: found}}\n")
     assert load_task(tmp_path / "d.yaml").class_names == task.class_names
     (tmp_path / "t.csv").write_text(f"path,label\ndata/{word}/1.png,{word}\ndata/other/1.png,b\n")
-    assert "found" in load_task(tmp_path / "t.csv", names=tmp_path / "n.yaml").class_names
+    assert "found" in load_task(tmp_path / "t.csv", class_names=tmp_path / "n.yaml").class_names
 
 
 @pytest.mark.parametrize(
@@ -379,7 +381,7 @@ def test_keys_in_yaml_are_the_names_of_folders(
 def test_values_in_yaml_are_names_too(tmp_path: Path, write_images: WriteImages, word: str) -> None:
     write_images("data/a/1.png")
     (tmp_path / "n.yaml").write_text(f"a: [{word}, other]\n")
-    task = load_task(tmp_path / "data", names=tmp_path / "n.yaml")
+    task = load_task(tmp_path / "data", class_names=tmp_path / "n.yaml")
     assert (task.class_names, task.synonyms) == ((word,), {word: ("other",)})
 
 
@@ -394,7 +396,7 @@ def test_names_that_fit_no_class_and_classes_without_a_name(
 ) -> None:
     write_images("data/007/1.png", "data/8/1.png", "data/9/1.png")
     (tmp_path / "n.json").write_text('{"7": "bond", "8": "eight", "08": "also eight"}')
-    task = load_task(tmp_path / "data", names=tmp_path / "n.json")
+    task = load_task(tmp_path / "data", class_names=tmp_path / "n.json")
     assert task.class_names == ("007", "eight", "9")
     assert "'7', '08' fit no class" in note(task, "no class")
     assert "'007', '9'" in note(task, "No name was given")
@@ -412,12 +414,12 @@ def missiles(tmp_path: Path, write_images: WriteImages) -> Path:
 
 def test_classes_of_one_name_are_refused_or_kept(missiles: Path) -> None:
     assert "--keep-same-names" in refused(missiles, names=SAME)
-    task = load_task(missiles, names=SAME, keep_same_names=True)
+    task = load_task(missiles, class_names=SAME, keep_same_names=True)
     assert task.class_names == ("dog", "Missile", "missile")
     assert [e.label for e in task.train] == [0, 0, 1, 1, 2, 2]
     assert task.same_names
     exact = {**SAME, "n03773504": "missile"}
-    task = load_task(missiles, names=exact, keep_same_names=True)
+    task = load_task(missiles, class_names=exact, keep_same_names=True)
     assert task.class_names == ("dog", "missile", "missile")
     assert note(task, "Several classes are called 'missile'")
     assert task.base().class_names == ("dog", "missile")
@@ -434,7 +436,7 @@ def test_a_description_keeps_same_names(missiles: Path) -> None:
 
 def test_names_of_classes_that_are_not_there_may_be_alike(missiles: Path) -> None:
     names = {"n02085620": "dog", "other": "sunglasses", "another": "sunglasses"}
-    assert load_task(missiles, names=names).class_names[0] == "dog"
+    assert load_task(missiles, class_names=names).class_names[0] == "dog"
 
 
 def test_two_classes_of_one_name_and_other_synonyms(missiles: Path) -> None:

@@ -54,17 +54,17 @@ class RecordFile(Generic[R]):
             PromptotError: as `read`.
         """
         try:
-            size = self.path.stat().st_size - self._offset
-            if size <= 0:
-                return {}
-            if size > LARGEST_FILE:
-                raise Unreadable("it is too large")
             with open_regular(self.path) as opened:
+                size = os.fstat(opened.fileno()).st_size - self._offset
+                if size <= 0:
+                    return {}
+                if size > LARGEST_FILE:
+                    raise Unreadable("it is too large")
                 opened.seek(self._offset)
                 whole = opened.read(size).rpartition(b"\n")[0]  # behind the last line break: torn
-        except FileNotFoundError:
-            return {}
         except (OSError, Unreadable) as error:
+            if isinstance(error, Unreadable) and error.missing:
+                return {}
             reason = getattr(error, "strerror", None) or error
             raise PromptotError(
                 f"Can't read '{self.path}': {reason}.", fix="Choose another --out."

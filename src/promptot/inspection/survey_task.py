@@ -21,6 +21,7 @@ from promptot.data.dividing import hold_out
 from promptot.data.duplicates import Appearance, appearance_of, find_pairs, group
 from promptot.data.name_warnings import name_warnings
 from promptot.devices import pick_device
+from promptot.errors import use_class_names
 from promptot.evaluation.scoring import NothingToScore, Scores, score
 from promptot.inspection.survey_probe import probe
 from promptot.inspection.survey_result import SPLITS, ClassSummary, Duplicates, Survey, advise
@@ -32,7 +33,7 @@ Progress = Callable[[str, int, int], None]
 def survey(
     data: Any,
     *,
-    names: str | os.PathLike[str] | Mapping[Any, Any] | None = None,
+    class_names: str | os.PathLike[str] | Mapping[Any, Any] | None = None,
     template: str | None = None,
     keep_same_names: bool = False,
     backbone: str | Backbone = "bundled:tiny",
@@ -40,6 +41,7 @@ def survey(
     device: str = "auto",
     workers: int = 0,
     progress: Progress = lambda what, done, total: None,
+    names: str | os.PathLike[str] | Mapping[Any, Any] | None = None,
 ) -> Survey:
     """What a data set is like, before anything is learned from it.
 
@@ -51,12 +53,13 @@ def survey(
     leaks and of zero-shot accuracy is true of that run.
 
     Args:
-        data, names, template, keep_same_names: see `load_task`.
+        data, class_names, template, keep_same_names: see `load_task`.
         backbone: whose zero-shot accuracy to measure.
         test_share: see `promptot.fit`.
         device: see `pick_device`; it does not touch a loaded backbone.
         workers: processes that load images for the test.
         progress: called with what is being done, how much is done, and how much there is.
+        names: the former name of `class_names`.
 
     Returns:
         images by class and split, sizes, unreadable images, duplicates, doubtful names, zero-shot
@@ -69,7 +72,8 @@ def survey(
         >>> survey("bundled:food").shots  # doctest: +SKIP
         16
     """
-    whole = load_task(data, names=names, template=template, keep_same_names=keep_same_names)
+    called = use_class_names(class_names, names)
+    whole = load_task(data, class_names=called, template=template, keep_same_names=keep_same_names)
     task = hold_out(whole, test_share)
     if not isinstance(backbone, Backbone):
         backbone = load_backbone(backbone, pick_device(device))

@@ -6,7 +6,7 @@ the data are drawn; the builders turn the names into blocks, and nothing else re
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from types import UnionType
 from typing import Annotated, Any, ClassVar, Literal, Union, cast, get_args, get_origin
@@ -15,6 +15,8 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    ModelWrapValidatorHandler,
+    PrivateAttr,
     ValidationError,
     field_validator,
     model_validator,
@@ -430,6 +432,9 @@ class Recipe(_Section):
     """The epoch (from 1) whose prompts are kept; null keeps the last one's. Training stops there,
     so that an average over epochs is one over these."""
 
+    _unused: dict[str, dict[str, Any]] = PrivateAttr(default_factory=dict)
+    """What was given by section for other choices than its own."""
+
     @property
     def trains(self) -> bool:
         """Whether prompts are trained, step by step."""
@@ -455,21 +460,23 @@ class Recipe(_Section):
             data.add("shots")
         return used | {"data": data}
 
-    @model_validator(mode="before")
+    @model_validator(mode="wrap")
     @classmethod
-    def _sections_choose(cls, values: Any) -> Any:
+    def _sections_choose(cls, values: Any, handler: ModelWrapValidatorHandler[Recipe]) -> Recipe:
         """Each section as its choice has it.
 
-        A value that another choice would use is checked, and left out: who overrides the choice of
-        a file need not know what the file says of the old one.
+        A value that another choice would use is checked, and has no effect: who overrides the
+        choice of a file need not know what the file says of the old one.
         """
         if not isinstance(values, Mapping):
-            return values
-        chosen = dict(values)
+            return handler(values)
+        chosen, unused = dict(values), {}
         for name, default in DEFAULT_CHOICES.items():
             if isinstance(values.get(name), Mapping):
-                chosen[name] = _as_chosen(name, {**default, **values[name]})
-        return chosen
+                chosen[name], unused[name] = _as_chosen(name, {**default, **values[name]})
+        recipe = handler(chosen)
+        recipe._unused = {name: own for name, own in unused.items() if own}
+        return recipe
 
     @model_validator(mode="after")
     def _sections_agree(self) -> Recipe:
@@ -519,8 +526,8 @@ def _kinds(annotation: Any) -> Iterator[type[_Section]]:
         yield annotation
 
 
-def _as_chosen(section: str, values: Mapping[str, Any]) -> dict[str, Any]:
-    """The values of a section that its choice has; the others are checked.
+def _as_chosen(section: str, values: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The values of a section that its choice has, and those of other choices, checked.
 
     Raises:
         ValidationError: a value that another choice has would not be allowed there.
@@ -528,28 +535,34 @@ def _as_chosen(section: str, values: Mapping[str, Any]) -> dict[str, Any]:
     kinds = kinds_of(section)
     fitting = [kind for kind in kinds if _is_chosen(kind, section, values)]
     if len(fitting) != 1:  # an unknown choice: pydantic will say which there are
-        return dict(values)
+        return dict(values), {}
     own = fitting[0].model_fields
     if values.get("class_specific") is True and fitting[0] in (MaPLeConfig, CoCoOpConfig):
         raise ValueError(
             f"design {values['design']} has one text context for all classes; "
             "set prompts.class_specific=false, or prompts.design=ivlp"
         )
+    unused = {}
     for key, value in values.items():
         others = [kind for kind in kinds if key in kind.model_fields]
-        if key not in own and others and key not in DEFAULT_CHOICES[section]:
-            _check_alone(others[0], section, key, value)
-    known = {key for kind in kinds for key in kind.model_fields}
-    return {key: value for key, value in values.items() if key in own or key not in known}
+        if key not in own and others:
+            unused[key] = _check_alone(others, section, key, value)
+    chosen = {key: value for key, value in values.items() if key not in unused}
+    return chosen, {k: v for k, v in unused.items() if v != DEFAULT_CHOICES[section].get(k)}
 
 
-def _check_alone(kind: type[_Section], section: str, key: str, value: Any) -> None:
-    """Check a value as a kind of the section has it, where that is not the kind chosen."""
-    try:
-        kind.__pydantic_validator__.validate_assignment(kind.model_construct(), key, value)
-    except ValidationError as error:
-        lines = [{**line, "loc": (section, *line["loc"])} for line in error.errors()]
-        raise ValidationError.from_exception_data(error.title, cast("Any", lines)) from None
+def _check_alone(kinds: Sequence[type[_Section]], section: str, key: str, value: Any) -> Any:
+    """A value as one of these kinds of the section has it, where none of them is chosen."""
+    for last, kind in enumerate(kinds, start=1 - len(kinds)):
+        checked = kind.model_construct()
+        try:
+            kind.__pydantic_validator__.validate_assignment(checked, key, value)
+            return getattr(checked, key)
+        except ValidationError as error:
+            if last == 0:
+                lines = [{**line, "loc": (section, *line["loc"])} for line in error.errors()]
+                raise ValidationError.from_exception_data(error.title, cast("Any", lines)) from None
+    return value
 
 
 def _is_chosen(kind: type[_Section], section: str, values: Mapping[str, Any]) -> bool:
@@ -590,12 +603,12 @@ def complete_values(recipe: Recipe) -> dict[str, Any]:
     """
     values = recipe.model_dump(mode="json")
     for section in DEFAULT_CHOICES:
-        unused: dict[str, Any] = {}
+        unused: dict[str, Any] = dict(recipe._unused.get(section, {}))
+        if values[section].get("preservation") == "none":
+            unused.setdefault("strength", 0.0)
         for kind in kinds_of(section):
             for key, field in kind.model_fields.items():
                 if key not in unused and not field.is_required():
                     unused[key] = field.default
         values[section] = {**unused, **values[section]}
-    if recipe.objective.preservation == "none":
-        values["objective"]["strength"] = 0.0
     return values

@@ -20,11 +20,10 @@ from promptot.data.images.read_image import ImageLike, UnreadableImage, load_ima
 from promptot.data.loader import Transform, lost_workers_explained
 from promptot.data.task import Skipped
 from promptot.devices import pick_device
-from promptot.errors import PromptotError
+from promptot.errors import PromptotError, warn_of_former_name
 from promptot.exporting.export import Export, export_model
 from promptot.runs.adapter import Adapter, load_adapter
 from promptot.runs.card import Card
-from promptot.runs.former_names import warn_of_former_name
 from promptot.runs.hub import adapter_folder as adapter_folder
 from promptot.runs.hub import push_adapter
 from promptot.runs.manifest import Manifest

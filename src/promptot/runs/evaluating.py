@@ -14,11 +14,10 @@ from promptot.data import Example, ImageTask, Skipped, load_task
 from promptot.data.catalog.drawings import load_bundled_sample
 from promptot.data.images.read_image import UnreadableImage
 from promptot.data.loader import lost_workers_explained
-from promptot.errors import PromptotError
+from promptot.errors import PromptotError, use_class_names
 from promptot.evaluation.retention import Retention, measure_retention
 from promptot.evaluation.scoring import NothingToScore, Scores, score
 from promptot.runs.classifier import Adapted, Classifier, PathLike, classifier_of
-from promptot.runs.former_names import use_class_names
 from promptot.runs.manifest import MANIFEST, Manifest, find_manifest
 from promptot.training.batches import evaluation_loader
 
@@ -99,7 +98,7 @@ def evaluate(
     """
     classifier = classifier_of(run, backbone, device, precision)
     called = use_class_names(class_names, names)
-    task = load_task(data, names=called, keep_same_names=keep_same_names)
+    task = load_task(data, class_names=called, keep_same_names=keep_same_names)
     return evaluate_on(classifier, manifest_of(run), task, workers, progress)
 
 

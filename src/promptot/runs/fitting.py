@@ -15,7 +15,7 @@ from promptot.data import ImageTask, load_task
 from promptot.data.dividing import hold_out
 from promptot.data.loader import lost_workers_explained
 from promptot.devices import pick_device
-from promptot.errors import PromptotError
+from promptot.errors import PromptotError, use_class_names
 from promptot.recipes import Recipe, describe, load_recipe
 from promptot.recipes.recipe_files import Overrides, as_overrides
 from promptot.runs import run_folder
@@ -23,7 +23,6 @@ from promptot.runs.adapter import make_adapter
 from promptot.runs.classifier import PathLike
 from promptot.runs.draw import Classes, Draw, draw, own_synonyms
 from promptot.runs.evaluating import Names, retention_of, score_parts, summarise_scores
-from promptot.runs.former_names import use_class_names
 from promptot.runs.keyword_settings import takes
 from promptot.runs.learning import adapt
 from promptot.runs.made_with import MadeWith, read_made_with
@@ -78,7 +77,7 @@ class FitSettings:
         """The images, with some held out for a test."""
         task = load_task(
             self.data,
-            names=use_class_names(self.class_names, self.names, stacklevel=6),
+            class_names=use_class_names(self.class_names, self.names, stacklevel=6),
             template=self.template,
             keep_same_names=self.keep_same_names,
         )

@@ -17,6 +17,7 @@ from promptot.errors import PromptotError
 from promptot.evaluation.predictions import read_tested, write_predictions
 from promptot.evaluation.retention import Retention
 from promptot.evaluation.scoring import Scores
+from promptot.files.reading import read_bytes, reading_errors
 from promptot.files.writing import write_bytes
 from promptot.reports import write_report
 from promptot.runs.adapter import Adapter
@@ -142,7 +143,8 @@ class Run(Adapted):
         if self.tested:
             write_predictions(work / PREDICTIONS, self.tested, self.scores)
         elif self.folder is not None and (self.folder / PREDICTIONS).is_file():
-            write_bytes(work / PREDICTIONS, (self.folder / PREDICTIONS).read_bytes())
+            with reading_errors(f"The answers in '{self.folder}' can't be read", "Copy it again."):
+                write_bytes(work / PREDICTIONS, read_bytes(self.folder / PREDICTIONS))
         self.contents.write(work)
 
     def report(

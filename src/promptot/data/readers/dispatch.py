@@ -28,7 +28,7 @@ from promptot.data.readers.renaming import check_names, load_names, rename
 from promptot.data.readers.table import COLUMN_TABLES, TEXT_TABLES, load_frame, load_table
 from promptot.data.readers.webdataset import find_shards, load_archive, load_shards
 from promptot.data.task import ImageTask
-from promptot.errors import PromptotError
+from promptot.errors import PromptotError, use_class_names
 from promptot.files.reading import brief
 
 BUNDLED = "bundled:"
@@ -45,10 +45,11 @@ def load_task(
     source: Any,
     *,
     template: str | None = None,
-    names: str | os.PathLike[str] | Mapping[Any, Any] | None = None,
+    class_names: str | os.PathLike[str] | Mapping[Any, Any] | None = None,
     columns: Mapping[str, str] | None = None,
     name: str | None = None,
     keep_same_names: bool = False,
+    names: str | os.PathLike[str] | Mapping[Any, Any] | None = None,
 ) -> ImageTask:
     """Read images, labels and class names from whatever holds them.
 
@@ -72,12 +73,13 @@ def load_task(
         source: see above; an `ImageTask` is given back, renamed if names are given.
         template: the sentence that the frozen model reads, with `{}` for the class name; by
             default the source's own, or "a photo of a {}.".
-        names: a file (see `load_names`) or a mapping from folders or labels to a name, or to a list
-            of a name and its synonyms.
+        class_names: a file (see `load_names`) or a mapping from folders or labels to a name, or to
+            a list of a name and its synonyms.
         columns: what the columns "image", "label", "split" and "domain" of a table are called.
         name: what to call the task.
         keep_same_names: whether two classes may come to have one name, as in ImageNet's own list
             ("missile"); they stay two classes, which no text tells apart.
+        names: the former name of `class_names`.
 
     Returns:
         the task; its `notes` say what was taken for what where the source does not say it.
@@ -85,10 +87,11 @@ def load_task(
     Raises:
         PromptotError: with what to do about it.
     """
+    called = use_class_names(class_names, names)
     task = _Reading(columns, keep_same_names).load(source, name)
-    if isinstance(source, ImageTask) and names is None:
+    if isinstance(source, ImageTask) and called is None:
         return task if template is None else replace(task, template=template)
-    return _finish(task, names, template, keep_same_names)
+    return _finish(task, called, template, keep_same_names)
 
 
 def _finish(
