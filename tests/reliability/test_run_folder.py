@@ -248,7 +248,7 @@ def test_a_finished_run_that_waits_takes_its_place(
 def test_an_epoch_goes_on_where_it_was_left(
     fit: Callable[..., promptot.Run], tmp_path: Path, recipe: str, step: int
 ) -> None:
-    options = {"recipe": recipe}
+    options = {"recipe": recipe, "report": False}
     if recipe == "promptsrc":
         options["overrides_"] = "data.templates=one"
     more = [options.pop("overrides_")] if "overrides_" in options else []
@@ -404,7 +404,7 @@ def test_an_image_that_vanishes_while_training(
     """It is an error with its name; put back, the run goes on to the same bits."""
     data = tmp_path / "photos"
     shutil.copytree(few_photos, data)
-    whole = listing_of(lambda out: fit(data=data, out=out), "whole")
+    whole = listing_of(lambda out: fit(data=data, out=out, report=False), "whole")
     loader = batches.ImageLoader
     monkeypatch.setattr(
         batches, "ImageLoader", lambda *a, **k: loader(*a, **({"cache_bytes": 0} | k))
@@ -417,7 +417,7 @@ def test_an_image_that_vanishes_while_training(
     with pytest.raises(PromptotError, match="photos.*there is no such file.*Put it back"):
         fit(data=data, workers=workers, listener=Listener(on_epoch=vanish))
     shutil.move(tmp_path / "away", data)
-    fit(data=data, resume=True, workers=workers)
+    fit(data=data, resume=True, workers=workers, report=False)
     assert (tmp_path / "run/adapter/prompts.safetensors").read_bytes() == whole
 
 
@@ -429,6 +429,6 @@ def test_a_loading_process_that_dies(fit: Callable[..., promptot.Run], tmp_path:
 
     with pytest.raises(PromptotError, match="process that loads images has died.*--workers"):
         fit(workers=2, listener=Listener(on_epoch=kill))
-    fit(resume=True)
-    whole = listing_of(lambda out: fit(out=out), "whole")
+    fit(resume=True, report=False)
+    whole = listing_of(lambda out: fit(out=out, report=False), "whole")
     assert (tmp_path / "run/adapter/prompts.safetensors").read_bytes() == whole
