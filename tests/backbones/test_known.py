@@ -20,6 +20,7 @@ from promptot.runs.adapter import save_adapter
 from promptot.runs.card import CARD
 
 NAMES = ("cat", "dog")
+STATE = ("PROMPTOT_STATE", "XDG_STATE_HOME", "LOCALAPPDATA")
 
 
 class Stop(Exception):  # noqa: N818 - what a loader does here
@@ -141,7 +142,9 @@ def test_what_is_not_loaded_is_not_noted(state: Path) -> None:
 def test_no_place_to_note_is_no_error(
     place: str, clip_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(known, "state_folder", lambda: Path(place))
+    for name in STATE:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(Path, "home", lambda: Path(place))
     load_backbone(f"openai:{clip_file}")
     with pytest.raises(UnaskedBackbone):
         known.check_named(f"openai:{clip_file}")
@@ -151,9 +154,8 @@ def test_without_a_home_nothing_is_noted(monkeypatch: pytest.MonkeyPatch) -> Non
     def nowhere() -> Path:
         raise RuntimeError("Could not determine home directory.")
 
-    monkeypatch.delenv("PROMPTOT_STATE")
-    monkeypatch.delenv("XDG_STATE_HOME", raising=False)
-    monkeypatch.delenv("LOCALAPPDATA", raising=False)
+    for name in STATE:
+        monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(Path, "home", nowhere)
     known.note("hf:a/b")
     with pytest.raises(UnaskedBackbone):

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import runpy
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from promptot.errors import PromptotError
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "gpu.py"
 
@@ -38,8 +41,16 @@ def test_every_part_runs_at_smoke_size(tmp_path: Path) -> None:
     assert "| classes |" in done.stdout
 
 
-@pytest.mark.parametrize("arguments", [("--only", "stepp"), ("--device", "cuda:99")])
-def test_bad_arguments_are_refused(tmp_path: Path, arguments: tuple[str, str]) -> None:
-    done = run("--out", str(tmp_path / "out"), *arguments)
-    assert done.returncode != 0
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [(("--only", "stepp"), SystemExit), (("--device", "cuda:99"), PromptotError)],
+)
+def test_bad_arguments_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, str], error: type
+) -> None:
+    monkeypatch.setattr(sys, "argv", [str(SCRIPT), "--out", str(tmp_path / "out"), *arguments])
+    monkeypatch.syspath_prepend(SCRIPT.parent)
+    with pytest.raises(error) as refused:
+        runpy.run_path(str(SCRIPT), run_name="__main__")
+    assert getattr(refused.value, "code", 1) != 0
     assert not list(tmp_path.rglob("*.json"))

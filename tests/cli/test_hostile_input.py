@@ -12,8 +12,6 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from promptot.training.checkpoint import Checkpoint
-
 Fails = Callable[..., str]
 FIT = ("fit", "photos", "--out", "out")
 
@@ -232,20 +230,16 @@ def test_a_place_that_cannot_be_written_to(fails: Fails, trained: Path, quick: l
 def test_a_full_disk_keeps_the_last_checkpoint(
     run, fails: Fails, trained: Path, quick: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from promptot.training import trainer as loop
+    sync = os.fsync
 
-    save = loop.save_checkpoint
-
-    def full(path: Path, state: Checkpoint) -> None:
-        if state.epoch == 3:
-            with monkeypatch.context() as patched:
-                patched.setattr(os, "fsync", _no_space)
-                save(path, state)
-        save(path, state)
+    def full(handle: int) -> None:
+        if b'"epoch":"3"' in os.pread(handle, 2**16, 0):
+            raise OSError(28, "No space left on device")
+        sync(handle)
 
     arguments = ("fit", "photos", "--out", "out", *quick, "--set", "optim.epochs=4")
     with monkeypatch.context() as patched:
-        patched.setattr(loop, "save_checkpoint", full)
+        patched.setattr(os, "fsync", full)
         assert "No space left on the disk" in fails(*arguments)
     names = {path.name for path in Path("out").iterdir()}
     assert names == {"checkpoint.safetensors", "manifest.json", "steps.csv", "epochs.csv"}
@@ -254,7 +248,3 @@ def test_a_full_disk_keeps_the_last_checkpoint(
     assert resumed.code == 0
     assert "Going on after epoch 2 of 4" in resumed.err
     assert not Path("out/checkpoint.safetensors").exists()
-
-
-def _no_space(handle: int) -> None:
-    raise OSError(28, "No space left on device")

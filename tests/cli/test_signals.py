@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from promptot.training.checkpoint import Checkpoint
+from promptot.training.checkpoint import read_checkpoint
 
 STOPS = [(signal.SIGINT, 130, "Interrupted."), (signal.SIGTERM, 143, "Terminated.")]
 LEFT = {"checkpoint.safetensors", "manifest.json", "steps.csv", "epochs.csv"}
@@ -33,20 +33,20 @@ def test_a_stopped_run_goes_on_to_the_same_bits(
     run, trained: Path, quick: list[str], monkeypatch: pytest.MonkeyPatch,
     number: signal.Signals, code: int, word: str,
 ) -> None:  # fmt: skip
-    from promptot.training import trainer as loop
+    replace = Path.replace
 
-    save = loop.save_checkpoint
-
-    def save_and_stop(path: Path, state: Checkpoint) -> None:
-        save(path, state)
-        if (state.epoch, state.step) == (2, 0):
-            os.kill(os.getpid(), number)
+    def replace_and_stop(file: Path, target: Path) -> None:
+        replace(file, target)
+        if target.name == "checkpoint.safetensors":
+            state = read_checkpoint(target)
+            if (state.epoch, state.step) == (2, 0):
+                os.kill(os.getpid(), number)
 
     def fit(out: str, *more: str) -> list[str]:
         return ["fit", "photos", "--out", out, *quick, "--set", "optim.epochs=4", *more]
 
     with monkeypatch.context() as patched:
-        patched.setattr(loop, "save_checkpoint", save_and_stop)
+        patched.setattr(Path, "replace", replace_and_stop)
         stopped = run(*fit("out"))
     assert stopped.code == code
     assert stopped.out == ""
@@ -64,22 +64,21 @@ def test_a_stopped_benchmark_goes_on(
     run, trained: Path, clip_file: Path, monkeypatch: pytest.MonkeyPatch,
     number: signal.Signals, code: int, word: str,
 ) -> None:  # fmt: skip
-    from promptot.experiments.cell_record import CellRecord
-    from promptot.experiments.store import FolderStore
-
-    append = FolderStore.append
+    sync = os.fsync
     arguments = (
         *("benchmark", "few-shot", "--tasks", "photos", "--out", "bench", "--shots", "1,2"),
         *("--methods", "zero-shot,ivlp", "--seeds", "1", "--set", "optim.epochs=1"),
         *("--backbone", f"openai:{clip_file}", "--device", "cpu"),
     )
 
-    def append_and_stop(file: FolderStore, record: CellRecord) -> None:
-        append(file, record)
-        os.kill(os.getpid(), number)
+    def sync_and_stop(handle: int) -> None:
+        sync(handle)
+        results = Path("bench/results.jsonl")
+        if results.exists() and os.path.samestat(os.fstat(handle), results.stat()):
+            os.kill(os.getpid(), number)
 
     with monkeypatch.context() as patched:
-        patched.setattr(FolderStore, "append", append_and_stop)
+        patched.setattr(os, "fsync", sync_and_stop)
         stopped = run(*arguments)
     assert stopped.code == code
     assert stopped.out == ""

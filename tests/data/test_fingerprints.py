@@ -413,16 +413,12 @@ def test_a_link_to_another_folder_is_another_place_and_to_the_same_one_is_not(
 
 def test_many_images_cost_one_look_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No file is opened; an archive is looked at once, and so is a folder."""
-    from promptot.data.images import fingerprint as fingerprints
-
     zipped(tmp_path, pictures(1))
     folder(tmp_path, pictures(1))
     looked: list[str] = []
     real, resolve = os.stat, os.path.realpath
-    monkeypatch.setattr(fingerprints.os, "stat", lambda path: looked.append(path) or real(path))
-    monkeypatch.setattr(
-        fingerprints.os.path, "realpath", lambda path: looked.append(path) or resolve(path)
-    )
+    monkeypatch.setattr(os, "stat", lambda path: looked.append(path) or real(path))
+    monkeypatch.setattr(os.path, "realpath", lambda path: looked.append(path) or resolve(path))
     monkeypatch.setattr("builtins.open", None)
     monkeypatch.setattr(Path, "open", None)
     identities = ImageIdentities()

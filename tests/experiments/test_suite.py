@@ -255,23 +255,24 @@ def test_published_settings_of_a_setting_and_own_ones() -> None:
     assert not base.own_template
 
 
-def test_zero_shot_reads_each_data_set_s_own_sentence(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_zero_shot_reads_each_data_set_s_own_sentence(bench: Bench, smallest_clip: Path) -> None:
     asked = set()
-    original = Backbone.frozen_text
 
-    def noted(self, names, templates, *more):
-        asked.add((next(iter(names)), tuple(templates)))
-        return original(self, names, templates, *more)
+    class Noting(Backbone):
+        def frozen_text(self, names, templates, *more):
+            asked.add((next(iter(names)), tuple(templates)))
+            return super().frozen_text(names, templates, *more)
 
-    monkeypatch.setattr(Backbone, "frozen_text", noted)
-    bench("cross-dataset", methods="zero-shot", seeds=(1,), tasks=("dtd", "oxford_pets"))
+    loaded = load_backbone(f"openai:{smallest_clip}")
+    towers = loaded.image_tower, loaded.text_tower
+    noting = Noting(loaded.name, *towers, loaded.logit_scale, loaded.tokenizer, loaded.preprocess)
+    bench("cross-dataset", methods="zero-shot", seeds=(1,), tasks=("dtd", "oxford_pets"),
+          backbone=noting)  # fmt: skip
     assert ("banded", ("{} texture.",)) in asked
     assert ("abyssinian", ("a photo of a {}, a type of pet.",)) in asked
     assert ("tench", ("a photo of a {}.",)) in asked
     asked.clear()
-    bench(methods="prompt-ot", seeds=(1,), tasks=("dtd",), out="ot")
+    bench(methods="prompt-ot", seeds=(1,), tasks=("dtd",), out="ot", backbone=noting)
     assert {templates for _, templates in asked} == {("a photo of a {}.",)}
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -40,6 +41,13 @@ def few_photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 root / label / f"{index}.png"
             )
     return root
+
+
+@pytest.fixture
+def fast_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A hundred seconds of waiting for another process take one."""
+    real, start = time.monotonic, time.monotonic()
+    monkeypatch.setattr(time, "monotonic", lambda: start + 100 * (real() - start))
 
 
 @pytest.fixture(scope="session")

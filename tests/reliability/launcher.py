@@ -12,6 +12,7 @@ import json
 import os
 import signal
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -96,11 +97,21 @@ def work(order: dict[str, Any], backbone: Backbone) -> None:
             os._exit(code)
 
 
+def load_what_a_run_needs(data: str, backbone: Backbone) -> None:
+    """Imports are made here once, and not in each child."""
+    with tempfile.TemporaryDirectory() as place:
+        promptot.fit(data, place, backbone=backbone, recipe="zero-shot", device="cpu", report=False)
+
+
 def main() -> None:
     backbone = load_backbone(sys.argv[1])
     backbone.identity()
+    known = False
     for line in sys.stdin:
         order = json.loads(line)
+        if not known and "data" in order:
+            load_what_a_run_needs(order["data"], backbone)
+            known = True
         began = time.monotonic()
         child = os.fork()
         if child == 0:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import contextlib
 import io
 import json
@@ -29,7 +30,6 @@ from promptot.adaptation import IVLPPrompts
 from promptot.backbones import Backbone, load_backbone
 from promptot.data import UnreadableImage, load_image, load_task
 from promptot.data import arrow_columns as columns
-from promptot.data import memory_bounds as bounds
 from promptot.data.images import image_bytes as containers
 from promptot.data.readers import webdataset as shards
 from promptot.data.readers.folder import find_images
@@ -93,8 +93,8 @@ def refused(read: Callable[[], Any], seconds: int = 10) -> str:
     return message
 
 
-def write(path: Path, content: str | bytes) -> Path:
-    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+def write(path: Path, content: str | bytes | bytearray) -> Path:
+    path.write_bytes(content.encode() if isinstance(content, str) else content)
     return path
 
 
@@ -294,7 +294,13 @@ def test_lines_end_where_editors_say(tmp_path: Path) -> None:
 def test_a_table_that_would_not_fit_is_refused_before_it_is_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(bounds, "free_bytes", lambda: 10 * 2**20)
+    opened = builtins.open
+
+    def small(path: object, *arguments: Any, **options: Any) -> Any:
+        text = io.StringIO("MemTotal: 99999 kB\nMemAvailable: 10240 kB\n")
+        return text if path == "/proc/meminfo" else opened(path, *arguments, **options)
+
+    monkeypatch.setattr(builtins, "open", small)
     rows = "a.png,x\n" * 30_000
     for name, text in (("t.csv", f"path,label\n{rows}"), ("t.jsonl", '{"path": "a"}\n' * 30_000)):
         message = refused(lambda n=name, t=text: load_task(write(tmp_path / n, t)))
@@ -331,13 +337,13 @@ def packed(path: Path, codec: str | None, rows: int = 4) -> Path:
 
 
 @pytest.mark.parametrize("codec", ["zstd", "lz4"])
-def test_packed_arrow_files_say_how_large_they_are(
-    codec: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_packed_arrow_files_say_how_large_they_are(codec: str, tmp_path: Path) -> None:
     path = packed(tmp_path / "small.arrow", codec)
     assert len(load_task(path).train) == 4
-    monkeypatch.setattr(columns, "LARGEST_GROUP", 300_000)
-    assert "packed columns" in refused(lambda: load_task(packed(tmp_path / "p.arrow", codec)))
+    head, said, rest = path.read_bytes().rpartition(struct.pack("<q", 400_000))
+    more = write(tmp_path / "p.arrow", head + struct.pack("<q", 2**30) + rest)
+    assert said
+    assert "1.0 GiB of packed columns" in refused(lambda: load_task(more))
     assert len(load_task(packed(tmp_path / "plain.arrow", None)).train) == 4
 
 
@@ -462,21 +468,23 @@ def archive(path: Path, members: dict[str, bytes]) -> Path:
     return path
 
 
-def test_a_zip_with_a_long_list_of_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_zip_with_a_long_list_of_files(tmp_path: Path) -> None:
     path = archive(tmp_path / "a.zip", {f"cat/{n}.png": png() for n in range(20)})
     assert len(load_task(path).train) == 20
-    monkeypatch.setattr(containers, "LARGEST_DIRECTORY", 200)
-    assert "list of files" in refused(lambda: load_task(path))
-    content = bytearray(path.read_bytes())  # as a larger format has it, with 64 bits
+    content = bytearray(path.read_bytes())
     place = content.rindex(b"PK\5\6")
     size, start = struct.unpack_from("<II", content, place + 12)
-    record = struct.pack("<4sQHHIIQQQQ", b"PK\6\6", 44, 45, 45, 0, 0, 20, 20, size, start)
+    struct.pack_into("<I", content, place + 12, 2**30)
+    assert "list of files takes 1024 MiB" in refused(lambda: load_task(write(path, content)))
+    content[place + 8 : place + 20] = b"\xff" * 12  # as a larger format has it, with 64 bits
     locator = struct.pack("<4sIQI", b"PK\6\7", 0, place, 1)
-    content[place + 8 : place + 20] = b"\xff" * 12
-    write(path, bytes(content[:place]) + record + locator + bytes(content[place:]))
-    assert "list of files" in refused(lambda: load_task(path))
-    monkeypatch.undo()
-    assert len(load_task(path).train) == 20
+
+    def larger(said: int) -> Path:
+        record = struct.pack("<4sQHHIIQQQQ", b"PK\6\6", 44, 45, 45, 0, 0, 20, 20, said, start)
+        return write(path, content[:place] + record + locator + content[place:])
+
+    assert "list of files takes 2048 MiB" in refused(lambda: load_task(larger(2**31)))
+    assert len(load_task(larger(size)).train) == 20
 
 
 @pytest.mark.parametrize("kind", ["zip", "tar"])

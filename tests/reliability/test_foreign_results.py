@@ -169,10 +169,10 @@ def test_merge_replaces_a_run_with_all_that_belongs_to_it(runs: Path, small: Bac
         assert (ours - (one + two) / 2).abs().max() < 1e-6
 
 
+@pytest.mark.usefixtures("fast_clock")
 def test_merge_takes_turns_and_is_never_half_there(
     runs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("promptot.runs.run_folder.LOCK_SECONDS", 0.1)
     before = snapshot(runs / "b")
     with locked(runs / "a"), pytest.raises(PromptotError, match="Another run is being written"):
         promptot.merge([runs / "a", runs / "b"], runs / "a", overwrite=True)
