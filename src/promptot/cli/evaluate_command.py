@@ -11,7 +11,7 @@ class EvaluateOptions(common.Options):
 
     run: common.RunFolder
     data: common.Data
-    names: common.Names = None
+    class_names: common.ClassNames = None
     keep_same_names: common.KeepSameNames = False
     backbone: common.AdapterBackbone = None
     computing: common.Computing

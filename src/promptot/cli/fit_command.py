@@ -20,7 +20,7 @@ class FitOptions(common.Options):
     context: typer.Context
     data: common.Data
     out: Annotated[Path, "--out", "-o", "Folder for the run."]
-    names: common.Names = None
+    class_names: common.ClassNames = None
     template: common.Template = None
     keep_same_names: common.KeepSameNames = False
     backbone: common.BackboneName = "bundled:tiny"

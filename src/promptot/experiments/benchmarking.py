@@ -98,7 +98,7 @@ def benchmark(settings: BenchmarkSettings) -> Benchmark:
         seeds: of shots, start and order.
         shots: images per class; by default 16, and for few-shot 1, 2, 4, 8, 16, up to what the
             tasks have.
-        overrides: recipe values for all methods.
+        overrides: recipe values for all methods, as in `fit`.
         control: label of the method to compare with; by default "pointwise" where it takes part,
             else the first.
         split: "validation" tests on validation images, to choose settings by.
@@ -120,8 +120,18 @@ def benchmark(settings: BenchmarkSettings) -> Benchmark:
         executor: runs the cells, instead of `jobs` processes.
         observer: who is told how it goes.
 
+    Returns:
+        the figures of all methods, what failed, and the files that were written.
+
     Raises:
         PromptotError: with what to do about it.
+
+    Example:
+        >>> found = benchmark(
+        ...     "base-to-novel", "runs/comparison", methods="zero-shot,ivlp,prompt-ot",
+        ...     tasks=["bundled:activities"], shots=[4], overrides={"optim": {"epochs": 10}},
+        ... )  # doctest: +SKIP
+        >>> found.as_json()["methods"]  # doctest: +SKIP
     """
     check_result_folder(settings.folder, FILES, RESULTS, ("cell", "protocol"), "benchmark")
     plan = make_plan(settings)

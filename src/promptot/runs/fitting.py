@@ -47,7 +47,7 @@ class FitSettings:
     template: str | None = None
     keep_same_names: bool = False
     backbone: str | Backbone = "bundled:tiny"
-    recipe: str | Recipe = "prompt-ot"
+    recipe: str | Path | Recipe = "prompt-ot"
     shots: int | None = None
     strength: float | None = None
     lr: float | None = None
