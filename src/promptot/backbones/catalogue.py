@@ -64,6 +64,7 @@ class BackboneEntry:
         return PROMPTS if self.refusal is None else ()
 
     def as_json(self) -> dict[str, Any]:
+        """All of it, as `promptot backbones --json` writes it."""
         facts = {name: getattr(self, name) for name in self.__dataclass_fields__}
         return {
             **facts,
