@@ -66,7 +66,7 @@ def load_backbone(
     Args:
         name: `bundled:<name>`, `open_clip:<arch>/<tag>`, `hf:<repo or dir>` or `openai:<file>`;
             `list_backbones` has those that are known.
-        device: where to put it: "cpu", "cuda", "cuda:<index>" or "mps"; "auto" is the best there is.
+        device: where to put it: "cpu", "cuda", "cuda:1" or "mps"; "auto" is the best there is.
         precision: of the matrices in both towers, "fp32" or "bf16". With "bf16" they take half
             the memory, and matrix products and attention are computed in bf16; the residual
             stream, norms, prompts, logits and losses stay in fp32.

@@ -120,7 +120,7 @@ def fit(settings: FitSettings) -> Run:
         test_share: share of each class held out for testing if the data have no such split; which
             images that are depends on the data alone, not on the seed. A task is not divided.
         seed: of the shots, the start and the order of training.
-        device: "cpu", "cuda", "cuda:<index>" or "mps"; "auto" is the best there is. It and
+        device: "cpu", "cuda", "cuda:1" or "mps"; "auto" is the best there is. It and
             `precision` do not touch a loaded backbone.
         precision: see `load_backbone`.
         workers: processes that load images.
