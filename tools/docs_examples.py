@@ -30,7 +30,9 @@ class FieldsAsArguments(griffe.Extension):
     def on_package(self, *, pkg: griffe.Module, **kwargs: Any) -> None:
         for function in _functions(pkg):
             for decorator in function.decorators:
-                if decorator.callable_path == TAKES and isinstance(decorator.value, griffe.ExprCall):
+                if decorator.callable_path == TAKES and isinstance(
+                    decorator.value, griffe.ExprCall
+                ):
                     (record,) = decorator.value.arguments
                     place = record.canonical_path
                     function.parameters = griffe.Parameters(*_fields(pkg.modules_collection[place]))
