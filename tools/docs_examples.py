@@ -30,12 +30,10 @@ class FieldsAsArguments(griffe.Extension):
     def on_package(self, *, pkg: griffe.Module, **kwargs: Any) -> None:
         for function in _functions(pkg):
             for decorator in function.decorators:
-                if decorator.callable_path == TAKES and isinstance(
-                    decorator.value, griffe.ExprCall
-                ):
-                    (record,) = decorator.value.arguments
-                    place = record.canonical_path
-                    function.parameters = griffe.Parameters(*_fields(pkg.modules_collection[place]))
+                called = decorator.value
+                if decorator.callable_path == TAKES and isinstance(called, griffe.ExprCall):
+                    record = pkg.modules_collection[called.arguments[0].canonical_path]
+                    function.parameters = griffe.Parameters(*_fields(record))
 
 
 def _functions(module: griffe.Module) -> Iterator[griffe.Function]:
