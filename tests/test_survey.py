@@ -42,7 +42,7 @@ def spoiled(make_photos: MakePhotos) -> Path:
 
 
 def test_what_is_wrong_is_found(spoiled: Path, backbone: Backbone) -> None:
-    found = survey(spoiled, backbone=backbone, class_names={"red": ["red", "scarlet"]})
+    found = survey(spoiled, backbone=backbone, names={"red": ["red", "scarlet"]})
     assert found.images == {"train": 17, "validation": 0, "test": 16}
     assert [(c.name, c.train, c.test) for c in found.classes] == [
         ("blue", 5, 4),

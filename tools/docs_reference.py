@@ -64,6 +64,7 @@ def names_page() -> str:
     ]
     lines = [
         f"::: {place}\n    options:\n      heading: promptot.{name}\n      toc_label: {name}\n"
+        "      inherited_members: [export, push_to_hub]\n"
         for name, place in places.items()
     ]
     return "\n".join(["| name | |", "|---|---|", *rows, "", *lines])

@@ -170,10 +170,8 @@ def test_what_is_left_out_is_named_and_nothing_else() -> None:
 
 
 def test_a_former_name_in_a_snippet_fails() -> None:
-    from promptot.runs.former_names import warn_of_former_name
-
-    with no_former_name(), pytest.raises(DeprecationWarning):
-        warn_of_former_name("Classifier.predict", "Classifier.classify")
+    with no_former_name(), pytest.raises(DeprecationWarning, match=FORMER_NAME):
+        promptot.Classifier.predict(None, ["new.jpg"])
 
 
 def test_the_path_of_a_step_can_be_read_in_one_sitting() -> None:

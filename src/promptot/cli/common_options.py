@@ -58,9 +58,8 @@ Data = Annotated[
 RunFolder = Annotated[Path, typer.Argument(help="A run folder that `fit` wrote.", metavar="RUN")]
 Repository = Annotated[str, typer.Argument(help="user/name", metavar="USER/NAME")]
 Suite = Annotated[str, typer.Argument(help="A suite (coop), or one data set.", metavar="SUITE")]
-ClassNames = Annotated[
-    Path | None,
-    typer.Option("--names", metavar="FILE", help="Names of the class folders, and synonyms."),
+Names = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="Names of the class folders, and synonyms.")
 ]
 KeepSameNames = Annotated[bool, "Let two classes have one name, as ImageNet's 'missile'."]
 Template = Annotated[str | None, "What the frozen model reads: 'a photo of a {}, a pet.'."]

@@ -13,7 +13,7 @@ class DescribeOptions(common.Options):
 
     context: typer.Context
     data: common.Data
-    class_names: common.ClassNames = None
+    names: common.Names = None
     template: common.Template = None
     backbone: common.BackboneName = "bundled:tiny"
     test_share: common.TestShare = 0.3
@@ -35,7 +35,7 @@ def describe(options: DescribeOptions, screen: Screen) -> None:
     if note is not None:
         screen.say(f"[yellow]![/] {note}")
     out = f"runs/{found.name.replace(' ', '-')}"
-    more = [] if options.class_names is None else ["--names", options.class_names]
+    more = [] if options.names is None else ["--names", options.names]
     more += [] if options.template is None else ["--template", options.template]
     more += [] if options.backbone == "bundled:tiny" else ["--backbone", options.backbone]
     more += ["--keep-same-names"] if options.keep_same_names else []

@@ -11,7 +11,7 @@ class EvaluateOptions(common.Options):
 
     run: common.RunFolder
     data: common.Data
-    class_names: common.ClassNames = None
+    names: common.Names = None
     keep_same_names: common.KeepSameNames = False
     backbone: common.AdapterBackbone = None
     computing: common.Computing

@@ -20,7 +20,7 @@ class FitOptions(common.Options):
     context: typer.Context
     data: common.Data
     out: Annotated[Path, "--out", "-o", "Folder for the run."]
-    class_names: common.ClassNames = None
+    names: common.Names = None
     template: common.Template = None
     keep_same_names: common.KeepSameNames = False
     backbone: common.BackboneName = "bundled:tiny"

@@ -32,7 +32,7 @@ Progress = Callable[[str, int, int], None]
 def survey(
     data: Any,
     *,
-    class_names: str | os.PathLike[str] | Mapping[Any, Any] | None = None,
+    names: str | os.PathLike[str] | Mapping[Any, Any] | None = None,
     template: str | None = None,
     keep_same_names: bool = False,
     backbone: str | Backbone = "bundled:tiny",
@@ -51,8 +51,7 @@ def survey(
     leaks and of zero-shot accuracy is true of that run.
 
     Args:
-        data, template, keep_same_names: see `load_task`.
-        class_names: what the classes are called; see `names` of `load_task`.
+        data, names, template, keep_same_names: see `load_task`.
         backbone: whose zero-shot accuracy to measure.
         test_share: see `promptot.fit`.
         device: as in `fit`; it does not touch a loaded backbone.
@@ -70,7 +69,7 @@ def survey(
         >>> survey("bundled:food").shots  # doctest: +SKIP
         16
     """
-    whole = load_task(data, names=class_names, template=template, keep_same_names=keep_same_names)
+    whole = load_task(data, names=names, template=template, keep_same_names=keep_same_names)
     task = hold_out(whole, test_share)
     if not isinstance(backbone, Backbone):
         backbone = load_backbone(backbone, pick_device(device))

@@ -87,7 +87,7 @@ def evaluate(
         run: a run folder that `fit` wrote, its adapter folder, "hf-hub:user/name", a `Run` or a
             `Classifier`.
         data, keep_same_names: see `load_task`.
-        class_names: what the classes of the data are called; see `names` of `load_task`.
+        class_names: what the classes of the data are called; see `load_task`.
         backbone: where the adapter belongs; by default loaded by the name on its card.
         device: as in `fit`.
         precision: see `load_backbone`.

@@ -105,7 +105,7 @@ def fit(settings: FitSettings) -> Run:
         data: a folder of class folders (with or without train/val/test folders above), or anything
             else that `load_task` takes: an archive, a table, shards, data sets, arrays.
         out: the run folder; None leaves the run in memory.
-        class_names: what the classes are called, and their synonyms; see `names` of `load_task`.
+        class_names: what the classes are called, and their synonyms; see `load_task`.
         template: the sentence that the frozen model reads, with `{}` for the name; by default the
             task's own, else the recipe's.
         keep_same_names: see `load_task`.
