@@ -43,6 +43,7 @@ def test_every_name_is_a_function_a_class_or_the_version() -> None:
     assert {"Run", "Classifier", "Evaluation", "Recipe", "Backbone", "ImageTask", "Example"} <= set(
         CLASSES
     )
+    assert {"BackboneEntry", "Listener"} <= set(CLASSES)
 
 
 @pytest.mark.parametrize("name", [*FUNCTIONS, *CLASSES])
@@ -97,6 +98,14 @@ def test_values_of_a_recipe_as_keywords_and_mappings() -> None:
     chosen = promptot.load_recipe("maple", {"objective": "ot", "data": {"shots": None}})
     assert chosen == promptot.load_recipe("maple", ["objective=ot", "data.shots=null"])
     assert as_overrides(["a.b=1"]) == ["a.b=1"]
+
+
+def test_mappings_reach_tunings_and_benchmarks(tmp_path: Path) -> None:
+    nested = {"optim": {"lr": "fast"}}
+    with pytest.raises(PromptotError, match=r"optim\.lr"):
+        promptot.tune("photos", tmp_path / "a", overrides=nested)
+    with pytest.raises(PromptotError, match=r"optim\.lr"):
+        promptot.benchmark("few-shot", tmp_path / "b", tasks=["bundled:food"], overrides=nested)
 
 
 @pytest.mark.parametrize(

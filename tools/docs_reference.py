@@ -62,7 +62,11 @@ def names_page() -> str:
         f"| [`promptot.{name}`](#{place}) | {_cell(_summary(inspect.getdoc(thing) or ''))} |"
         for (name, place), thing in zip(places.items(), public_names().values(), strict=True)
     ]
-    lines = [f"::: {place}" for place in places.values()]
+    lines = [
+        f"::: {place}\n    options:\n      heading: promptot.{name}\n      toc_label: {name}\n"
+        "      inherited_members: [export, push_to_hub]\n"
+        for name, place in places.items()
+    ]
     return "\n".join(["| name | |", "|---|---|", *rows, "", *lines])
 
 

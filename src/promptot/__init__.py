@@ -2,9 +2,10 @@
 
 Example:
     >>> import promptot
-    >>> run = promptot.fit("photos", "runs/photos", shots=8)  # doctest: +SKIP
+    >>> run = promptot.fit("photos", shots=8, strength=3.0)  # doctest: +SKIP
+    >>> run.classifier.classify(["new.jpg"], class_names=["cat", "red panda"])  # doctest: +SKIP
+    >>> run.save("runs/photos").report()  # doctest: +SKIP
     >>> classifier = promptot.load("runs/photos")  # doctest: +SKIP
-    >>> classifier.classify(["new.jpg"], class_names=["cat", "red panda"])  # doctest: +SKIP
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from promptot.errors import PromptotError, PromptotWarning
 if TYPE_CHECKING:
     from promptot.backbones.backbone import Backbone
     from promptot.backbones.by_name import load_backbone
-    from promptot.backbones.catalogue import Entry, list_backbones
+    from promptot.backbones.catalogue import BackboneEntry, list_backbones
     from promptot.data import Example, ImageTask, Skipped, load_task
     from promptot.evaluation.retention import Retention
     from promptot.evaluation.scoring import Scores
@@ -38,18 +39,20 @@ if TYPE_CHECKING:
     from promptot.runs.merging import Merged, merge
     from promptot.runs.run import Run, report
     from promptot.serving.server import serve
+    from promptot.training.listener import Listener
 
 __version__ = "0.2.0"
 
 _LAZY = {
     "Backbone": "backbones.backbone",
+    "BackboneEntry": "backbones.catalogue",
     "Benchmark": "experiments.benchmarking",
     "Classifier": "runs.classifier",
-    "Entry": "backbones.catalogue",
     "Evaluation": "runs.evaluating",
     "Example": "data.task",
     "Export": "exporting.export",
     "ImageTask": "data.task",
+    "Listener": "training.listener",
     "Merged": "runs.merging",
     "Prediction": "runs.classifier",
     "PromptClassifier": "runs.estimator",
@@ -83,13 +86,14 @@ _LAZY = {
 
 __all__ = [
     "Backbone",
+    "BackboneEntry",
     "Benchmark",
     "Classifier",
-    "Entry",
     "Evaluation",
     "Example",
     "Export",
     "ImageTask",
+    "Listener",
     "Merged",
     "Prediction",
     "PromptClassifier",

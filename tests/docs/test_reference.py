@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -81,6 +82,29 @@ def test_marks_are_in_the_pages_and_nowhere_after() -> None:
         assert mark not in built(page)
     assert docs_reference.on_page_markdown("nothing of that") == "nothing of that"
     assert "docs_reference.py" in (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
+
+
+def test_contributing_names_the_rooms_of_the_import_contract_in_their_order() -> None:
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    layers = settings["tool"]["importlinter"]["contracts"][0]["layers"]
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    table = text.split("| room |")[1].split("\n\n")[0]
+    rows = [re.findall(r"`(\w+)`", line.split("|")[1]) for line in table.splitlines()[2:]]
+    listed = [room for row in rows for room in row]
+    assert listed == [room for layer in layers for room in layer.split(" | ")]
+
+
+def test_files_that_contributing_names_are_there() -> None:
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"`([\w/]+\.py)`", text))
+    assert len(named) >= 25
+    files = [
+        path.as_posix()
+        for place in ("src", "tools", "benchmarks")
+        for path in (ROOT / place).rglob("*.py")
+    ]
+    for name in named:
+        assert any(path.endswith(f"/{name}") for path in files), name
 
 
 def test_help_becomes_text_not_tags() -> None:

@@ -4,22 +4,28 @@ Each page starts in a folder of its own with `photos/` (folders of classes), `mo
 `new.jpg`. Commands run in this process; what is only a matter of time is made short: recipes train
 one epoch, the bundled model is loaded once, a few anchor words and drawings stand for all, and the
 page of a run is drawn for docs/report.md alone. The bundled model stands in for one that would be
-downloaded. A Python block that fits says the same as the
+downloaded. A former name of ours is an error here. A Python block that fits says the same as the
 commands before it, and starts without their run. What is left out, and why, is in `LEFT_OUT`.
 """
 
 from __future__ import annotations
 
 import copy
+import html
+import inspect
 import re
 import shlex
 import shutil
 import textwrap
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
 import pytest
 
+import promptot
 from promptot.backbones import Backbone
 from promptot.backbones.loaders import bundled_clip as bundled
 from promptot.files.writing import write_text
@@ -31,6 +37,8 @@ CLASSES = {"animals": ("bear", "cat"), "food": ("bagel", "banana")}
 BLOCK = re.compile(r"^([ ]*)```(sh|python)[^\n]*\n(.*?)^\1```", re.MULTILINE | re.DOTALL)
 HERE_DOCUMENT = re.compile(r"^cat > (\S+) <<'END'\n(.*?)^END\n", re.MULTILINE | re.DOTALL)
 DOWNLOADED = re.compile(r"open_clip:[\w./-]+")
+FORMER_NAME = r"'.+' is called '.+' now\."
+SITTING = "## How it works, to read in one sitting\n"
 LEFT_OUT = {
     "make ": "sets up an environment; `make test` runs this test itself",
     "promptot benchmark": "takes minutes; tests/protocols runs the same on less",
@@ -106,17 +114,26 @@ def test_every_block_runs(
     shutil.copytree(images, tmp_path, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
     names: dict[str, object] = {"__name__": "snippet"}
-    for indent, kind, text in BLOCK.findall(page.read_text(encoding="utf-8")):
-        code = DOWNLOADED.sub("bundled:tiny", textwrap.dedent(text) if indent else text)
-        if kind == "python":
-            for out in re.findall(r'promptot\.fit\([^,]+, "([^"]+)"', code):
-                shutil.rmtree(out, ignore_errors=True)
-            exec(compile(code, str(page), "exec"), names)
-        else:
-            for name, content in HERE_DOCUMENT.findall(code):
-                write_text(tmp_path / name, content)
-            for line in commands(HERE_DOCUMENT.sub("", code)):
-                run(line)
+    with no_former_name():
+        for indent, kind, text in BLOCK.findall(page.read_text(encoding="utf-8")):
+            code = DOWNLOADED.sub("bundled:tiny", textwrap.dedent(text) if indent else text)
+            if kind == "python":
+                for out in re.findall(r'promptot\.fit\([^,]+, "([^"]+)"', code):
+                    shutil.rmtree(out, ignore_errors=True)
+                exec(compile(code, str(page), "exec"), names)
+            else:
+                for name, content in HERE_DOCUMENT.findall(code):
+                    write_text(tmp_path / name, content)
+                for line in commands(HERE_DOCUMENT.sub("", code)):
+                    run(line)
+
+
+@contextmanager
+def no_former_name() -> Iterator[None]:
+    """Whatever warns of a name that is called otherwise now fails."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", FORMER_NAME, DeprecationWarning)
+        yield
 
 
 def commands(code: str) -> list[str]:
@@ -150,6 +167,24 @@ def test_what_is_left_out_is_named_and_nothing_else() -> None:
     assert commands("promptot fit a \\\n  --out b  # learn\n\n# nothing\n") == [
         "promptot fit a    --out b  # learn"
     ]
+
+
+def test_a_former_name_in_a_snippet_fails() -> None:
+    with no_former_name(), pytest.raises(DeprecationWarning, match=FORMER_NAME):
+        promptot.Classifier.predict(None, ["new.jpg"])
+
+
+def test_the_path_of_a_step_can_be_read_in_one_sitting() -> None:
+    section = (ROOT / "README.md").read_text(encoding="utf-8").split(SITTING)[1].split("\n## ")[0]
+    listed = re.findall(r"^\d+\. \[`([^`]+)`\]\(([^)]+)\): ", section, re.MULTILINE)
+    assert all(link == f"src/promptot/{name}" for name, link in listed)
+    paths = [ROOT / link for _, link in listed]
+    assert 10 <= len(set(paths)) == len(paths) <= 12
+    assert sum(len(path.read_text(encoding="utf-8").splitlines()) for path in paths) <= 2000
+    beside = re.findall(r"`([\w/]+\.py|transport/)`", section.split("Not on the list")[1])
+    assert len(beside) == 5
+    for name in beside:
+        assert any(path.match(f"*/{name.rstrip('/')}") for path in ROOT.glob("src/promptot/**/*"))
 
 
 def test_the_readme_starts_in_ten_lines_of_python() -> None:
@@ -188,3 +223,11 @@ def test_the_site_builds_strictly(tmp_path: Path) -> None:
         assert not loaded, f"{page}: {loaded}"
     reference = (tmp_path / "site" / "reference" / "python" / "index.html").read_text("utf-8")
     assert 'id="promptot.runs.fitting.fit"' in reference
+    for name in promptot.__all__:
+        thing = getattr(promptot, name)
+        if inspect.isfunction(thing) and len(inspect.signature(thing).parameters) > 1:
+            _, _, rest = reference.partition(f'id="{thing.__module__}.{name}"')
+            rest = html.unescape(re.sub(r"<[^>]+>", "", rest))
+            shown = rest.partition(f"{name}(\n")[2].partition("\n)")[0]
+            arguments = re.findall(r"^    (\w+):", shown, re.MULTILINE)
+            assert arguments == list(inspect.signature(thing).parameters), name

@@ -28,7 +28,7 @@ class Student(nn.Module):
     """The student (adapted) and the teacher (frozen) over one list of class names.
 
     Both use the same weights. The teacher reads every class name in `template`; the student reads
-    "<learned context> <fixed words> <class name>.", or what the teacher reads if nothing learns in
+    `<learned context> <fixed words> <class name>.`, or what the teacher reads if nothing learns in
     its text encoder. The read-out makes logits of its features.
 
     Args:

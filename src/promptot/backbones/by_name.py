@@ -64,9 +64,10 @@ def load_backbone(
     """Load a frozen CLIP by name.
 
     Args:
-        name: "<source>:<what>", see `SOURCES`.
-        device: where to put it; a name is one of those of `pick_device`, "auto" the best there is.
-        precision: of the matrices in both towers, see `PRECISIONS`. With "bf16" they take half
+        name: `bundled:<name>`, `open_clip:<arch>/<tag>`, `hf:<repo or dir>` or `openai:<file>`;
+            `list_backbones` has those that are known.
+        device: where to put it: "cpu", "cuda", "cuda:1" or "mps"; "auto" is the best there is.
+        precision: of the matrices in both towers, "fp32" or "bf16". With "bf16" they take half
             the memory, and matrix products and attention are computed in bf16; the residual
             stream, norms, prompts, logits and losses stay in fp32.
 

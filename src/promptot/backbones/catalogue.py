@@ -22,7 +22,7 @@ FACTS = ("parameters", "resolution", "download", "gflops", "imagenet", "licence"
 
 
 @dataclass(frozen=True)
-class Entry:
+class BackboneEntry:
     """What is known of one backbone.
 
     Attributes:
@@ -64,6 +64,7 @@ class Entry:
         return PROMPTS if self.refusal is None else ()
 
     def as_json(self) -> dict[str, Any]:
+        """All of it, as `promptot backbones --json` writes it."""
         facts = {name: getattr(self, name) for name in self.__dataclass_fields__}
         return {
             **facts,
@@ -83,11 +84,11 @@ class Catalogue:
         purposes: key → what it means, in the order in which they are shown.
     """
 
-    entries: tuple[Entry, ...]
+    entries: tuple[BackboneEntry, ...]
     sources: Mapping[str, str]
     purposes: Mapping[str, str]
 
-    def recommended(self) -> list[Entry]:
+    def recommended(self) -> list[BackboneEntry]:
         """Those that are recommended for something, by purpose."""
         order = list(self.purposes)
         chosen = [entry for entry in self.entries if entry.purpose is not None]
@@ -102,7 +103,7 @@ class Catalogue:
         max_download: float | None = None,
         supported: bool = False,
         twins: bool = False,
-    ) -> list[Entry]:
+    ) -> list[BackboneEntry]:
         """Those that meet all conditions, the most accurate first, unknown accuracy last.
 
         An entry whose size is unknown does not meet a condition on its size.
@@ -150,11 +151,11 @@ def read_catalogue() -> Catalogue:
     text = (files("promptot") / "backbones" / "catalogue.yaml").read_text(encoding="utf-8")
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     content = yaml.load(text, Loader=loader)
-    entries = tuple(Entry(**row) for row in content["backbones"])
+    entries = tuple(BackboneEntry(**row) for row in content["backbones"])
     return Catalogue(entries, content["sources"], content["purposes"])
 
 
-def list_backbones() -> tuple[Entry, ...]:
+def list_backbones() -> tuple[BackboneEntry, ...]:
     """What is known of every backbone: the bundled one, open_clip's and transformers'.
 
     Example:
@@ -164,7 +165,7 @@ def list_backbones() -> tuple[Entry, ...]:
     return read_catalogue().entries
 
 
-def _serves(entry: Entry, purpose: str) -> bool:
+def _serves(entry: BackboneEntry, purpose: str) -> bool:
     return entry.purpose == purpose or (purpose == "languages" and entry.multilingual)
 
 
@@ -172,11 +173,11 @@ def _within(value: int | None, most: float | None) -> bool:
     return most is None or (value is not None and value <= most)
 
 
-def _size(entry: Entry) -> float:
+def _size(entry: BackboneEntry) -> float:
     return entry.gflops or entry.parameters or 0
 
 
-def used_sources(entries: Iterable[Entry], catalogue: Catalogue) -> dict[str, str]:
+def used_sources(entries: Iterable[BackboneEntry], catalogue: Catalogue) -> dict[str, str]:
     """The sources of these entries: key → text."""
     used = {key for entry in entries for key in entry.sources.values()}
     return {key: text for key, text in catalogue.sources.items() if key in used}

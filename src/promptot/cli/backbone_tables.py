@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from rich.table import Column, Table
 
-from promptot.backbones.catalogue import Catalogue, Entry
+from promptot.backbones.catalogue import BackboneEntry, Catalogue
 from promptot.cli.console import plain
 from promptot.cli.grid import folded, grid, numbers
 
@@ -23,7 +23,7 @@ CAPTION = (
 
 
 def catalogue_table(
-    entries: Sequence[Entry], catalogue: Catalogue, *, by_purpose: bool = False
+    entries: Sequence[BackboneEntry], catalogue: Catalogue, *, by_purpose: bool = False
 ) -> Table:
     """What is known of each backbone, below each purpose if they come sorted so."""
     figures = numbers("params", "size", "px", "GFLOP", "top-1", no_wrap=True)
@@ -51,7 +51,7 @@ def _figure(value: float | None, form: str, unit: float = 1.0) -> str:
     return "" if value is None else form.format(value / unit)
 
 
-def _kind(entry: Entry) -> str:
+def _kind(entry: BackboneEntry) -> str:
     """What can be adapted, the licence, and what else has the same weights."""
     refused = entry.refusal
     parts = ["text and image prompts" if refused is None else f"not yet: {_shorten(refused)}"]
@@ -66,7 +66,7 @@ def _shorten(refusal: str) -> str:
     return short.removesuffix(", which is not supported yet")
 
 
-def _size(entry: Entry) -> str:
+def _size(entry: BackboneEntry) -> str:
     if entry.download is None:
         return ""
     about = "≈" if entry.sources.get("download") == "computed" else ""

@@ -88,30 +88,31 @@ def benchmark(settings: BenchmarkSettings) -> Benchmark:
     once in one folder: no cell runs twice.
 
     Args:
-        protocol: one of `PROTOCOLS`.
+        protocol: "base-to-novel", "cross-dataset", "domain-generalization" or "few-shot".
         out: folder for `results.jsonl`, `tables.md`, `.csv` and `.tex`, and `report.html`.
-        methods: see `parse_methods`.
-        tasks: what `load_task` takes, such as "bundled:<group>", folders and tables of images; none
+        methods: recipes (names or YAML files) between commas, each with values of its own in square
+            brackets, as `prompt-ot[objective.strength=3]`, and a label before it, as `weak=ivlp`.
+        tasks: what `load_task` takes, such as "bundled:animals", folders and tables of images; none
             stands for all bundled groups but `unseen`. Of a suite, the data sets to use where not
             all that the protocol needs.
         sources: the tasks to train on, where not all.
         seeds: of shots, start and order.
         shots: images per class; by default 16, and for few-shot 1, 2, 4, 8, 16, up to what the
             tasks have.
-        overrides: recipe values for all methods.
+        overrides: recipe values for all methods, as in `fit`.
         control: label of the method to compare with; by default "pointwise" where it takes part,
             else the first.
         split: "validation" tests on validation images, to choose settings by.
         suite: a suite of public data sets, such as "coop", instead of tasks.
         root: the folder that holds the data sets of the suite.
         unverified: accept data sets whose numbers of classes and images are not the published ones.
-        shot_lists: folder of shot lists to learn from instead of drawing; see `shot_list_name`.
+        shot_lists: folder of shot lists (`promptot data shots`) to learn from instead of drawing.
         read_at: of a suite, the epoch whose prompts are tested: the last one's, or those that the
             published figures are of.
         split_shares: of training, validation and test in each class of a task without splits of its
             own.
         backbone: a name (see `load_backbone`) or a loaded backbone.
-        device: see `pick_device`; it and `precision` do not touch a loaded backbone.
+        device: as in `fit`; it and `precision` do not touch a loaded backbone.
         precision: see `load_backbone`.
         workers: processes that load images.
         cache: folder for what is computed from images; by default one in `out`.
@@ -120,8 +121,18 @@ def benchmark(settings: BenchmarkSettings) -> Benchmark:
         executor: runs the cells, instead of `jobs` processes.
         observer: who is told how it goes.
 
+    Returns:
+        the figures of all methods, what failed, and the files that were written.
+
     Raises:
         PromptotError: with what to do about it.
+
+    Example:
+        >>> found = benchmark(
+        ...     "base-to-novel", "runs/comparison", methods="zero-shot,ivlp,prompt-ot",
+        ...     tasks=["bundled:activities"], shots=[4], overrides={"optim": {"epochs": 10}},
+        ... )  # doctest: +SKIP
+        >>> found.as_json()["methods"]  # doctest: +SKIP
     """
     check_result_folder(settings.folder, FILES, RESULTS, ("cell", "protocol"), "benchmark")
     plan = make_plan(settings)

@@ -29,6 +29,7 @@ from promptot.experiments.trials import (
     Unit,
     load_sources,
 )
+from promptot.recipes.recipe_files import Overrides, as_overrides
 
 METHODS = "zero-shot,ivlp,prompt-ot"
 SHOTS = 16
@@ -46,7 +47,7 @@ class BenchmarkSettings:
     sources: Sequence[str] = ()
     seeds: Sequence[int] = (1, 2, 3)
     shots: Sequence[int] | None = None
-    overrides: Sequence[str] = ()
+    overrides: Overrides = ()
     control: str | None = None
     split: Split = "test"
     suite: str | None = None
@@ -230,15 +231,16 @@ def _check_shots(counts: Sequence[int], protocol: Protocol) -> None:
 
 
 def _methods(settings: BenchmarkSettings) -> list[Method]:
+    overrides = as_overrides(settings.overrides)
     if settings.suite is None:
         if settings.read_at != "last":
             raise PromptotError(
                 "Published epochs to read belong to a suite.",
                 fix="Add --suite coop, or choose an epoch with --set evaluate_epoch=…",
             )
-        return parse_methods(settings.methods, settings.overrides)
+        return parse_methods(settings.methods, overrides)
     suite = load_suite(settings.suite)
-    return suite.methods(settings.protocol, settings.methods, settings.overrides, settings.read_at)
+    return suite.methods(settings.protocol, settings.methods, overrides, settings.read_at)
 
 
 def _sources(settings: BenchmarkSettings) -> tuple[list[Source], Sequence[str], list[str]]:

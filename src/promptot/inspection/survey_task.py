@@ -56,7 +56,7 @@ def survey(
         data, class_names, template, keep_same_names: see `load_task`.
         backbone: whose zero-shot accuracy to measure.
         test_share: see `promptot.fit`.
-        device: see `pick_device`; it does not touch a loaded backbone.
+        device: as in `fit`; it does not touch a loaded backbone.
         workers: processes that load images for the test.
         progress: called with what is being done, how much is done, and how much there is.
         names: the former name of `class_names`.

@@ -57,7 +57,7 @@ class PromptClassifier(ClassifierMixin, Adapted, BaseEstimator):
         overrides: recipe values, as `{"optim": {"lr": 0.002}}` or `("optim.lr=0.002",)`.
         random_state: of shots, start and order: a seed, a generator, or None for other draws each
             time.
-        device, precision: see `pick_device` and `load_backbone`; they do not touch a loaded
+        device, precision: see `promptot.fit`; they do not touch a loaded
             backbone.
         workers: processes that read images.
 

@@ -55,6 +55,7 @@ class Evaluation:
     notes: tuple[str, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
+        """What `promptot evaluate --json` writes."""
         return {
             "results": {name: result.as_json() for name, result in self.scores.items()},
             "left_out": self.left_out,
@@ -85,9 +86,9 @@ def evaluate(
         run: a run folder that `fit` wrote, its adapter folder, "hf-hub:user/name", a `Run` or a
             `Classifier`.
         data, keep_same_names: see `load_task`.
-        class_names: what the classes of the data are called; `names` of `load_task`.
+        class_names: what the classes of the data are called; see `load_task`.
         backbone: where the adapter belongs; by default loaded by the name on its card.
-        device: see `pick_device`.
+        device: as in `fit`.
         precision: see `load_backbone`.
         workers: processes that load images.
         progress: called with what is being done, how much is done, and how much there is.

@@ -46,7 +46,7 @@ class FitSettings:
     template: str | None = None
     keep_same_names: bool = False
     backbone: str | Backbone = "bundled:tiny"
-    recipe: str | Recipe = "prompt-ot"
+    recipe: str | Path | Recipe = "prompt-ot"
     shots: int | None = None
     strength: float | None = None
     lr: float | None = None
@@ -104,7 +104,7 @@ def fit(settings: FitSettings) -> Run:
         data: a folder of class folders (with or without train/val/test folders above), or anything
             else that `load_task` takes: an archive, a table, shards, data sets, arrays.
         out: the run folder; None leaves the run in memory.
-        class_names: what the classes are called, and their synonyms; `names` of `load_task`.
+        class_names: what the classes are called, and their synonyms; see `load_task`.
         template: the sentence that the frozen model reads, with `{}` for the name; by default the
             task's own, else the recipe's.
         keep_same_names: see `load_task`.
@@ -119,7 +119,8 @@ def fit(settings: FitSettings) -> Run:
         test_share: share of each class held out for testing if the data have no such split; which
             images that are depends on the data alone, not on the seed. A task is not divided.
         seed: of the shots, the start and the order of training.
-        device: see `pick_device`; it and `precision` do not touch a loaded backbone.
+        device: "cpu", "cuda", "cuda:1" or "mps"; "auto" is the best there is. It and
+            `precision` do not touch a loaded backbone.
         precision: see `load_backbone`.
         workers: processes that load images.
         overwrite: replace a run that is in `out` already; it stays until this one has finished.
@@ -129,7 +130,7 @@ def fit(settings: FitSettings) -> Run:
         log: trackers to tell beside the CSV files, which are always written: "tensorboard",
             "wandb", "mlflow". One that fails is named in a warning and never ends the run.
         save_seconds: longest time between two checkpoints.
-        listener: who is told how it goes.
+        listener: is told how it goes, see `Listener`.
         names: the former name of `class_names`.
 
     Returns:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -39,6 +39,7 @@ from promptot.experiments.tuning.validation import (
 )
 from promptot.files.writing import write_text
 from promptot.recipes import Recipe, load_recipe
+from promptot.recipes.recipe_files import Overrides, as_overrides
 from promptot.runs.keyword_settings import takes
 
 TRIALS = "trials.jsonl"
@@ -64,7 +65,7 @@ class TuneSettings:
     validation_share: float = 0.3
     test_share: float = 0.3
     seed: int = 1
-    overrides: Sequence[str] = ()
+    overrides: Overrides = ()
     device: str = "auto"
     precision: str = "fp32"
     workers: int = 0
@@ -124,15 +125,22 @@ def tune(asked: TuneSettings) -> Tuning:
         fewest_images: validation images below which no setting can be told from another.
         report: whether to write the page and the pictures.
 
+    Returns:
+        all points that were tried, and which of them to choose.
+
     Raises:
         PromptotError: there are too few validation images, nothing to tune, or no retention to
             measure; a file of other origin would be replaced; with what to do about it.
+
+    Example:
+        >>> found = tune("photos", "runs/tuning", budget=600, shots=8)  # doctest: +SKIP
+        >>> fit("photos", "runs/photos", recipe=found.recipe_file)  # doctest: +SKIP
     """
     recipe = asked.recipe
     if not isinstance(recipe, Recipe):
         _check_not_replaced(asked.folder, recipe)
         extra = [] if asked.shots is None else [f"data.shots={asked.shots}"]
-        recipe = load_recipe(os.fspath(recipe), [*asked.overrides, *extra])
+        recipe = load_recipe(os.fspath(recipe), [*as_overrides(asked.overrides), *extra])
     check_tunable(recipe)
     check_result_folder(asked.folder, FILES, TRIALS, ("cell", "settings"), "tuning")
     trials = _make_trials(asked, recipe)

@@ -46,6 +46,7 @@ class Tuning:
 
     @property
     def recommended(self) -> int:
+        """Position of the point that keeps most of those that are as good as the best."""
         return recommend(self.points)
 
     @property
@@ -59,6 +60,7 @@ class Tuning:
         return self.folder / RECIPE
 
     def as_json(self) -> dict[str, Any]:
+        """All points and which to choose; points are counted from 1."""
         return {
             "points": [point.as_json() for point in self.points],
             "zero_shot": self.zero_shot.as_json(),
