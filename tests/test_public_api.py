@@ -104,6 +104,9 @@ def test_mappings_reach_tunings_and_benchmarks(tmp_path: Path) -> None:
     nested = {"optim": {"lr": "fast"}}
     with pytest.raises(PromptotError, match=r"optim\.lr"):
         promptot.tune("photos", tmp_path / "a", overrides=nested)
+    loaded = promptot.load_recipe("prompt-ot")
+    with pytest.raises(PromptotError, match=r"optim\.lr"):
+        promptot.tune("photos", tmp_path / "a", recipe=loaded, overrides=nested)
     with pytest.raises(PromptotError, match=r"optim\.lr"):
         promptot.benchmark("few-shot", tmp_path / "b", tasks=["bundled:food"], overrides=nested)
 

@@ -73,8 +73,8 @@ def load_task(
         source: see above; an `ImageTask` is given back, renamed if names are given.
         template: the sentence that the frozen model reads, with `{}` for the class name; by
             default the source's own, or "a photo of a {}.".
-        class_names: a file (see `load_names`) or a mapping from folders or labels to a name, or to
-            a list of a name and its synonyms.
+        class_names: a mapping from folders or labels to a name, or to a list of a name and its
+            synonyms; or a file of the same (JSON, YAML, CSV, TSV, or a line a class).
         columns: what the columns "image", "label", "split" and "domain" of a table are called.
         name: what to call the task.
         keep_same_names: whether two classes may come to have one name, as in ImageNet's own list

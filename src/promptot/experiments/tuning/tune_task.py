@@ -139,8 +139,9 @@ def tune(asked: TuneSettings) -> Tuning:
     recipe = asked.recipe
     if not isinstance(recipe, Recipe):
         _check_not_replaced(asked.folder, recipe)
-        extra = [] if asked.shots is None else [f"data.shots={asked.shots}"]
-        recipe = load_recipe(os.fspath(recipe), [*as_overrides(asked.overrides), *extra])
+        recipe = os.fspath(recipe)
+    extra = [] if asked.shots is None else [f"data.shots={asked.shots}"]
+    recipe = load_recipe(recipe, [*as_overrides(asked.overrides), *extra])
     check_tunable(recipe)
     check_result_folder(asked.folder, FILES, TRIALS, ("cell", "settings"), "tuning")
     trials = _make_trials(asked, recipe)
