@@ -69,8 +69,9 @@ class ProcessExecutor:
         try:
             for _ in range(self.jobs):
                 here, there = context.Pipe()
-                processes[here] = context.Process(target=_serve, args=(there, work, threads))
-                processes[here].start()
+                process = context.Process(target=_serve, args=(there, work, threads))
+                process.start()
+                processes[here] = process
                 there.close()
             yield from _hand_out(list(processes), tasks)
         except BaseException:

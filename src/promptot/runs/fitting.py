@@ -334,12 +334,13 @@ def _check_complete(folder: Path, wanted: MadeWith) -> None:
         manifest = find_manifest(folder)
     except PromptotError:
         manifest = None
-    if manifest is None or manifest.made_with is None:
+    known = None if manifest is None else read_made_with(manifest.made_with)
+    if known is None:
         raise PromptotError(
             f"The run in '{folder}' is complete, and does not note all that it was made with.",
             fix="Use it, or start anew with --overwrite.",
         )
-    differ = manifest.made_with.differences(wanted)
+    differ = known.differences(wanted)
     if differ:
         raise PromptotError(
             f"The run in '{folder}' is complete, and was made with something else: "
