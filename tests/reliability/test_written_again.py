@@ -23,9 +23,7 @@ def small(small_file: Path) -> Backbone:
 @pytest.fixture
 def saved(few_photos: Path, small: Backbone, tmp_path: Path) -> Path:
     out = tmp_path / "run"
-    promptot.fit(
-        few_photos, out, backbone=small, shots=2, epochs=1, report=False
-    )
+    promptot.fit(few_photos, out, backbone=small, shots=2, epochs=1, report=False)
     return out
 
 

@@ -69,7 +69,8 @@ class ProcessExecutor:
         try:
             for _ in range(self.jobs):
                 here, there = context.Pipe()
-                process = context.Process(target=_serve, args=(there, work, threads))
+                arguments = there, work, threads
+                process: BaseProcess = context.Process(target=_serve, args=arguments)
                 process.start()
                 processes[here] = process
                 there.close()

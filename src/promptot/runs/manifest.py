@@ -65,7 +65,7 @@ class TrainedIn(_Part):
 
     @property
     def settings(self) -> dict[str, JsonValue]:
-        """The function; empty where this promptot can't read it, or an older one did not note it."""
+        """The function; empty where it is not noted, or not so that this promptot can read it."""
         return self.function if isinstance(self.function, dict) else {}
 
 

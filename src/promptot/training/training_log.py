@@ -267,7 +267,6 @@ class Log:
             self._lines = [self._lines[place] for place in kept]
 
 
-
 def _header(kind: type[StepRecord] | type[EpochRecord]) -> str:
     return ",".join(field.name for field in fields(kind)) + "\n"
 
