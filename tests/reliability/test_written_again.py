@@ -72,7 +72,7 @@ def test_a_log_that_is_not_understood_stays(
     for name in ("steps.csv", "epochs.csv"):
         assert (place / name).read_bytes() == (saved / name).read_bytes()
     with pytest.raises(PromptotError, match="epochs.csv' is damaged"):
-        _ = Run.from_pretrained(place, small).log
+        Run.from_pretrained(place, small).report()
 
 
 def test_labels_that_can_be_none_are_refused(saved: Path, small: Backbone) -> None:

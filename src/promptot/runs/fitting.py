@@ -325,6 +325,7 @@ def _read_again(folder: Path, drawn: Draw, workers: int) -> Run:
         PromptotError: its files are damaged, or don't fit the backbone.
     """
     run = Run.from_pretrained(folder, drawn.backbone)
+    _ = run.log  # a damaged one is said before anything is tested
     return _tested(replace(run, task=drawn.task, was_complete=True), drawn, workers)
 
 
