@@ -19,7 +19,9 @@ from promptot.backbones import Backbone
 from promptot.errors import PromptotError
 from promptot.evaluation.scoring import score
 from promptot.experiments import PROTOCOLS, Benchmark, Observer
+from promptot.experiments.report.benchmark_tables import benchmark_tables
 from promptot.experiments.trials import load_sources
+from promptot.reports import rich_table
 from promptot.runs import learning
 from promptot.training.batches import evaluation_loader
 
@@ -151,6 +153,16 @@ def test_a_killed_process_goes_on_to_the_same_table(
     bench(methods="zero-shot,ivlp,prompt-ot")
     assert results(tmp_path / "out") == results(tmp_path / "whole")
     assert tables(tmp_path / "out") == tables(tmp_path / "whole")
+
+
+def test_a_benchmark_without_any_result_has_its_tables_and_page(
+    bench: Bench, tmp_path: Path
+) -> None:
+    found = bench(methods="ivlp", overrides=("optim.epochs=3", "optim.lr=1e30"))
+    assert len(found.problems) == found.cells == 4
+    assert (tmp_path / "out" / "tables.csv").read_text().count("\n") == 1
+    assert all(path.is_file() for path in found.files)
+    assert all(rich_table(table).row_count for table in benchmark_tables(found.summary)[:1])
 
 
 def test_a_cell_that_fails_is_told_of_and_runs_again(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from pickle import PicklingError
 
 import pytest
 
@@ -42,3 +43,8 @@ def test_processes_that_end_early_leave_the_rest_to_the_others(
         found.extend(ProcessExecutor(3).map(counted, [12, 13, 1, 0, 3, 1, 2]))
     assert sorted(found) == sorted(result for task in (1, 3, 1, 2) for result in counted(task))
     assert "Twelve is too much. Take eleven." in capfd.readouterr().out
+
+
+def test_what_cannot_be_sent_is_said_as_it_is() -> None:
+    with pytest.raises((AttributeError, PicklingError), match="pickle"):
+        list(ProcessExecutor(2).map(lambda task: [task], [1]))

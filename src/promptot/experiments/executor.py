@@ -69,8 +69,10 @@ class ProcessExecutor:
         try:
             for _ in range(self.jobs):
                 here, there = context.Pipe()
-                processes[here] = context.Process(target=_serve, args=(there, work, threads))
-                processes[here].start()
+                arguments = there, work, threads
+                process: BaseProcess = context.Process(target=_serve, args=arguments)
+                process.start()
+                processes[here] = process
                 there.close()
             yield from _hand_out(list(processes), tasks)
         except BaseException:

@@ -130,7 +130,7 @@ def _reason(error: Unreadable | ValidationError) -> str:
         return error.reason
     first = error.errors(include_url=False, include_input=False)[0]
     place = ".".join(map(str, first["loc"]))
-    return f"'{place}': {first['msg']}" if place else first["msg"]
+    return f"'{place}': {first['msg']}" if place else first["msg"].removeprefix("Value error, ")
 
 
 def _drop_torn_line(file: FileIO) -> None:

@@ -127,7 +127,7 @@ class Table:
     """Named lines of values.
 
     Args:
-        rows: at least one.
+        rows: at least one where they are compared.
         columns: what is shown, in order.
         caption: on where the values come from (images, seeds, what an interval is).
         title: a few words; a table that has one is printed with it and with its caption.
@@ -136,7 +136,7 @@ class Table:
         corner: header of the rows' names.
 
     Raises:
-        ValueError: no rows.
+        ValueError: no row to compare with.
     """
 
     rows: Sequence[Row]
@@ -147,8 +147,8 @@ class Table:
     corner: str = ""
 
     def __post_init__(self) -> None:
-        if not self.rows:
-            raise ValueError("a table needs at least one row")
+        if self.compared and not self.rows:
+            raise ValueError("a table that compares needs at least one row")
 
     @classmethod
     def of(cls, columns: Sequence[Column], lines: Iterable[Sequence[Any]], **texts: str) -> Table:

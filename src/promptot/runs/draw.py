@@ -67,7 +67,7 @@ class Draw:
                 ],
                 skipped=[LeftOut(**asdict(item)) for item in self.whole.skipped],
             ),
-            made_with=self.made_with,
+            made_with=self.made_with.model_dump(),
             device=str(self.backbone.device),
             precision=self.backbone.precision,
             versions=dict(versions()),

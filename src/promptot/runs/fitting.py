@@ -325,6 +325,7 @@ def _read_again(folder: Path, drawn: Draw, workers: int) -> Run:
         PromptotError: its files are damaged, or don't fit the backbone.
     """
     run = Run.from_pretrained(folder, drawn.backbone)
+    _ = run.log  # a damaged one is said before anything is tested
     return _tested(replace(run, task=drawn.task, was_complete=True), drawn, workers)
 
 
@@ -334,12 +335,13 @@ def _check_complete(folder: Path, wanted: MadeWith) -> None:
         manifest = find_manifest(folder)
     except PromptotError:
         manifest = None
-    if manifest is None or manifest.made_with is None:
+    known = None if manifest is None else read_made_with(manifest.made_with)
+    if known is None:
         raise PromptotError(
             f"The run in '{folder}' is complete, and does not note all that it was made with.",
             fix="Use it, or start anew with --overwrite.",
         )
-    differ = manifest.made_with.differences(wanted)
+    differ = known.differences(wanted)
     if differ:
         raise PromptotError(
             f"The run in '{folder}' is complete, and was made with something else: "

@@ -8,7 +8,6 @@ from typing import Annotated, Any
 
 from pydantic import (
     BaseModel,
-    BeforeValidator,
     ConfigDict,
     Field,
     JsonValue,
@@ -21,7 +20,6 @@ from promptot.files.owned import kind_of
 from promptot.files.reading import Unreadable, read_json
 from promptot.files.writing import write_json
 from promptot.recipes.schema import ObjectiveConfig, read_objective
-from promptot.runs.made_with import MadeWith, read_made_with
 
 MANIFEST = "manifest.json"
 LARGEST_MANIFEST = 2**30  # bytes
@@ -56,17 +54,19 @@ class TrainedIn(_Part):
     Attributes:
         name: what it was loaded from.
         weight_hash: see `Backbone.weight_hash`.
-        function: what is done with weights and images; None where an older promptot did not note
-            it.
+        function: what is done with weights and images; `settings` reads it.
         identity: digest of all of it.
     """
 
     name: Text
     weight_hash: Text
-    function: Annotated[
-        dict[str, JsonValue] | None, BeforeValidator(lambda v: v if isinstance(v, dict) else None)
-    ] = None
+    function: JsonValue = None
     identity: str | None = None
+
+    @property
+    def settings(self) -> dict[str, JsonValue]:
+        """The function; empty where it is not noted, or not so that this promptot can read it."""
+        return self.function if isinstance(self.function, dict) else {}
 
 
 class TrainedOn(_Part):
@@ -91,7 +91,7 @@ class TrainedOn(_Part):
     shots: list[Shot]
     skipped: list[LeftOut] = []
     tested: dict[str, list[str]] = {}
-    labels: list[JsonValue] | None = None
+    labels: list[str | int | float | bool | None] | None = None
 
     @property
     def first_template(self) -> str:
@@ -124,14 +124,14 @@ class Manifest(_Part):
         seed: None of a mean of runs.
         merged: the runs that it is the mean of; None of a run that was trained.
         seeds: of these.
-        made_with: what a resumed run must have in common; None where that was not noted.
+        made_with: what a resumed run must have in common; see `read_made_with`.
     """
 
     recipe: dict[str, Any]
     seed: int | None = None
     backbone: TrainedIn
     task: TrainedOn
-    made_with: Annotated[MadeWith | None, BeforeValidator(read_made_with)] = None
+    made_with: JsonValue = None
     device: str = ""
     precision: str = ""
     versions: Mapping[str, str | None] = {}

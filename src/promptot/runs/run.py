@@ -176,7 +176,7 @@ class Run(Adapted):
         page = Path(out) if out is not None else Path(self.folder or "", REPORT)
         if page.is_dir():
             raise PromptotError(f"'{page}' is a folder.", fix="Give a file, such as page.html.")
-        _ = self.manifest.objective  # a damaged one is said before anything is tested
+        _ = self.manifest.objective, self.log  # what is damaged is said before anything is tested
         run, found = self, Evaluation(self.scores, self.skipped, None, self.tested, self.task.notes)
         if data is not None or not self.tested:
             run, found = self._test_again(data, workers, progress)

@@ -11,7 +11,7 @@ from promptot.runs.adapter import Adapter, load_adapter
 from promptot.runs.hub import adapter_folder
 from promptot.runs.manifest import Manifest, find_manifest
 from promptot.runs.run_folder import ADAPTER, writing
-from promptot.training.training_log import Log
+from promptot.training.training_log import Log, SavedLog
 
 
 @dataclass(frozen=True, eq=False)
@@ -21,12 +21,21 @@ class RunContents:
     Attributes:
         adapter: what was learned, and its card.
         manifest: what it was made with; None of an adapter alone.
-        log: a record a step and an epoch; empty where nothing was trained.
+        logged: what was noted of each step and epoch, in memory or as a folder has it.
     """
 
     adapter: Adapter
     manifest: Manifest | None
-    log: Log = field(default_factory=Log)
+    logged: Log | SavedLog = field(default_factory=Log)
+
+    @property
+    def log(self) -> Log:
+        """A record a step and an epoch; empty where nothing was trained.
+
+        Raises:
+            PromptotError: its files are damaged.
+        """
+        return self.logged.log if isinstance(self.logged, SavedLog) else self.logged
 
     @classmethod
     def read(cls, folder: str | os.PathLike[str]) -> RunContents:
@@ -42,9 +51,7 @@ class RunContents:
             raise PromptotError(
                 "The run's manifest is damaged.", fix="Load its adapter folder instead."
             ) from error
-        log = Log(Path(folder))
-        log.restore()
-        return cls(adapter, manifest, log)
+        return cls(adapter, manifest, SavedLog.read(Path(folder)))
 
     def save(self, folder: str | os.PathLike[str], *, overwrite: bool = False) -> None:
         """Write a run folder.
@@ -57,7 +64,7 @@ class RunContents:
 
     def write(self, work: Path) -> None:
         """Write all files into a working folder."""
-        self.log.write(work)
+        self.logged.write(work)
         if self.manifest is not None:
             self.manifest.write(work)
         self.adapter.save(work / ADAPTER)

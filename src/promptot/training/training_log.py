@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
-from dataclasses import astuple, dataclass, fields
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import astuple, dataclass, field, fields
+from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
 from promptot.errors import PromptotError
-from promptot.files.reading import MIB, Unreadable, read_csv, read_text
-from promptot.files.writing import write_text
+from promptot.files.reading import MIB, Unreadable, decode, read_bytes, read_csv
+from promptot.files.writing import write_bytes, write_text
 
+STEPS, EPOCHS = "steps.csv", "epochs.csv"
 LARGEST_FILE = 256 * MIB
 MOST_STEPS = 10_000
 """Rows that `steps.csv` holds at most; a longer run keeps every second step, every fourth, …"""
@@ -85,6 +87,80 @@ def _largest(values: Iterable[float]) -> float:
     return max((value for value in values if not math.isnan(value)), default=math.nan)
 
 
+Record = TypeVar("Record", StepRecord, EpochRecord)
+
+
+@dataclass(frozen=True, eq=False)
+class SavedLog:
+    """A log as a folder has it: looked into when it is asked for, and written again as it is.
+
+    Attributes:
+        folder: for messages.
+        files: by name; one that there is not is left out.
+    """
+
+    folder: Path
+    files: Mapping[str, bytes] = field(repr=False)
+
+    @classmethod
+    def read(cls, folder: Path) -> SavedLog:
+        """Both files of a folder, as far as they are there.
+
+        Raises:
+            PromptotError: one can't be read.
+        """
+        files = {}
+        for path in (folder / EPOCHS, folder / STEPS):
+            if path.is_file():
+                try:
+                    files[path.name] = read_bytes(path, LARGEST_FILE)
+                except Unreadable as error:
+                    raise _damaged(path) from error
+        return cls(folder, files)
+
+    def write(self, folder: Path) -> None:
+        """Write the files into a folder."""
+        for name, content in self.files.items():
+            write_bytes(folder / name, content)
+
+    @cached_property
+    def log(self) -> Log:
+        """The records.
+
+        Raises:
+            PromptotError: the files are damaged.
+        """
+        log = Log()
+        log.take(self)
+        return log
+
+    def rows(self, name: str, kind: type[Record]) -> list[Record]:
+        """The rows of a file; none if it is missing, or ends before its first row.
+
+        Raises:
+            PromptotError: it is damaged.
+        """
+        integers = {"epoch", "step", "steps", "skipped"}
+        try:
+            text = decode(self.files.get(name, b""))
+            if text.partition("\n")[0].strip() == "" and text:
+                raise Unreadable("there is no header")
+            cells = read_csv(text)
+            header = next(cells, [])
+            if len(set(header)) < len(header):
+                raise Unreadable("a column comes twice")
+            rows: list[dict[str, Any]] = [
+                {
+                    key: int(value) if key in integers else float(value or "nan")
+                    for key, value in zip(header, row, strict=True)
+                }
+                for row in cells
+            ]
+            return [kind(**row) for row in rows]
+        except (ValueError, TypeError) as error:
+            raise _damaged(self.folder / name) from error
+
+
 class Log:
     """The records of a run, written to `steps.csv` and `epochs.csv` when an epoch ends.
 
@@ -120,9 +196,9 @@ class Log:
     def write(self, folder: Path) -> None:
         """Write both files into a folder; none where no epoch was trained."""
         if self.epochs:
-            write_text(folder / "steps.csv", "".join([_header(StepRecord), *self._lines]))
+            write_text(folder / STEPS, "".join([_header(StepRecord), *self._lines]))
             text = "".join([_header(EpochRecord), *map(_line, self.epochs)])
-            write_text(folder / "epochs.csv", text)
+            write_text(folder / EPOCHS, text)
 
     @property
     def step_count(self) -> int:
@@ -160,15 +236,18 @@ class Log:
         Raises:
             PromptotError: the files are damaged, or don't reach that far.
         """
-        if self.folder is None:
-            return
-        rows = _read_csv(self.folder / "epochs.csv", EpochRecord)
+        if self.folder is not None:
+            self.take(SavedLog.read(self.folder), epochs)
+
+    def take(self, saved: SavedLog, epochs: int | None = None) -> None:
+        """`restore`, of files that were read."""
+        rows = saved.rows(EPOCHS, EpochRecord)
         epochs = len(rows) if epochs is None else epochs
         self.epochs = [row for row in rows if row.epoch <= epochs]
         if [row.epoch for row in self.epochs] != list(range(1, epochs + 1)):
-            raise _damaged(self.folder / "epochs.csv")
+            raise _damaged(saved.folder / EPOCHS)
         self.steps, self._lines = [], []
-        self._keep(s for s in _read_csv(self.folder / "steps.csv", StepRecord) if s.epoch <= epochs)
+        self._keep(s for s in saved.rows(STEPS, StepRecord) if s.epoch <= epochs)
 
     def _keep(self, steps: Iterable[StepRecord]) -> None:
         """Take up steps of epochs that are in `epochs`, and drop what is too much by now."""
@@ -188,9 +267,6 @@ class Log:
             self._lines = [self._lines[place] for place in kept]
 
 
-Record = TypeVar("Record", StepRecord, EpochRecord)
-
-
 def _header(kind: type[StepRecord] | type[EpochRecord]) -> str:
     return ",".join(field.name for field in fields(kind)) + "\n"
 
@@ -198,31 +274,6 @@ def _header(kind: type[StepRecord] | type[EpochRecord]) -> str:
 def _line(row: StepRecord | EpochRecord) -> str:
     values = ("" if isinstance(v, float) and math.isnan(v) else str(v) for v in astuple(row))
     return ",".join(values) + "\n"
-
-
-def _read_csv(path: Path, kind: type[Record]) -> list[Record]:
-    """The rows of a file; none if it is missing, or ends before its first row."""
-    integers = {"epoch", "step", "steps", "skipped"}
-    if not path.is_file():
-        return []
-    try:
-        text = read_text(path, LARGEST_FILE)
-        if text.partition("\n")[0].strip() == "" and text:
-            raise Unreadable("there is no header")
-        cells = read_csv(text)
-        header = next(cells, [])
-        if len(set(header)) < len(header):
-            raise Unreadable("a column comes twice")
-        rows: list[dict[str, Any]] = [
-            {
-                key: int(value) if key in integers else float(value or "nan")
-                for key, value in zip(header, row, strict=True)
-            }
-            for row in cells
-        ]
-        return [kind(**row) for row in rows]
-    except (ValueError, TypeError) as error:
-        raise _damaged(path) from error
 
 
 def _damaged(path: Path) -> PromptotError:

@@ -168,7 +168,7 @@ def _environment(manifest: Manifest) -> dict[str, Any]:
         "template": _sentence(manifest.task.template),
         "backbone": manifest.backbone.name,
         "backbone weights (SHA-256)": manifest.backbone.weight_hash,
-        **_function(manifest.backbone.function or {}),
+        **_function(manifest.backbone.settings),
         "device": manifest.device,
         "precision": manifest.precision,
         "platform": manifest.platform,
