@@ -26,7 +26,7 @@ from flops import needed_flops
 from promptot.data.catalog.public import PublicSet, find_set
 from promptot.experiments.suite import load_suite
 from promptot.recipes import load_recipe
-from promptot.runs.learning import build_objective, trial_model
+from promptot.runs.learning import build_objective, untrained_model
 
 SHOTS = 16
 # These only look at memory in another way, or ask for some.
@@ -92,7 +92,7 @@ def launched(classes: int) -> int:
     """Kernels that one step of Prompt-OT launches: leaf operations that the profiler sees."""
     backbone = build_backbone(NARROW)
     recipe = load_recipe("prompt-ot")
-    model = trial_model(backbone, tuple(class_names(classes)), recipe)
+    model = untrained_model(backbone, tuple(class_names(classes)), recipe)
     objective = build_objective(recipe, steps=1)
     images, labels = torch.rand(4, 3, 32, 32), torch.arange(4)
 

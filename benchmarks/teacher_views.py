@@ -39,7 +39,7 @@ from promptot.data import ImageTask, load_bundled
 from promptot.data.loader import Batch, ImageLoader
 from promptot.evaluation.scoring import score
 from promptot.recipes import load_recipe
-from promptot.runs.learning import adapt, build_objective, trial_model
+from promptot.runs.learning import adapt, build_objective, untrained_model
 from promptot.training.batches import EVALUATION_BATCH, evaluation_loader, views_bytes
 from promptot.training.training_log import Log
 from promptot.training.views import CachedViews, keep_view
@@ -141,7 +141,7 @@ def step(options: argparse.Namespace) -> list[dict[str, Any]]:
         images = torch.rand(batch, 3, side, side, generator=torch.Generator().manual_seed(0))
         teacher = backbone.encode_image(images).detach()
         for classes in options.classes:
-            model = trial_model(backbone, tuple(class_names(classes)), recipe)
+            model = untrained_model(backbone, tuple(class_names(classes)), recipe)
             objective = build_objective(recipe, steps=1)
             labels = torch.arange(batch) % classes
 

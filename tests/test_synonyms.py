@@ -126,7 +126,7 @@ def test_other_synonyms_make_another_run(
 ) -> None:
     from promptot.experiments import PROTOCOLS
     from promptot.experiments.cells import fingerprint
-    from promptot.experiments.trials import load_sources
+    from promptot.experiments.scenarios import load_sources
 
     folder = make_photos()
     description = tmp_path / "d.yaml"

@@ -24,7 +24,7 @@ from promptot.data import Example, ImageTask, load_task
 from promptot.data.images.fingerprint import ImageIdentities
 from promptot.experiments.cells import fingerprint
 from promptot.experiments.image_features import ImageFeatures
-from promptot.experiments.trials import Trial
+from promptot.experiments.scenarios import Scenario
 
 Pictures = dict[str, list[np.ndarray]]
 Build = Callable[[Path, Pictures], Any]
@@ -327,9 +327,9 @@ def test_a_file_that_is_moved_into_the_place_of_another_is_another(
     )
 
 
-def trial_of(source: Any) -> Trial:
+def scenario_of(source: Any) -> Scenario:
     task = load_task(source)
-    return Trial(
+    return Scenario(
         "photos", task, "all", {"all": ImageTask("x", task.class_names, test=task.train)}, 1
     )
 
@@ -339,11 +339,11 @@ def test_cells_tell_replaced_images_too(build: Build, tmp_path: Path) -> None:
     """Of the same name and size; and in the same process, where nothing is remembered of them."""
     place = tmp_path / "data"
     place.mkdir()
-    before = fingerprint(trial_of(build(place, pictures(1))))
+    before = fingerprint(scenario_of(build(place, pictures(1))))
     if build in MEMORY:
-        assert fingerprint(trial_of(build(place, pictures(1)))) == before
+        assert fingerprint(scenario_of(build(place, pictures(1)))) == before
     time.sleep(0.02)
-    assert fingerprint(trial_of(build(place, pictures(2)))) != before
+    assert fingerprint(scenario_of(build(place, pictures(2)))) != before
 
 
 @pytest.mark.parametrize("build", FILES, ids=names)
@@ -353,13 +353,13 @@ def test_cells_don_t_mind_where_the_data_lie(build: Build, tmp_path: Path) -> No
     build(place, pictures(1))
     moved = tmp_path / "elsewhere" / "moved"
     shutil.copytree(place, moved)  # links become files, and times stay
-    before = trial_of_built(build, place)
-    assert fingerprint(trial_of_built(build, moved)) == fingerprint(before)
+    before = scenario_of_built(build, place)
+    assert fingerprint(scenario_of_built(build, moved)) == fingerprint(before)
 
 
-def trial_of_built(build: Build, place: Path) -> Trial:
+def scenario_of_built(build: Build, place: Path) -> Scenario:
     task = load_task_again(build, place)
-    return Trial(
+    return Scenario(
         "photos", task, "all", {"all": ImageTask("x", task.class_names, test=task.train)}, 1
     )
 

@@ -23,7 +23,7 @@ from promptot.data.readers.split_words import SPLITS
 from promptot.errors import PromptotError
 from promptot.experiments import PROTOCOLS, benchmark
 from promptot.experiments.cells import fingerprint
-from promptot.experiments.trials import Source
+from promptot.experiments.scenarios import Source
 from promptot.files.reading import Unreadable, decode, likely_encoding
 from promptot.files.yaml_text import parse_yaml
 from promptot.inspection.survey_task import survey
@@ -862,7 +862,7 @@ def test_results_of_another_order_of_classes_are_not_used_again(
     def prints(task: ImageTask) -> list[str]:
         source = Source("d", "d", split_examples(task, seed=0), None, None)
         protocols = ("base-to-novel", "few-shot")
-        return [fingerprint(*PROTOCOLS[p].trials([source], [], [1], "test")) for p in protocols]
+        return [fingerprint(*PROTOCOLS[p].scenarios([source], [], [1], "test")) for p in protocols]
 
     assert prints(task) == prints(load_task(tmp_path / "d"))
     assert not set(prints(task)) & set(prints(before))

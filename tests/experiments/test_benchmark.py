@@ -20,7 +20,7 @@ from promptot.errors import PromptotError
 from promptot.evaluation.scoring import score
 from promptot.experiments import PROTOCOLS, Benchmark, Observer
 from promptot.experiments.report.benchmark_tables import benchmark_tables
-from promptot.experiments.trials import load_sources
+from promptot.experiments.scenarios import load_sources
 from promptot.reports import rich_table
 from promptot.runs import learning
 from promptot.training.batches import evaluation_loader
@@ -236,8 +236,8 @@ def test_answers_are_those_of_the_model_on_the_images(
     more = ("optim.epochs=2", "optim.lr=0.5", "data.views=1")
     bench(methods=recipe, tasks=[photos], seeds=(1,), overrides=more, executor=executor)
     (line,) = lines(tmp_path / "out")
-    trial, *_ = PROTOCOLS["base-to-novel"].trials(load_sources([photos]), [], [2], "test")
-    for name, part in trial.parts.items():
+    scenario, *_ = PROTOCOLS["base-to-novel"].scenarios(load_sources([photos]), [], [2], "test")
+    for name, part in scenario.parts.items():
         plain = score(
             models[0].for_classes(part.class_names), evaluation_loader(backbone, part.test)
         )

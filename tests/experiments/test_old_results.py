@@ -27,8 +27,8 @@ from promptot.experiments.cells import VERSION, Fingerprints, fingerprint, make_
 from promptot.experiments.image_features import ImageFeatures
 from promptot.experiments.methods import parse_methods
 from promptot.experiments.protocols import PROTOCOLS
+from promptot.experiments.scenarios import Scenario, load_sources
 from promptot.experiments.training_views import TrainingViews
-from promptot.experiments.trials import Trial, load_sources
 from promptot.recipes import load_recipe
 
 Bench = Callable[..., Benchmark]
@@ -58,9 +58,9 @@ def lines(folder: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (folder / "results.jsonl").read_text().splitlines()]
 
 
-def trial_of(photos: Path, shots: int = 2) -> Trial:
+def scenario_of(photos: Path, shots: int = 2) -> Scenario:
     sources = load_sources([str(photos)])
-    return PROTOCOLS["few-shot"].trials(sources, [], [shots], "test")[0]
+    return PROTOCOLS["few-shot"].scenarios(sources, [], [shots], "test")[0]
 
 
 # ---- cells ----------------------------------------------------------------------------------
@@ -69,9 +69,9 @@ def trial_of(photos: Path, shots: int = 2) -> Trial:
 def test_a_cell_of_another_function_is_another_cell(
     photos: Path, backbone: Backbone, gelu: Backbone, squashed: Backbone
 ) -> None:
-    trial = trial_of(photos)
+    scenario = scenario_of(photos)
     keys = {
-        make_cells("few-shot", [trial], parse_methods("ivlp"), [1], "test", b)[0].key
+        make_cells("few-shot", [scenario], parse_methods("ivlp"), [1], "test", b)[0].key
         for b in (backbone, gelu, squashed, backbone)
     }
     assert len(keys) == 3
@@ -159,24 +159,24 @@ def test_a_public_data_set_is_looked_at_where_it_is_used(public_data: Path, tmp_
     root = tmp_path / "data"
     shutil.copytree(public_data, root)
 
-    def keys(at: Path) -> tuple[str, str, Trial]:
+    def keys(at: Path) -> tuple[str, str, Scenario]:
         sources, *_ = suite_sources(load_suite("coop"), "base-to-novel", at, ["dtd"], True)
-        (trial,) = PROTOCOLS["base-to-novel"].trials(sources, [], [1], "test")
+        (scenario,) = PROTOCOLS["base-to-novel"].scenarios(sources, [], [1], "test")
         from promptot.experiments.cells import _shots
 
-        return fingerprint(trial), _shots(trial, 1, Fingerprints()) or "", trial
+        return fingerprint(scenario), _shots(scenario, 1, Fingerprints()) or "", scenario
 
-    images, shots, trial = keys(root)
+    images, shots, scenario = keys(root)
     elsewhere = keys(public_data)
     for path in root.rglob("*.jpg"):
         os.utime(path, (1, 1))
     assert keys(root)[:2] == (images, shots) == elsewhere[:2]
-    part = next(iter(trial.parts.values()))
+    part = next(iter(scenario.parts.values()))
     with Path(part.test[0].path).open("ab") as file:
         file.write(b"more")
     assert keys(root)[0] != images
     assert keys(root)[1] == shots
-    drawn = trial.pool.few_shot(1, 1).train[0]
+    drawn = scenario.pool.few_shot(1, 1).train[0]
     with Path(drawn.path).open("ab") as file:
         file.write(b"more")
     assert keys(root)[1] != shots
@@ -251,8 +251,8 @@ def test_views_of_another_function_are_made(
 def test_adapters_of_another_function_or_other_images_are_trained(
     photos: Path, tmp_path: Path, backbone: Backbone, gelu: Backbone
 ) -> None:
-    trial = replace(trial_of(photos), place=photos)
-    (cell,) = make_cells("few-shot", [trial], parse_methods("ivlp"), [1], "test", backbone)
+    scenario = replace(scenario_of(photos), place=photos)
+    (cell,) = make_cells("few-shot", [scenario], parse_methods("ivlp"), [1], "test", backbone)
     train = load_folder(photos).few_shot(1, seed=1)
 
     def place(of: Backbone) -> Path:

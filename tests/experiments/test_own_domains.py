@@ -14,13 +14,13 @@ from promptot.cli.app import app
 from promptot.data.shot_lists import read_shot_list, shot_list_name
 from promptot.errors import PromptotError
 from promptot.experiments import PROTOCOLS, Benchmark, benchmark
-from promptot.experiments.trials import Trial, load_sources
+from promptot.experiments.scenarios import Scenario, load_sources
 
 QUICK = ("optim.epochs=1", "data.views=1")
 
 
-def domains(tasks: list[str], split: str = "test") -> list[Trial]:
-    return PROTOCOLS["domain-generalization"].trials(load_sources(tasks), [], [2], split)
+def domains(tasks: list[str], split: str = "test") -> list[Scenario]:
+    return PROTOCOLS["domain-generalization"].scenarios(load_sources(tasks), [], [2], split)
 
 
 @pytest.fixture
@@ -30,14 +30,14 @@ def two(make_photos: Callable[..., Path]) -> list[str]:
 
 
 def test_all_images_of_a_target_and_the_source_s_own_test_images(two: list[str]) -> None:
-    for trial, other in zip(domains(two), ("sketch", "photo"), strict=True):
-        assert list(trial.parts) == ["source", f"domain/{other}"]
-        target = trial.parts[f"domain/{other}"].test
+    for scenario, other in zip(domains(two), ("sketch", "photo"), strict=True):
+        assert list(scenario.parts) == ["source", f"domain/{other}"]
+        target = scenario.parts[f"domain/{other}"].test
         assert len(target) == len({example.path for example in target}) == 40
         assert all(f"/{other}/" in example.path for example in target)
-        assert len(trial.parts["source"].test) == 12  # 30 % of each class
-        learnt = {example.path for example in trial.pool.train}
-        assert not learnt & {e.path for part in trial.parts.values() for e in part.test}
+        assert len(scenario.parts["source"].test) == 12  # 30 % of each class
+        learnt = {example.path for example in scenario.pool.train}
+        assert not learnt & {e.path for part in scenario.parts.values() for e in part.test}
 
 
 def test_a_target_with_splits_of_its_own_is_tested_whole(make_photos: Callable[..., Path]) -> None:
@@ -162,9 +162,9 @@ def test_drawings_and_odd_names_leave_shot_lists(backbone: Backbone, tmp_path: P
 
 
 def test_shares_of_one_s_own(bench: Callable[..., Benchmark], two: list[str]) -> None:
-    parts = PROTOCOLS["few-shot"].trials(load_sources(two, (0.6, 0.0, 0.4)), [], [2], "test")
-    assert [len(trial.parts["test"].test) for trial in parts] == [16, 16]
-    assert [len(trial.pool.train) for trial in parts] == [24, 24]
+    parts = PROTOCOLS["few-shot"].scenarios(load_sources(two, (0.6, 0.0, 0.4)), [], [2], "test")
+    assert [len(scenario.parts["test"].test) for scenario in parts] == [16, 16]
+    assert [len(scenario.pool.train) for scenario in parts] == [24, 24]
     found = bench("few-shot", methods="zero-shot", split_shares=(0.4, 0.1, 0.5))
     assert found.cells == 2
     with pytest.raises(PromptotError, match=r"The split .* is not possible"):

@@ -356,7 +356,7 @@ def test_cells_of_other_settings_are_not_taken_for_these(
     def keys(found: BenchmarkSettings, methods: Any = None) -> dict[tuple[str, str], str]:
         plan = make_plan(found)
         chosen = plan.methods if methods is None else methods
-        cells = make_cells(found.protocol, plan.trials, chosen, [1], "test", smallest)
+        cells = make_cells(found.protocol, plan.scenarios, chosen, [1], "test", smallest)
         return {(cell.method.label, cell.task): cell.key for cell in cells}
 
     names = "coop,vpt,maple,promptsrc,prompt-ot,ivlp,cocoop"

@@ -17,7 +17,7 @@ from promptot.evaluation.metrics import (
 )
 from promptot.experiments import Benchmark
 from promptot.experiments.protocols import PROTOCOLS
-from promptot.experiments.trials import load_sources
+from promptot.experiments.scenarios import load_sources
 
 Bench = Callable[..., Benchmark]
 SEEDS = (1, 2, 3)
@@ -90,8 +90,8 @@ def shares(*parts: str) -> dict[str, np.ndarray]:
 
 def values(protocol: str, tasks: list[str], units: dict, **more) -> dict[str, float]:
     chosen = PROTOCOLS[protocol]
-    trials = chosen.trials(load_sources(tasks), [], more.get("shots", [1]), "test")
-    return {m.key: round(float(m.value(units)), 6) for m in chosen.metrics(trials)}
+    scenarios = chosen.scenarios(load_sources(tasks), [], more.get("shots", [1]), "test")
+    return {m.key: round(float(m.value(units)), 6) for m in chosen.metrics(scenarios)}
 
 
 def test_cross_dataset_averages_targets_in_each_source_first() -> None:

@@ -34,8 +34,8 @@ from promptot.experiments.report.benchmark_tables import (
     task_tables,
     write_tables,
 )
+from promptot.experiments.scenarios import load_sources
 from promptot.experiments.summary import Figure, MethodSummary, Summary
-from promptot.experiments.trials import load_sources
 from promptot.reports import Table, rich_table
 from promptot.reports.canvas import legend_point
 from promptot.reports.table_formats import csv_table

@@ -168,7 +168,7 @@ def benchmark(settings: BenchmarkSettings) -> Benchmark:
 
 @takes(BenchmarkSettings)
 def forecast_benchmark(settings: BenchmarkSettings) -> Forecast:
-    """What the cells that `benchmark` would run will cost; a few trial steps, nothing learns.
+    """What the cells that `benchmark` would run will cost; a few timed steps, nothing learns.
 
     Args:
         settings: as in `benchmark`.

@@ -21,7 +21,7 @@ class Observer:
     Attributes:
         progress: within a cell.
         on_cell: after each cell, with its record, how many are done and how many there are.
-        on_forecast: before the first cell, with what all of them will cost; None saves the trial
+        on_forecast: before the first cell, with what all of them will cost; None saves the scenario
             steps that it takes.
     """
 

@@ -23,7 +23,7 @@ from promptot.experiments.methods import Method
 from promptot.experiments.protocols import PROTOCOLS
 from promptot.experiments.result_folder import check_result_folder
 from promptot.experiments.run_cell import CellContext, learn_cell
-from promptot.experiments.trials import Source, Trial
+from promptot.experiments.scenarios import Scenario, Source
 from promptot.files.writing import write_json
 from promptot.recipes import Recipe, describe, load_recipe
 from promptot.reports import (
@@ -132,20 +132,20 @@ def run_demo(
         GROUP, GROUP, load_bundled(GROUP), load_bundled_others(GROUP), GROUP, listed_from=DRAWINGS
     )
     protocol = PROTOCOLS["base-to-novel"]
-    (trial,) = protocol.trials([source], [], [SHOTS], "test")
+    (scenario,) = protocol.scenarios([source], [], [SHOTS], "test")
     methods = [Method("Zero-shot", "zero-shot", load_recipe("zero-shot"))]
     for name, label in METHODS.items():
         methods.append(Method(label, name, load_recipe(name, [*OVERRIDES, *overrides])))
     context = CellContext(
-        {trial.unit: trial}, backbone, ImageFeatures(None, backbone), progress=progress
+        {scenario.unit: scenario}, backbone, ImageFeatures(None, backbone), progress=progress
     )
     scores: dict[str, dict[str, Scores]] = {}
     outcomes = []
-    cells = make_cells(protocol.name, [trial], methods, [seed], "test", backbone)
+    cells = make_cells(protocol.name, [scenario], methods, [seed], "test", backbone)
     for cell in cells:
         name, recipe, log = cell.method.label, cell.method.recipe, Log()
         model, _, seconds = learn_cell(cell, context, log)
-        scores[name] = _test(model, context, trial)
+        scores[name] = _test(model, context, scenario)
         learns = cell.method.learns
         outcomes.append(
             Outcome(
@@ -157,18 +157,18 @@ def run_demo(
             )
         )
 
-    table = ResultTable([outcome.row() for outcome in outcomes], caption=_caption(trial, seed))
+    table = ResultTable([outcome.row() for outcome in outcomes], caption=_caption(scenario, seed))
     page = Path(out) / PAGE
     demo = Demo(outcomes, table, page, time.perf_counter() - began)
     write_json(Path(out) / RESULTS, demo.as_json())
     shots = len(context.draw(cells[-1]).train.train)
-    write_report(_report(demo, model, trial, shots, scores, seed), page)
+    write_report(_report(demo, model, scenario, shots, scores, seed), page)
     return demo
 
 
-def _test(model: Student, context: CellContext, trial: Trial) -> dict[str, Scores]:
+def _test(model: Student, context: CellContext, scenario: Scenario) -> dict[str, Scores]:
     found = {}
-    for name, part in trial.parts.items():
+    for name, part in scenario.parts.items():
         count = counter(context.progress, f"reading the drawings ({name})", len(part.test))
         batches = context.images.batches(part.test, count)
         found[name] = score(model.for_classes(part.class_names), batches, keep_features=True)
@@ -182,8 +182,8 @@ def _measures(scores: dict[str, Scores]) -> dict[str, Measure]:
     }
 
 
-def _caption(trial: Trial, seed: int) -> str:
-    base, novel, other = (trial.parts[part] for part in PARTS)
+def _caption(scenario: Scenario, seed: int) -> str:
+    base, novel, other = (scenario.parts[part] for part in PARTS)
     return (
         f"Drawings in a style that neither the model nor the adaptation has seen: "
         f"{len(base.test)} of {len(base.class_names)} base classes, {len(novel.test)} of "
@@ -211,7 +211,7 @@ def headline(outcomes: Sequence[Outcome]) -> str:
 def _report(
     demo: Demo,
     model: Student,
-    trial: Trial,
+    scenario: Scenario,
     shots: int,
     found: dict[str, dict[str, Scores]],
     seed: int,
@@ -222,7 +222,7 @@ def _report(
         shots: how many drawings were learnt from.
         found: by method and part.
     """
-    base, backbone = trial.parts["base"], model.backbone
+    base, backbone = scenario.parts["base"], model.backbone
     adapted = {o.name: (o, o.recipe) for o in demo.outcomes if o.recipe is not None}
     return ReportData(
         title="Prompt-OT on the bundled drawings",
@@ -237,7 +237,7 @@ def _report(
             history(name, outcome.log, describe(recipe))
             for name, (outcome, recipe) in adapted.items()
         ],
-        examples=_examples(trial, found),
+        examples=_examples(scenario, found),
         plans=draw_plan(
             model.for_classes(base.class_names),
             adapted["Prompt-OT"][1].objective,
@@ -268,12 +268,12 @@ def _report(
 
 
 def _examples(
-    trial: Trial, found: dict[str, dict[str, Scores]], per_part: int = 4
+    scenario: Scenario, found: dict[str, dict[str, Scores]], per_part: int = 4
 ) -> list[ExampleImage]:
     """Images on which the models disagree, then others, in the order of the test list."""
     chosen = []
     for part in PARTS:
-        task = trial.parts[part]
+        task = scenario.parts[part]
         right = torch.stack(
             [f[part].student.argmax(1) == f[part].labels for f in found.values()]
         )  # [methods, N]

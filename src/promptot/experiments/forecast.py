@@ -1,4 +1,4 @@
-"""What a benchmark will cost, told before it starts: a few trial steps, and how often they come."""
+"""What a benchmark will cost, told before it starts: a few timed steps, and how often they come."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from promptot.data.images.read_image import UnreadableImage
 from promptot.errors import PromptotError
 from promptot.experiments.cells import Cell
 from promptot.experiments.methods import Method
-from promptot.experiments.trials import Trial, Unit
+from promptot.experiments.scenarios import Scenario, Unit
 from promptot.recipes.schema import IVLPConfig, Recipe
-from promptot.runs.learning import trial_model, trial_step
+from promptot.runs.learning import timed_step, untrained_model
 from promptot.training.batches import views_bytes, views_used
 from promptot.training.estimate import memory_estimate
 
-IMAGES = 8  # in a trial batch of test images
+IMAGES = 8  # in a scenario batch of test images
 SAMPLES = 4  # images that are read to time the reading
 FEATURE_BYTES = 4
 
@@ -70,9 +70,9 @@ class _Rates:
 
 
 def make_forecast(
-    cells: Sequence[Cell], trials: Mapping[Unit, Trial], backbone: Backbone, jobs: int = 1
+    cells: Sequence[Cell], scenarios: Mapping[Unit, Scenario], backbone: Backbone, jobs: int = 1
 ) -> Forecast:
-    """Time trial steps and count how often they will come; nothing learns.
+    """Time timed steps and count how often they will come; nothing learns.
 
     A method is timed at its fewest and its most classes, and in between by a straight line. What
     other work runs on the machine is in the figure; what is shared between cells (kept adapters)
@@ -80,25 +80,29 @@ def make_forecast(
 
     Args:
         cells: those that are missing.
-        trials: what they train on and test, by unit.
+        scenarios: what they train on and test, by unit.
         backbone: on the device to use.
         jobs: processes that will share the work; each needs the memory.
     """
     if not cells:
         return Forecast((), 0.0, 0, 0, jobs)
-    pairs = [(cell.method, trials[cell.unit], cell.seed) for cell in cells]
-    used = [trials[unit] for unit in dict.fromkeys(cell.unit for cell in cells)]
+    pairs = [(cell.method, scenarios[cell.unit], cell.seed) for cell in cells]
+    used = [scenarios[unit] for unit in dict.fromkeys(cell.unit for cell in cells)]
     rates = _rates(used, backbone)
     shown = {example.source for t in used for part in t.parts.values() for example in part.test}
     methods, memory = [], 0
-    views: dict[tuple[Unit, int, int], int] = {}  # of one trial and seed: kept once for all methods
+    views: dict[
+        tuple[Unit, int, int], int
+    ] = {}  # of one scenario and seed: kept once for all methods
     for label in dict.fromkeys(method.label for method, _, _ in pairs):
         own = [pair for pair in pairs if pair[0].label == label]
         part, peak = _forecast_method([pair[:2] for pair in own], backbone, rates)
         methods.append(part)
         kept = {
-            (trial.unit, seed, views_used(method.recipe)): _views(method.recipe, trial, backbone)
-            for method, trial, seed in own
+            (scenario.unit, seed, views_used(method.recipe)): _views(
+                method.recipe, scenario, backbone
+            )
+            for method, scenario, seed in own
         }
         views |= kept
         memory = max(memory, peak + max(kept.values()))
@@ -111,46 +115,46 @@ def make_forecast(
     )
 
 
-def _views(recipe: Recipe, trial: Trial, backbone: Backbone) -> int:
+def _views(recipe: Recipe, scenario: Scenario, backbone: Backbone) -> int:
     """Bytes of what is kept of the fixed views that a cell trains on."""
     if not recipe.trains or recipe.data.views is None:
         return 0
-    return views_bytes(backbone, _train_images(trial), recipe)
+    return views_bytes(backbone, _train_images(scenario), recipe)
 
 
 def _forecast_method(
-    cells: Sequence[tuple[Method, Trial]], backbone: Backbone, rates: _Rates
+    cells: Sequence[tuple[Method, Scenario]], backbone: Backbone, rates: _Rates
 ) -> tuple[MethodForecast, int]:
     """What the cells of one method cost, and the memory that a process needs."""
     (first, _), once = cells[0], rates.read + rates.encode
     if not first.recipe.trains:
-        images = sum(_train_images(trial) for _, trial in cells) if first.recipe.probes else 0
+        images = sum(_train_images(scenario) for _, scenario in cells) if first.recipe.probes else 0
         return MethodForecast(first.label, len(cells), 0, images * once, 0.0), 0
     timed, memory = {}, 0
     ordered = sorted(cells, key=lambda cell: _classes(cell[1]))
-    for method, trial in (ordered[0], ordered[-1]):
-        if _classes(trial) not in timed:
-            timed[_classes(trial)], peak = _time_step(method, trial, backbone)
+    for method, scenario in (ordered[0], ordered[-1]):
+        if _classes(scenario) not in timed:
+            timed[_classes(scenario)], peak = _time_step(method, scenario, backbone)
             memory = max(memory, peak)
     steps, training, testing = 0, 0.0, 0.0
-    for method, trial in cells:
+    for method, scenario in cells:
         recipe = method.recipe
-        images = _train_images(trial)
+        images = _train_images(scenario)
         epochs = recipe.evaluate_epoch or recipe.optim.epochs
         own = epochs * max(1, images // recipe.optim.batch_size)
         steps += own
-        training += own * _between(timed, _classes(trial)) + epochs * images * rates.read
+        training += own * _between(timed, _classes(scenario)) + epochs * images * rates.read
         training += views_used(first.recipe) * images * once
         if isinstance(recipe.prompts, IVLPConfig) and recipe.prompts.vision_tokens:
-            testing += sum(len(part.test) for part in trial.parts.values()) * once
+            testing += sum(len(part.test) for part in scenario.parts.values()) * once
     return MethodForecast(first.label, len(cells), steps, training, testing), memory
 
 
-def _time_step(method: Method, trial: Trial, backbone: Backbone) -> tuple[float, int]:
+def _time_step(method: Method, scenario: Scenario, backbone: Backbone) -> tuple[float, int]:
     """Seconds of an optimiser step without reading images, and peak memory of the process."""
-    names = _trained_names(trial)
-    model = trial_model(backbone, names, method.recipe)
-    seconds = trial_step(model, method.recipe)
+    names = _trained_names(scenario)
+    model = untrained_model(backbone, names, method.recipe)
+    seconds = timed_step(model, method.recipe)
     words = method.recipe.vocabulary.per_step or len(model.vocabulary)
     anchors = min(words, len(model.vocabulary))
     return seconds, memory_estimate(model, method.recipe.optim.batch_size, anchors)
@@ -163,26 +167,26 @@ def _between(timed: dict[int, float], classes: int) -> float:
     return timed[fewest] + share * (timed[most] - timed[fewest])
 
 
-def _trained_names(trial: Trial) -> tuple[str, ...]:
-    names = trial.pool.class_names
+def _trained_names(scenario: Scenario) -> tuple[str, ...]:
+    names = scenario.pool.class_names
     half = (len(names) + 1) // 2
-    return {"all": names, "base": names[:half], "novel": names[half:]}[trial.classes]
+    return {"all": names, "base": names[:half], "novel": names[half:]}[scenario.classes]
 
 
-def _classes(trial: Trial) -> int:
-    return len(_trained_names(trial))
+def _classes(scenario: Scenario) -> int:
+    return len(_trained_names(scenario))
 
 
-def _train_images(trial: Trial) -> int:
+def _train_images(scenario: Scenario) -> int:
     """The shots of the trained classes, about: where classes differ in size, their mean."""
-    per_class = Counter(example.label for example in trial.pool.train)
-    drawn = sum(min(count, trial.shots) for count in per_class.values())
-    return round(drawn * _classes(trial) / max(1, len(per_class)))
+    per_class = Counter(example.label for example in scenario.pool.train)
+    drawn = sum(min(count, scenario.shots) for count in per_class.values())
+    return round(drawn * _classes(scenario) / max(1, len(per_class)))
 
 
-def _rates(trials: Sequence[Trial], backbone: Backbone) -> _Rates:
+def _rates(scenarios: Sequence[Scenario], backbone: Backbone) -> _Rates:
     transform = backbone.preprocess.test()
-    examples = [example for trial in trials for example in trial.pool.train[:1]][:SAMPLES]
+    examples = [example for scenario in scenarios for example in scenario.pool.train[:1]][:SAMPLES]
     read = []
     for example in examples:
         began = time.perf_counter()

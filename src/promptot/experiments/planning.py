@@ -1,4 +1,4 @@
-"""What a benchmark was asked for, checked, as the trials and methods that it is made of."""
+"""What a benchmark was asked for, checked, as the scenarios and methods that it is made of."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from promptot.experiments.executor import Executor
 from promptot.experiments.methods import Method, parse_methods
 from promptot.experiments.protocols import PROTOCOLS, Protocol
 from promptot.experiments.published_settings import ReadAt
-from promptot.experiments.settings_listing import CellSettings, describe_cell
-from promptot.experiments.suite import load_suite, suite_sources
-from promptot.experiments.trials import (
+from promptot.experiments.scenarios import (
     SPLIT,
+    Scenario,
     Shares,
     Source,
     Split,
-    Trial,
     Unit,
     load_sources,
 )
+from promptot.experiments.settings_listing import CellSettings, describe_cell
+from promptot.experiments.suite import load_suite, suite_sources
 from promptot.recipes.recipe_files import Overrides, as_overrides
 
 METHODS = "zero-shot,ivlp,prompt-ot"
@@ -105,7 +105,7 @@ class Plan:
     Attributes:
         protocol: how methods are compared.
         split: whose images are tested.
-        trials, methods, seeds: of its cells.
+        scenarios, methods, seeds: of its cells.
         control: label of the method to compare with.
         published: label -> published figures by metric, of the methods that have them.
         elsewhere: what was published of the same tasks by methods that take no part.
@@ -115,7 +115,7 @@ class Plan:
 
     protocol: Protocol
     split: Split
-    trials: Sequence[Trial]
+    scenarios: Sequence[Scenario]
     methods: Sequence[Method]
     seeds: Sequence[int]
     control: str
@@ -125,14 +125,14 @@ class Plan:
     notes: Sequence[str]
 
     @property
-    def by_unit(self) -> dict[Unit, Trial]:
-        """The trials by what tells them apart."""
-        return {trial.unit: trial for trial in self.trials}
+    def by_unit(self) -> dict[Unit, Scenario]:
+        """The scenarios by what tells them apart."""
+        return {scenario.unit: scenario for scenario in self.scenarios}
 
     def cells(self, backbone: Backbone) -> list[Cell]:
         """All cells, see `make_cells`."""
         return make_cells(
-            self.protocol.name, self.trials, self.methods, self.seeds, self.split, backbone
+            self.protocol.name, self.scenarios, self.methods, self.seeds, self.split, backbone
         )
 
 
@@ -148,16 +148,16 @@ def make_plan(settings: BenchmarkSettings) -> Plan:
     sources, trained, notes = _sources(settings)
     counts = settings.shots or _default_shots(sources, chosen.several_shots)
     _check_shots(counts, chosen)
-    trials = chosen.trials(sources, trained, counts, settings.split)
+    scenarios = chosen.scenarios(sources, trained, counts, settings.split)
     if settings.shot_lists is not None:
         lists = Path(settings.shot_lists)
-        trials = [_with_lists(trial, lists, settings.seeds, notes) for trial in trials]
+        scenarios = [_with_lists(scenario, lists, settings.seeds, notes) for scenario in scenarios]
     _check_folder(settings)
     labels = [method.label for method in methods]
     return Plan(
         chosen,
         settings.split,
-        trials,
+        scenarios,
         methods,
         settings.seeds,
         control,
@@ -296,18 +296,21 @@ def _published(
     return figures, elsewhere, suite.small_print
 
 
-def _with_lists(trial: Trial, folder: Path, seeds: Sequence[int], notes: list[str]) -> Trial:
-    """The trial with the shot lists that are in the folder."""
+def _with_lists(
+    scenario: Scenario, folder: Path, seeds: Sequence[int], notes: list[str]
+) -> Scenario:
+    """The scenario with the shot lists that are in the folder."""
     if not folder.is_dir():
         raise PromptotError(f"There is no folder of shot lists '{folder}'.", fix="Check the path.")
-    paths = {seed: folder / shot_list_name(trial.task, trial.shots, seed) for seed in seeds}
+    paths = {seed: folder / shot_list_name(scenario.task, scenario.shots, seed) for seed in seeds}
     lists = {seed: read_shot_list(path) for seed, path in paths.items() if path.is_file()}
     drawn = [str(seed) for seed in seeds if seed not in lists]
     if drawn:
         notes.append(
-            f"{trial.task}, K = {trial.shots}: no list for seed {', '.join(drawn)}; drawn here."
+            f"{scenario.task}, K = {scenario.shots}: no list for seed {', '.join(drawn)}; "
+            "drawn here."
         )
-    return replace(trial, lists=lists)
+    return replace(scenario, lists=lists)
 
 
 def _check_folder(settings: BenchmarkSettings) -> None:

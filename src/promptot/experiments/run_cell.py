@@ -38,8 +38,8 @@ from promptot.experiments.cell_record import (
 )
 from promptot.experiments.cells import VERSION, Cell, Fingerprints, fingerprint
 from promptot.experiments.image_features import ImageFeatures
+from promptot.experiments.scenarios import Scenario, Unit
 from promptot.experiments.training_views import TrainingViews
-from promptot.experiments.trials import Trial, Unit
 from promptot.recipes.templates import teacher_templates
 from promptot.runs.draw import select_classes
 from promptot.runs.learning import adapt
@@ -49,17 +49,17 @@ from promptot.training.training_log import Log
 
 @dataclass(frozen=True, eq=False)
 class Drawn:
-    """What the cells of one trial and seed learn from.
+    """What the cells of one scenario and seed learn from.
 
     Attributes:
-        trial: what is trained on and tested.
+        scenario: what is trained on and tested.
         shots: the task with the images that were drawn.
         train: the classes of it that are trained on.
         views: augmented views of their images.
         seed: of the draw.
     """
 
-    trial: Trial
+    scenario: Scenario
     shots: ImageTask
     train: ImageTask
     views: TrainingViews
@@ -68,7 +68,7 @@ class Drawn:
     @functools.cached_property
     def listed(self) -> ShotList:
         """Which images were drawn."""
-        return shot_list(self.shots, self.trial.listed_from, self.trial.shots, self.seed)
+        return shot_list(self.shots, self.scenario.listed_from, self.scenario.shots, self.seed)
 
 
 @dataclass(eq=False)
@@ -76,7 +76,7 @@ class CellContext:
     """What a process runs cells with: where their images are found, and what is kept of them.
 
     Attributes:
-        trials: by unit.
+        scenarios: by unit.
         backbone: on the device to use.
         images: features of the test images.
         cache: folder for views and adapters that several protocols need; None: memory alone.
@@ -87,10 +87,10 @@ class CellContext:
         check_images: whether to make sure that a cell's images are those that it was made of,
             because it was made in another process.
         untrained: results of methods that learn nothing, by task and method.
-        drawn: the shots of the last trial and seed, which are used again.
+        drawn: the shots of the last scenario and seed, which are used again.
     """
 
-    trials: Mapping[Unit, Trial]
+    scenarios: Mapping[Unit, Scenario]
     backbone: Backbone
     images: ImageFeatures
     cache: Path | None = None
@@ -105,24 +105,24 @@ class CellContext:
     _checked: set[str] = field(default_factory=set)
 
     def draw(self, cell: Cell) -> Drawn:
-        """The shots of a cell; those of the last trial and seed are at hand.
+        """The shots of a cell; those of the last scenario and seed are at hand.
 
         Raises:
             PromptotError: a class has no readable image, the list of them can't be written, or the
                 images have changed.
         """
         last = self.drawn
-        if last is None or (last.trial.unit, last.seed) != (cell.unit, cell.seed):
+        if last is None or (last.scenario.unit, last.seed) != (cell.unit, cell.seed):
             last = self.drawn = self._draw(cell)
         return last
 
-    def prepare(self, trial: Trial, shots: ImageTask, seed: int) -> Drawn:
+    def prepare(self, scenario: Scenario, shots: ImageTask, seed: int) -> Drawn:
         """What is learnt from shots that were drawn."""
-        train = select_classes(shots, trial.classes)
+        train = select_classes(shots, scenario.classes)
         views = TrainingViews(
             self.cache, self.backbone, train, seed, self.workers, self.images.tokens
         )
-        return Drawn(trial, shots, train, views, seed)
+        return Drawn(scenario, shots, train, views, seed)
 
     @functools.cached_property
     def adapters(self) -> AdapterStore | None:
@@ -130,16 +130,17 @@ class CellContext:
         return None if self.cache is None else AdapterStore(self.cache / "adapters", self.backbone)
 
     def _draw(self, cell: Cell) -> Drawn:
-        trial = self.trials[cell.unit]
+        scenario = self.scenarios[cell.unit]
         if self.check_images and cell.images not in self._checked:
-            if fingerprint(trial, self._prints) != cell.images:
+            if fingerprint(scenario, self._prints) != cell.images:
                 raise PromptotError(
-                    f"The images of '{trial.task}' have changed.", fix="Run the same command again."
+                    f"The images of '{scenario.task}' have changed.",
+                    fix="Run the same command again.",
                 )
             self._checked.add(cell.images)
-        drawn = self.prepare(trial, trial.draw(cell.seed), cell.seed)
+        drawn = self.prepare(scenario, scenario.draw(cell.seed), cell.seed)
         if self.shots is not None:
-            path = self.shots / shot_list_name(trial.task, trial.shots, cell.seed)
+            path = self.shots / shot_list_name(scenario.task, scenario.shots, cell.seed)
             if not _is_saved(drawn.listed, path):
                 write_shot_list(drawn.listed, path)
         return drawn
@@ -191,13 +192,13 @@ def learn_cell(cell: Cell, context: CellContext, log: Log | None = None) -> Trai
     Raises:
         PromptotError: as `adapt` raises it.
     """
-    trial, recipe, seed = context.trials[cell.unit], cell.method.recipe, cell.seed
+    scenario, recipe, seed = context.scenarios[cell.unit], cell.method.recipe, cell.seed
     drawn = context.draw(cell)
-    train = replace(drawn.train, template=_template(cell, trial, drawn.train))
-    tested = [name for part in trial.parts.values() for name in part.class_names]
+    train = replace(drawn.train, template=_template(cell, scenario, drawn.train))
+    tested = [name for part in scenario.parts.values() for name in part.class_names]
     store = context.adapters
     # Base-to-novel shares with nobody, so nothing is kept.
-    keeps = cell.method.learns and trial.classes == "all" and trial.place is not None
+    keeps = cell.method.learns and scenario.classes == "all" and scenario.place is not None
     place = store.place(cell.method, seed, train, tested) if store and keeps else None
     if store and place and (kept := store.load(place)) is not None:
         return kept
@@ -224,12 +225,12 @@ def learn_cell(cell: Cell, context: CellContext, log: Log | None = None) -> Trai
 
 
 def answer_parts(cell: Cell, context: CellContext, model: Student) -> dict[str, PartRecord]:
-    """Every part of a cell's trial that the model can answer for."""
-    trial = context.trials[cell.unit]
+    """Every part of a cell's scenario that the model can answer for."""
+    scenario = context.scenarios[cell.unit]
     parts = {}
-    for name, part in trial.parts.items():
+    for name, part in scenario.parts.items():
         if model.serves(part.class_names):
-            template = _template(cell, trial, part)
+            template = _template(cell, scenario, part)
             answering = model.for_classes(
                 part.class_names,
                 teacher_templates(cell.method.recipe.data.templates, template),
@@ -294,7 +295,7 @@ def _manifest(cell: Cell, backbone: Backbone, drawn: Drawn) -> CellRecord:
         train_images=len(drawn.train.train),
         train_classes=len(drawn.train.class_names),
         shot_list=drawn.listed.digest,
-        data=drawn.trial.digest,
+        data=drawn.scenario.digest,
         device=str(backbone.device),
         precision=backbone.precision,
         versions=_versions(),
@@ -312,12 +313,12 @@ def _is_saved(listed: ShotList, path: Path) -> bool:
         return False
 
 
-def _template(cell: Cell, trial: Trial, task: ImageTask) -> str:
+def _template(cell: Cell, scenario: Scenario, task: ImageTask) -> str:
     """The sentence that the frozen model reads: of a user's task its own, where it has one.
 
     Of a public data set the suite decides that for each method.
     """
-    if trial.place is None and task.own_template is not None:
+    if scenario.place is None and task.own_template is not None:
         return task.own_template
     return cell.method.template(task)
 

@@ -11,8 +11,8 @@ from promptot.experiments.cell_record import CellRecord
 from promptot.experiments.cells import Cell
 from promptot.experiments.executor import Executor
 from promptot.experiments.run_cell import CellContext, run_cell
+from promptot.experiments.scenarios import Unit
 from promptot.experiments.store import Store
-from promptot.experiments.trials import Unit
 
 
 class Finished(NamedTuple):
@@ -74,7 +74,7 @@ def run_missing(
     another process runs are left to it.
 
     Args:
-        cells: ordered by trial and seed.
+        cells: ordered by scenario and seed.
         work: what is done with them.
         executor: does it.
         observer: who is told.
@@ -96,7 +96,7 @@ def run_missing(
 
 
 def group_cells(cells: Sequence[Cell], jobs: int) -> list[list[Cell]]:
-    """Cells that share views, those of one trial and seed, one task of an executor each.
+    """Cells that share views, those of one scenario and seed, one task of an executor each.
 
     For several jobs groups are divided where there are too few of them, and those that begin
     together are far apart, as neighbours would wait for the same images.

@@ -16,7 +16,7 @@ from promptot.errors import PromptotError, nearest
 from promptot.experiments.methods import Method, parse_methods
 from promptot.experiments.protocols import PROTOCOLS
 from promptot.experiments.published_settings import ReadAt, Settings, SettingsTable
-from promptot.experiments.trials import Source
+from promptot.experiments.scenarios import Source
 
 _SHIPPED = files("promptot.experiments").joinpath("suites")
 

@@ -25,8 +25,8 @@ from promptot.experiments.cells import Cell
 from promptot.experiments.methods import Method
 from promptot.experiments.planning import Plan, PublishedFigures
 from promptot.experiments.protocols import Metric
+from promptot.experiments.scenarios import Scenario, Unit
 from promptot.experiments.settings_listing import SettingsRow, describe_cell, sum_up
-from promptot.experiments.trials import Trial, Unit
 from promptot.recipes import describe
 
 
@@ -50,9 +50,9 @@ class MethodSummary:
         rank: 1 the best, averaged over tasks; None where a task is missing.
         differences: to the control.
         diagnostics: means over cells, see `DIAGNOSTICS`.
-        recipe: its values, nested, as they are in the first trial.
+        recipe: its values, nested, as they are in the first scenario.
         settings: those of them that have an effect, flat, without the shots; a text of all values
-            where trials differ.
+            where scenarios differ.
     """
 
     label: str
@@ -134,8 +134,8 @@ def summarise(
     """
     labels = list(dict.fromkeys(cell.method.label for cell in cells))
     unfinished = {cell.task for cell in cells if cell.key not in records}
-    trials = [trial for trial in plan.trials if trial.task not in unfinished]
-    if not trials:
+    scenarios = [scenario for scenario in plan.scenarios if scenario.task not in unfinished]
+    if not scenarios:
         raise PromptotError(
             "No task is finished by every method with every seed.",
             fix="Run the same command without --report-only, or wait for those that are at work.",
@@ -148,10 +148,10 @@ def summarise(
     }
     own = {label: [cell for cell in used if cell.method.label == label] for label in labels}
     answers = {
-        label: _answers(own[label], trials, records) for label in labels if label not in failed
+        label: _answers(own[label], scenarios, records) for label in labels if label not in failed
     }
-    metrics = plan.protocol.metrics(trials)
-    tasks = list(dict.fromkeys(trial.task for trial in trials))
+    metrics = plan.protocol.metrics(scenarios)
+    tasks = list(dict.fromkeys(scenario.task for scenario in scenarios))
     compared: dict[str, dict[str, Difference]] = {}
     if plan.control in answers:
         compared = paired_differences(answers, plan.control, {m.key: m.value for m in metrics})
@@ -178,21 +178,21 @@ def summarise(
         ],
         control=plan.control,
         tasks=tasks,
-        shots=sorted({trial.shots for trial in trials}),
+        shots=sorted({scenario.shots for scenario in scenarios}),
         seeds=seeds,
         backbone=backbone,
-        notes=[*plan.notes, *_notes(trials, unfinished, failed, seeds)],
+        notes=[*plan.notes, *_notes(scenarios, unfinished, failed, seeds)],
         published={} if unfinished else {k: v for k, v in plan.published.items() if k in answers},
         elsewhere=() if unfinished else plan.elsewhere,
         small_print=plan.small_print,
-        settings=_settings_rows(used, {trial.unit: trial for trial in trials}),
-        tested=_tested(trials) if plan.protocol.one_trained else (),
+        settings=_settings_rows(used, {scenario.unit: scenario for scenario in scenarios}),
+        tested=_tested(scenarios) if plan.protocol.one_trained else (),
     )
 
 
-def _tested(trials: Sequence[Trial]) -> list[str]:
+def _tested(scenarios: Sequence[Scenario]) -> list[str]:
     """The names of the targets or domains."""
-    parts = dict.fromkeys(part for trial in trials for part in trial.parts)
+    parts = dict.fromkeys(part for scenario in scenarios for part in scenario.parts)
     return list(dict.fromkeys(part.partition("/")[2] for part in parts if "/" in part))
 
 
@@ -211,24 +211,24 @@ def _settings(methods: Sequence[Method]) -> dict[str, Any]:
     }
 
 
-def _settings_rows(cells: Sequence[Cell], trials: Mapping[Unit, Trial]) -> list[SettingsRow]:
+def _settings_rows(cells: Sequence[Cell], scenarios: Mapping[Unit, Scenario]) -> list[SettingsRow]:
     """Which settings ran where, of a suite."""
     return sum_up(
-        describe_cell(c.method, c.task, trials[c.unit].pool.template, c.shots, c.seed)
+        describe_cell(c.method, c.task, scenarios[c.unit].pool.template, c.shots, c.seed)
         for c in cells
         if c.method.settings is not None and c.seed == cells[0].seed
     )
 
 
 def _answers(
-    cells: Sequence[Cell], trials: Sequence[Trial], records: Mapping[str, CellRecord]
+    cells: Sequence[Cell], scenarios: Sequence[Scenario], records: Mapping[str, CellRecord]
 ) -> dict[Hashable, dict[str, Answers]]:
     """Unit -> part -> answers [seeds, images] of one method."""
     units: dict[Hashable, dict[str, Answers]] = {}
-    for trial in trials:
-        same = [cell for cell in cells if cell.unit == trial.unit]
-        parts = units[trial.unit] = {}
-        for name, part in trial.parts.items():
+    for scenario in scenarios:
+        same = [cell for cell in cells if cell.unit == scenario.unit]
+        parts = units[scenario.unit] = {}
+        for name, part in scenario.parts.items():
             rows = [_answers_of(cell, name, len(part.test), records[cell.key]) for cell in same]
             right = [row for row in rows if row is not None]
             if len(right) == len(rows):
@@ -316,7 +316,7 @@ def _diagnostics(records: Sequence[CellRecord]) -> dict[str, float]:
 
 
 def _notes(
-    trials: Sequence[Trial],
+    scenarios: Sequence[Scenario],
     unfinished: set[str],
     failed: Mapping[str, str],
     seeds: Sequence[int],
@@ -327,9 +327,11 @@ def _notes(
     notes += [
         f"{label} has no figures, because a cell failed: {why}" for label, why in failed.items()
     ]
-    few = [trial for trial in trials if len(seeds) > 1 and _takes_all(trial)]
+    few = [scenario for scenario in scenarios if len(seeds) > 1 and _takes_all(scenario)]
     if few:
-        units = ", ".join(dict.fromkeys(f"{trial.task} (K = {trial.shots})" for trial in few))
+        units = ", ".join(
+            dict.fromkeys(f"{scenario.task} (K = {scenario.shots})" for scenario in few)
+        )
         notes.append(
             f"No class has more images than were asked for in {units}: there every seed learns "
             "from the same images, and seeds differ in start, order and augmentation alone."
@@ -337,8 +339,8 @@ def _notes(
     return notes
 
 
-def _takes_all(trial: Trial) -> bool:
+def _takes_all(scenario: Scenario) -> bool:
     counts: dict[int, int] = {}
-    for example in trial.pool.train:
+    for example in scenario.pool.train:
         counts[example.label] = counts.get(example.label, 0) + 1
-    return max(counts.values()) <= trial.shots
+    return max(counts.values()) <= scenario.shots

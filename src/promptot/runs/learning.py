@@ -144,13 +144,13 @@ def _untrained(
     )
 
 
-def trial_model(backbone: Backbone, names: tuple[str, ...], recipe: Recipe) -> Student:
+def untrained_model(backbone: Backbone, names: tuple[str, ...], recipe: Recipe) -> Student:
     """A model as a recipe that trains starts it, to find out what a step costs."""
     templates = teacher_templates(recipe.data.templates, recipe.data.template)
     return _untrained(backbone, names, recipe, templates, 0, (), {})
 
 
-def trial_step(model: Student, recipe: Recipe) -> float:
+def timed_step(model: Student, recipe: Recipe) -> float:
     """Seconds of one forward and backward pass over a batch of noise; nothing learns."""
     count, side = recipe.optim.batch_size, model.backbone.preprocess.resolution
     noise = torch.rand(count, 3, side, side, generator=torch.Generator().manual_seed(0))

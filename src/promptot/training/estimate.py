@@ -1,4 +1,4 @@
-"""What a run will cost, told before it starts: memory from the shapes, time from one trial step."""
+"""What a run will cost, before it starts: memory from the shapes, time from a few steps."""
 
 from __future__ import annotations
 

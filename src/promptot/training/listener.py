@@ -51,7 +51,7 @@ class Listener:
         """How many fixed views of how many images will be kept, and in how many bytes."""
 
     def on_estimate(self, estimate: Estimate) -> None:
-        """What training will cost; it takes three trial steps, which change nothing."""
+        """What training will cost; it takes three timed steps, which change nothing."""
 
     def on_start(self, done: int, total: int) -> None:
         """Training starts: epochs done, and epochs in all."""

@@ -38,7 +38,7 @@ from promptot.training.training_log import MEASURED, Log, StepRecord
 
 READ_SECONDS = 0.5
 """How long the records of steps may stay on an accelerator: to fetch them waits for it."""
-TRIAL_STEPS = 3
+TIMED_STEPS = 3
 
 
 class Loader(Protocol):
@@ -344,7 +344,7 @@ class Trainer:
         """
         marks = []
         epoch = self.position.epoch + 1
-        for loaded in itertools.islice(self.loader.batches(epoch), TRIAL_STEPS):
+        for loaded in itertools.islice(self.loader.batches(epoch), TIMED_STEPS):
             try:
                 self._backpropagate(loaded.to(self.device), epoch, 1)
             except PromptotError:  # training will say it, with the step and the images

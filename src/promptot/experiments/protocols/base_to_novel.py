@@ -11,7 +11,7 @@ from promptot.experiments.protocols.averages import (
     mean_of,
 )
 from promptot.experiments.protocols.protocol import Metric, Protocol, retention_metric
-from promptot.experiments.trials import Source, Split, Trial, tested_on
+from promptot.experiments.scenarios import Scenario, Source, Split, tested_on
 
 
 class BaseToNovel(Protocol):
@@ -20,9 +20,9 @@ class BaseToNovel(Protocol):
     name = "base-to-novel"
     summary = "Train on the first half of a task's classes, test both halves."
 
-    def trials_of(
+    def scenarios_of(
         self, source: Source, sources: Sequence[Source], shots: Sequence[int], split: Split
-    ) -> list[Trial]:
+    ) -> list[Scenario]:
         if len(source.task.class_names) < 2:
             raise PromptotError(
                 f"'{source.name}' has one class, which can't be divided into base and novel.",
@@ -30,9 +30,9 @@ class BaseToNovel(Protocol):
             )
         halves = {"base": source.task.base(), "novel": source.task.novel()}
         parts = {name: tested_on(half, split) for name, half in halves.items()}
-        return source.trials(source.task, "base", parts | source.retention(split), shots)
+        return source.scenarios(source.task, "base", parts | source.retention(split), shots)
 
-    def metrics(self, trials: Sequence[Trial]) -> list[Metric]:
+    def metrics(self, scenarios: Sequence[Scenario]) -> list[Metric]:
         averages = "Harmonic mean of the two averages over tasks and seeds"
         whole = f"{averages}, as published tables have it."
         each = "Harmonic mean of each task and seed, then the average; never above HM."
@@ -43,5 +43,5 @@ class BaseToNovel(Protocol):
             Metric("base", "Base", base, mean_of("base")),
             Metric("novel", "Novel", novel, mean_of("novel")),
             Metric("average_harmonic_mean", "Mean of HMs", each, average_of_harmonics),
-            *retention_metric(trials),
+            *retention_metric(scenarios),
         ]

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from promptot.errors import PromptotError
 from promptot.experiments.protocols.averages import mean_of, mean_of_all, mean_of_domain
 from promptot.experiments.protocols.protocol import Metric, Protocol, part_names, retention_metric
-from promptot.experiments.trials import Source, Split, Trial, tested_on
+from promptot.experiments.scenarios import Scenario, Source, Split, tested_on
 
 TARGET = "target/"
 """What the names of parts start with that are other tasks."""
@@ -20,24 +20,24 @@ class CrossDataset(Protocol):
     summary = "Train on all classes of one task, test on every other task."
     one_trained = True
 
-    def trials_of(
+    def scenarios_of(
         self, source: Source, sources: Sequence[Source], shots: Sequence[int], split: Split
-    ) -> list[Trial]:
+    ) -> list[Scenario]:
         if len(sources) < 2:
             raise PromptotError("One task has no other to test on.", fix="Give two tasks or more.")
         others = {f"{TARGET}{other.name}": other for other in sources if other is not source}
         parts = {
             name: tested_on(part.task, split) for name, part in {"source": source, **others}.items()
         }
-        return source.trials(source.task, "all", parts | source.retention(split), shots, sources)
+        return source.scenarios(source.task, "all", parts | source.retention(split), shots, sources)
 
-    def metrics(self, trials: Sequence[Trial]) -> list[Metric]:
-        names = [p.removeprefix(TARGET) for p in part_names(trials) if p.startswith(TARGET)]
+    def metrics(self, scenarios: Sequence[Scenario]) -> list[Metric]:
+        names = [p.removeprefix(TARGET) for p in part_names(scenarios) if p.startswith(TARGET)]
         source = "Accuracy on the task that was trained on."
         return [
             Metric("targets", "Targets", "Mean over all other tasks.", mean_of_all(TARGET)),
             Metric("source", "Source", source, mean_of("source")),
-            *retention_metric(trials),
+            *retention_metric(scenarios),
             *(
                 Metric(
                     TARGET + name,

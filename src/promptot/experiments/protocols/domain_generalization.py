@@ -10,7 +10,7 @@ from promptot.data.task import ImageTask
 from promptot.errors import PromptotError
 from promptot.experiments.protocols.averages import mean_of, mean_of_all, mean_of_domain
 from promptot.experiments.protocols.protocol import Metric, Protocol, part_names, retention_metric
-from promptot.experiments.trials import Source, Split, Trial, tested_on
+from promptot.experiments.scenarios import Scenario, Source, Split, tested_on
 
 HELD_OUT_STYLE = "fluent-emoji-high-contrast"
 """A training style of the drawings that is kept for testing."""
@@ -35,9 +35,9 @@ class DomainGeneralization(Protocol):
     def divide(self, sources: Sequence[Source]) -> Sequence[Source]:
         return [part for source in sources for part in _by_domain(source)]
 
-    def trials_of(
+    def scenarios_of(
         self, source: Source, sources: Sequence[Source], shots: Sequence[int], split: Split
-    ) -> list[Trial]:
+    ) -> list[Scenario]:
         domains = [other for other in sources if other.group is None and other is not source]
         if source.group is not None:
             pool, parts = _styles(source.group, split)
@@ -46,10 +46,10 @@ class DomainGeneralization(Protocol):
             pool, parts = source.task, _domains(source, domains, split)
             if source.task.test if split == "test" else source.task.validation:
                 parts = {"source": tested_on(source.task, split), **parts}
-        return source.trials(pool, "all", parts, shots, domains)
+        return source.scenarios(pool, "all", parts, shots, domains)
 
-    def metrics(self, trials: Sequence[Trial]) -> list[Metric]:
-        parts = part_names(trials)
+    def metrics(self, scenarios: Sequence[Scenario]) -> list[Metric]:
+        parts = part_names(scenarios)
         shifted = [part.removeprefix(DOMAIN) for part in parts if part.startswith(DOMAIN)]
         tuned = [part.removeprefix(TUNED) for part in parts if part.startswith(TUNED)]
         mean = mean_of_all(DOMAIN if shifted else TUNED)
@@ -64,7 +64,7 @@ class DomainGeneralization(Protocol):
             apart = ", so it is not in the mean." if shifted else "."
             note = f"'{name}' is a validation style: settings are chosen on it{apart}"
             metrics.append(Metric(TUNED + name, f"{name} †", note, mean_of_domain(TUNED + name)))
-        return [*metrics, *retention_metric(trials)]
+        return [*metrics, *retention_metric(scenarios)]
 
     def data_sets(self, tasks: Sequence[str], domains: Sequence[str], source: str) -> list[str]:
         return [source, *domains]

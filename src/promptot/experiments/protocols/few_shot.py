@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from promptot.experiments.protocols.averages import mean_at, mean_of
 from promptot.experiments.protocols.protocol import Metric, Protocol, retention_metric
-from promptot.experiments.trials import Source, Split, Trial, tested_on
+from promptot.experiments.scenarios import Scenario, Source, Split, tested_on
 
 
 class FewShot(Protocol):
@@ -16,17 +16,17 @@ class FewShot(Protocol):
     summary = "Train on K images of each class, for several K."
     several_shots = True
 
-    def trials_of(
+    def scenarios_of(
         self, source: Source, sources: Sequence[Source], shots: Sequence[int], split: Split
-    ) -> list[Trial]:
+    ) -> list[Scenario]:
         parts = {"test": tested_on(source.task, split), **source.retention(split)}
-        return source.trials(source.task, "all", parts, shots)
+        return source.scenarios(source.task, "all", parts, shots)
 
-    def metrics(self, trials: Sequence[Trial]) -> list[Metric]:
-        shots = sorted({trial.shots for trial in trials})
+    def metrics(self, scenarios: Sequence[Scenario]) -> list[Metric]:
+        shots = sorted({scenario.shots for scenario in scenarios})
         if len(shots) == 1:
             accuracy = Metric("test", "Accuracy", f"{_with_shots(shots[0])}.", mean_of("test"))
-            return [accuracy, *retention_metric(trials)]
+            return [accuracy, *retention_metric(scenarios)]
         return [
             Metric("test", "Mean", "Accuracy, mean over all numbers of shots.", mean_of("test")),
             *(
@@ -35,7 +35,7 @@ class FewShot(Protocol):
                 )
                 for k in shots
             ),
-            *retention_metric(trials),
+            *retention_metric(scenarios),
         ]
 
 

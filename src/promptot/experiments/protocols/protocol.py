@@ -9,7 +9,7 @@ from typing import ClassVar
 
 from promptot.evaluation.statistics import Statistic
 from promptot.experiments.protocols.averages import mean_of
-from promptot.experiments.trials import RETENTION, Source, Split, Trial, pick_sources
+from promptot.experiments.scenarios import RETENTION, Scenario, Source, Split, pick_sources
 
 
 @dataclass(frozen=True)
@@ -43,9 +43,9 @@ class Protocol(ABC):
     several_shots: ClassVar[bool] = False
     one_trained: ClassVar[bool] = False
 
-    def trials(
+    def scenarios(
         self, sources: Sequence[Source], trained: Sequence[str], shots: Sequence[int], split: Split
-    ) -> list[Trial]:
+    ) -> list[Scenario]:
         """What is trained on and what is tested.
 
         Args:
@@ -59,9 +59,9 @@ class Protocol(ABC):
         """
         sources = self.divide(sources)
         return [
-            trial
+            scenario
             for source in pick_sources(sources, trained)
-            for trial in self.trials_of(source, sources, shots, split)
+            for scenario in self.scenarios_of(source, sources, shots, split)
         ]
 
     def divide(self, sources: Sequence[Source]) -> Sequence[Source]:
@@ -69,14 +69,14 @@ class Protocol(ABC):
         return sources
 
     @abstractmethod
-    def trials_of(
+    def scenarios_of(
         self, source: Source, sources: Sequence[Source], shots: Sequence[int], split: Split
-    ) -> list[Trial]:
+    ) -> list[Scenario]:
         """Those that train on one task."""
 
     @abstractmethod
-    def metrics(self, trials: Sequence[Trial]) -> list[Metric]:
-        """The figures of these trials; methods are ranked by the first one."""
+    def metrics(self, scenarios: Sequence[Scenario]) -> list[Metric]:
+        """The figures of these scenarios; methods are ranked by the first one."""
 
     def data_sets(self, tasks: Sequence[str], domains: Sequence[str], source: str) -> list[str]:
         """Those data sets of a suite that it needs.
@@ -89,14 +89,14 @@ class Protocol(ABC):
         return list(tasks)
 
 
-def part_names(trials: Sequence[Trial]) -> list[str]:
+def part_names(scenarios: Sequence[Scenario]) -> list[str]:
     """The names of all parts, each once."""
-    return list(dict.fromkeys(part for trial in trials for part in trial.parts))
+    return list(dict.fromkeys(part for scenario in scenarios for part in scenario.parts))
 
 
-def retention_metric(trials: Sequence[Trial]) -> list[Metric]:
+def retention_metric(scenarios: Sequence[Scenario]) -> list[Metric]:
     """The accuracy on everything else, where it is tested."""
-    if RETENTION not in part_names(trials):
+    if RETENTION not in part_names(scenarios):
         return []
     note = "Accuracy on classes that have nothing to do with the training, among all their names."
     return [Metric(RETENTION, "Retention", note, mean_of(RETENTION))]

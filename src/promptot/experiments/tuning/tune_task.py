@@ -25,7 +25,7 @@ from promptot.experiments.image_features import ImageFeatures
 from promptot.experiments.record_file import RecordFile
 from promptot.experiments.result_folder import check_result_folder
 from promptot.experiments.run_cell import CellContext
-from promptot.experiments.trials import Trial
+from promptot.experiments.scenarios import Scenario
 from promptot.experiments.tuning.search import Search, change, check_tunable, next_settings
 from promptot.experiments.tuning.trial_points import Point, recommend
 from promptot.experiments.tuning.tuning_page import write_tuning_page
@@ -194,13 +194,13 @@ def _make_trials(asked: TuneSettings, recipe: Recipe) -> TuningTrials:
     backbone = asked.backbone
     if not isinstance(backbone, Backbone):
         backbone = load_backbone(backbone, pick_device(asked.device), asked.precision)
-    trial = Trial(task.name, task, asked.classes, parts, recipe.data.shots or 0)
+    scenario = Scenario(task.name, task, asked.classes, parts, recipe.data.shots or 0)
     cache = asked.folder / "cache"
     images = ImageFeatures(cache, backbone, asked.workers)
     context = CellContext(
-        {trial.unit: trial}, backbone, images, cache, None, asked.workers, asked.progress
+        {scenario.unit: scenario}, backbone, images, cache, None, asked.workers, asked.progress
     )
-    context.drawn = context.prepare(trial, drawn, asked.seed)
+    context.drawn = context.prepare(scenario, drawn, asked.seed)
     return TuningTrials(context, context.drawn, recipe)
 
 

@@ -46,11 +46,11 @@ class TuningTrials:
 
     @property
     def fit_part(self) -> ImageTask:
-        return self.drawn.trial.parts[FIT]
+        return self.drawn.scenario.parts[FIT]
 
     @property
     def novel_part(self) -> ImageTask | None:
-        return self.drawn.trial.parts.get(NOVEL)
+        return self.drawn.scenario.parts.get(NOVEL)
 
     @property
     def retention(self) -> str:
@@ -69,7 +69,7 @@ class TuningTrials:
         """Class names, and images by their content, of what is trained and tested on."""
         train = self.drawn.train
         parts = [(train.class_names, train.train)]
-        parts += [(part.class_names, part.test) for part in self.drawn.trial.parts.values()]
+        parts += [(part.class_names, part.test) for part in self.drawn.scenario.parts.values()]
         return [[names, [(e.hash(), e.label) for e in examples]] for names, examples in parts]
 
     def zero_shot(self) -> Point:
@@ -85,10 +85,10 @@ class TuningTrials:
         """Learn and test one setting; the number is for who is told how it goes."""
         began = time.perf_counter()
         label = f"trial {number}: {describe_settings(settings, self.recipe)}"
-        recipe, trial = change(self.recipe, settings), self.drawn.trial
+        recipe, scenario = change(self.recipe, settings), self.drawn.scenario
         method = Method(label, self.recipe.name, recipe, own_template=True)
         cell = Cell(
-            self.key(settings), "tuning", *trial.unit, self.drawn.seed, "validation", "", method
+            self.key(settings), "tuning", *scenario.unit, self.drawn.seed, "validation", "", method
         )
         point = self._point(settings, learn_cell(cell, self.context).model)
         return replace(point, seconds=time.perf_counter() - began)

@@ -11,15 +11,15 @@ from promptot.data import ImageTask, list_styles
 from promptot.errors import PromptotError
 from promptot.experiments import PROTOCOLS
 from promptot.experiments.protocols.domain_generalization import HELD_OUT_STYLE
-from promptot.experiments.trials import Trial, load_sources
+from promptot.experiments.scenarios import Scenario, load_sources
 from promptot.runs.draw import select_classes
 
 GROUPS = ["activities", "animals", "food", "objects", "travel"]
 
 
-def trials(protocol: str, tasks: list[str], split: str = "test", **more: list) -> list[Trial]:
+def scenarios(protocol: str, tasks: list[str], split: str = "test", **more: list) -> list[Scenario]:
     sources = load_sources(tasks)
-    return PROTOCOLS[protocol].trials(
+    return PROTOCOLS[protocol].scenarios(
         sources, more.get("sources", []), more.get("shots", [2]), split
     )
 
@@ -31,9 +31,9 @@ def styles(task: ImageTask, split: str) -> set[str]:
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 @pytest.mark.parametrize("split", ["test", "validation"])
 def test_nothing_that_is_tested_can_be_learnt(protocol: str, split: str) -> None:
-    for trial in trials(protocol, [], split):
-        pool = {example.path for example in trial.pool.train}
-        for part in trial.parts.values():
+    for scenario in scenarios(protocol, [], split):
+        pool = {example.path for example in scenario.pool.train}
+        for part in scenario.parts.values():
             assert part.test
             assert not pool & {example.path for example in part.test}
             assert not part.train
@@ -42,66 +42,66 @@ def test_nothing_that_is_tested_can_be_learnt(protocol: str, split: str) -> None
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_validation_never_sees_a_test_style(protocol: str) -> None:
-    for trial in trials(protocol, [], "validation"):
-        for part in trial.parts.values():
+    for scenario in scenarios(protocol, [], "validation"):
+        for part in scenario.parts.values():
             assert styles(part, "test") <= set(list_styles("validation"))
 
 
 def test_base_to_novel_tests_both_halves_and_the_other_groups() -> None:
-    found = trials("base-to-novel", [])
-    assert [trial.task for trial in found] == GROUPS
-    for trial in found:
-        assert list(trial.parts) == ["base", "novel", "retention"]
-        base, novel, other = (trial.parts[name].class_names for name in trial.parts)
-        assert (*base, *novel) == trial.pool.class_names
+    found = scenarios("base-to-novel", [])
+    assert [scenario.task for scenario in found] == GROUPS
+    for scenario in found:
+        assert list(scenario.parts) == ["base", "novel", "retention"]
+        base, novel, other = (scenario.parts[name].class_names for name in scenario.parts)
+        assert (*base, *novel) == scenario.pool.class_names
         assert not {*base, *novel} & set(other)
-        assert select_classes(trial.pool, trial.classes).class_names == base
+        assert select_classes(scenario.pool, scenario.classes).class_names == base
 
 
 def test_cross_dataset_tests_every_other_task_among_its_own_names() -> None:
-    (trial,) = trials("cross-dataset", [], sources=["bundled:food"])
+    (scenario,) = scenarios("cross-dataset", [], sources=["bundled:food"])
     targets = [f"target/{name}" for name in GROUPS if name != "food"]
-    assert list(trial.parts) == ["source", *targets, "retention"]
-    assert (trial.task, trial.classes) == ("food", "all")
-    assert trial.parts["source"].class_names == trial.pool.class_names
+    assert list(scenario.parts) == ["source", *targets, "retention"]
+    assert (scenario.task, scenario.classes) == ("food", "all")
+    assert scenario.parts["source"].class_names == scenario.pool.class_names
     whole = load_sources(["bundled:animals"])[0].task
-    assert trial.parts["target/animals"].class_names == whole.class_names
-    assert len(trials("cross-dataset", [])) == len(GROUPS)
+    assert scenario.parts["target/animals"].class_names == whole.class_names
+    assert len(scenarios("cross-dataset", [])) == len(GROUPS)
 
 
 def test_domains_are_styles_and_those_of_validation_are_marked() -> None:
-    (trial,) = trials("domain-generalization", ["bundled:food"])
-    assert styles(trial.pool, "train") == set(list_styles("train")) - {HELD_OUT_STYLE}
-    assert [name for name in trial.parts if name != "retention"] == [
+    (scenario,) = scenarios("domain-generalization", ["bundled:food"])
+    assert styles(scenario.pool, "train") == set(list_styles("train")) - {HELD_OUT_STYLE}
+    assert [name for name in scenario.parts if name != "retention"] == [
         f"domain/{HELD_OUT_STYLE}",
         "domain/twemoji",
         "validation/fxemoji",
         "validation/streamline-emojis",
     ]
-    for name, part in trial.parts.items():
+    for name, part in scenario.parts.items():
         if name != "retention":
             assert styles(part, "test") == {name.partition("/")[2]}
             assert {e.label for e in part.test} == set(range(len(part.class_names)))
-            assert set(part.class_names) <= set(trial.pool.class_names)
-    means = {m.key for m in PROTOCOLS["domain-generalization"].metrics([trial])}
+            assert set(part.class_names) <= set(scenario.pool.class_names)
+    means = {m.key for m in PROTOCOLS["domain-generalization"].metrics([scenario])}
     assert {"domains", "domain/twemoji", "validation/fxemoji"} <= means
 
 
 def test_few_shot_has_a_trial_for_each_number_of_shots() -> None:
-    found = trials("few-shot", ["bundled:food"], shots=[1, 4])
-    assert [trial.unit for trial in found] == [("food", 1), ("food", 4)]
+    found = scenarios("few-shot", ["bundled:food"], shots=[1, 4])
+    assert [scenario.unit for scenario in found] == [("food", 1), ("food", 4)]
     assert list(found[0].parts) == ["test", "retention"]
 
 
 def test_folders_are_divided_and_keep_each_others_names(make_photos: Callable[..., Path]) -> None:
     photos, more = make_photos("photos", images=10), make_photos("more", images=10)
     (more / "red").rename(more / "pink")
-    found = trials("base-to-novel", [str(photos), str(more)])
-    for trial, other in zip(found, ("pink", "red"), strict=True):
-        assert trial.parts["retention"].class_names == (other,)
-        assert len(trial.parts["retention"].test) == 3
-        assert (len(trial.pool.train), len(trial.pool.validation)) == (20, 8)
-    alone = trials("few-shot", [str(photos)])
+    found = scenarios("base-to-novel", [str(photos), str(more)])
+    for scenario, other in zip(found, ("pink", "red"), strict=True):
+        assert scenario.parts["retention"].class_names == (other,)
+        assert len(scenario.parts["retention"].test) == 3
+        assert (len(scenario.pool.train), len(scenario.pool.validation)) == (20, 8)
+    alone = scenarios("few-shot", [str(photos)])
     assert list(alone[0].parts) == ["test"]
 
 
@@ -111,23 +111,23 @@ def test_folders_as_domains_score_the_classes_present(make_photos: Callable[...,
         image.unlink()
     (sketch / "red").rmdir()
     tasks = [str(photos), str(sketch)]
-    (trial,) = trials("domain-generalization", tasks, sources=[str(photos)])
-    assert trial.parts["domain/sketch"].class_names == ("blue", "green apple", "yellow")
+    (scenario,) = scenarios("domain-generalization", tasks, sources=[str(photos)])
+    assert scenario.parts["domain/sketch"].class_names == ("blue", "green apple", "yellow")
     with pytest.raises(PromptotError, match="has the class 'red', which the source 'sketch' has"):
-        trials("domain-generalization", tasks, sources=["sketch"])
+        scenarios("domain-generalization", tasks, sources=["sketch"])
 
 
 def test_what_is_not_possible(make_photos: Callable[..., Path]) -> None:
     photos = str(make_photos("photos", splits=("train", "test")))
     with pytest.raises(PromptotError, match="no other to test on"):
-        trials("cross-dataset", [photos])
+        scenarios("cross-dataset", [photos])
     with pytest.raises(PromptotError, match="no other domain"):
-        trials("domain-generalization", [photos])
+        scenarios("domain-generalization", [photos])
     with pytest.raises(PromptotError, match="no validation images"):
-        trials("few-shot", [photos], "validation")
+        scenarios("few-shot", [photos], "validation")
     with pytest.raises(PromptotError, match="Two tasks are called 'photos'"):
         load_sources([photos, photos])
     with pytest.raises(PromptotError, match="Did you mean 'animals'"):
         load_sources(["bundled:animal"])
     with pytest.raises(PromptotError, match="not one of the tasks"):
-        trials("few-shot", [photos], sources=["food"])
+        scenarios("few-shot", [photos], sources=["food"])

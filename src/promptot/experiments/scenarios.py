@@ -36,7 +36,7 @@ RETENTION = "retention"
 
 
 @dataclass(frozen=True, eq=False)
-class Trial:
+class Scenario:
     """One task of a protocol.
 
     Attributes:
@@ -63,7 +63,7 @@ class Trial:
 
     @property
     def unit(self) -> Unit:
-        """What tells it from the other trials."""
+        """What tells it from the other scenarios."""
         return self.task, self.shots
 
     def draw(self, seed: int) -> ImageTask:
@@ -87,8 +87,8 @@ class Source:
         name, task: the task.
         others: what else the model should still know.
         group: of the bundled drawings.
-        place, digest: of a public data set, see `Trial`.
-        listed_from: see `Trial`.
+        place, digest: of a public data set, see `Scenario`.
+        listed_from: see `Scenario`.
     """
 
     text: str
@@ -104,18 +104,18 @@ class Source:
         """What else a model should still know after training on it, as a part, if anything."""
         return {} if self.others is None else {RETENTION: tested_on(self.others, split)}
 
-    def trials(
+    def scenarios(
         self,
         pool: ImageTask,
         classes: Classes,
         parts: Mapping[str, ImageTask],
         shots: Sequence[int],
         tested: Sequence[Source] = (),
-    ) -> list[Trial]:
-        """One trial for each number of shots.
+    ) -> list[Scenario]:
+        """One scenario for each number of shots.
 
         Args:
-            pool, classes, parts: of the trials.
+            pool, classes, parts: of the scenarios.
             tested: the other sources that the parts are made of.
         """
         digest = None
@@ -125,7 +125,7 @@ class Source:
             decides = json.dumps([digests, classes, sizes])
             digest = hashlib.sha256(decides.encode()).hexdigest()
         return [
-            Trial(
+            Scenario(
                 self.name,
                 pool,
                 classes,
