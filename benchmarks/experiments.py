@@ -28,7 +28,7 @@ from typing import Any
 from promptot.backbones import Backbone, load_backbone
 from promptot.experiments import benchmark
 from promptot.experiments.benchmarking import RESULTS, Benchmark
-from promptot.experiments.cell_progress import Observer
+from promptot.experiments.cell_progress import BenchmarkListener
 from promptot.experiments.cell_record import CellRecord
 from promptot.files.writing import write_json
 
@@ -140,7 +140,7 @@ def run(
         overrides=BUDGET,
         backbone=backbone,
         cache=out.parent / "cache",
-        observer=Observer(on_cell=tell),
+        listener=BenchmarkListener(on_cell=tell),
         **{"shots": (SHOTS,), "seeds": SEEDS, **options},
     )
 

@@ -18,7 +18,7 @@ import torch
 from promptot.backbones import Backbone
 from promptot.errors import PromptotError
 from promptot.evaluation.scoring import score
-from promptot.experiments import PROTOCOLS, Benchmark, Observer
+from promptot.experiments import PROTOCOLS, Benchmark, BenchmarkListener
 from promptot.experiments.report.benchmark_tables import benchmark_tables
 from promptot.experiments.scenarios import load_sources
 from promptot.reports import rich_table
@@ -76,9 +76,9 @@ def test_every_cell_has_its_line_and_runs_once(
 
 def test_only_what_is_missing_runs(bench: Bench, tmp_path: Path) -> None:
     told = []
-    observer = Observer(on_cell=lambda record, done, total: told.append((done, total)))
-    bench(seeds=(1,), methods="ivlp", observer=observer)
-    bench(observer=observer)
+    listener = BenchmarkListener(on_cell=lambda record, done, total: told.append((done, total)))
+    bench(seeds=(1,), methods="ivlp", listener=listener)
+    bench(listener=listener)
     assert told == [(1, 2), (2, 2), *((done, 8) for done in range(3, 9))]
     assert len({line["cell"] for line in lines(tmp_path / "out")}) == 8
 
@@ -193,9 +193,9 @@ def test_tables_of_a_benchmark_that_is_still_running(bench: Bench, tmp_path: Pat
     with pytest.raises(PromptotError, match="No task is finished"):
         bench(report_only=True)
     folders = [str(tmp_path / name) for name in ("photos", "other")]
-    stop = Observer(on_cell=lambda record, done, total: done == 6 and sys.exit(1))
+    stop = BenchmarkListener(on_cell=lambda record, done, total: done == 6 and sys.exit(1))
     with pytest.raises(SystemExit):
-        bench(observer=stop)
+        bench(listener=stop)
     found = bench(report_only=True)
     assert found.summary.tasks == ["photos"]
     assert found.summary.notes[0] == "Not finished, and left out: other."
@@ -213,8 +213,10 @@ def test_methods_share_views_and_test_features(
         if what == "augmenting" and done == total:
             made.append(len(cells))
 
-    observer = Observer(progress, lambda record, done, total: cells.append(record))
-    more = {"executor": watched(tokens=True), "observer": observer}
+    listener = BenchmarkListener(
+        on_progress=progress, on_cell=lambda record, done, total: cells.append(record)
+    )
+    more = {"executor": watched(tokens=True), "listener": listener}
     bench(methods="zero-shot,ivlp,prompt-ot,ivlp[optim.lr=0.1]", **more)
     assert made == [1, 5]  # once for each seed: both folders hold the same images
     bench(out="again", methods="ivlp[optim.lr=0.2]", cache=tmp_path / "out" / "cache", **more)

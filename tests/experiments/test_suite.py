@@ -16,7 +16,7 @@ from promptot.backbones import Backbone, load_backbone
 from promptot.data.catalog.public import load_public
 from promptot.data.shot_lists import read_shot_list, shot_list_name, write_shot_list
 from promptot.errors import PromptotError
-from promptot.experiments import Benchmark, Observer, benchmark
+from promptot.experiments import Benchmark, BenchmarkListener, benchmark
 from promptot.experiments.benchmarking import forecast_benchmark
 from promptot.experiments.cell_record import CellRecord
 from promptot.experiments.executor import SerialExecutor
@@ -228,11 +228,11 @@ def test_frozen_features_of_test_images_are_computed_once(
         if what.startswith("reading"):
             read.append(done)
 
-    observer = Observer(progress)
-    bench(methods="zero-shot,coop,kgcoop,linear-probe", tasks=("dtd", "eurosat"), observer=observer)
+    listener = BenchmarkListener(on_progress=progress)
+    bench(methods="zero-shot,coop,kgcoop,linear-probe", tasks=("dtd", "eurosat"), listener=listener)
     assert sum(read) == 18  # nine test images of each
     bench("cross-dataset", "cross", methods="zero-shot", cache=tmp_path / "out" / "cache",
-          tasks=("dtd", "eurosat"), observer=observer)  # fmt: skip
+          tasks=("dtd", "eurosat"), listener=listener)  # fmt: skip
     assert sum(read) == 18 + 6  # ImageNet is new
 
 
@@ -301,7 +301,11 @@ def test_a_forecast_counts_what_is_missing(
     bench: Bench, smallest: Backbone, public_data: Path, tmp_path: Path, quick: tuple[str, ...]
 ) -> None:
     told = []
-    bench(methods="zero-shot,coop,ivlp", tasks=("dtd",), observer=Observer(on_forecast=told.append))
+    bench(
+        methods="zero-shot,coop,ivlp",
+        tasks=("dtd",),
+        listener=BenchmarkListener(on_forecast=told.append),
+    )
     (forecast,) = told
     assert [(m.label, m.cells) for m in forecast.methods] == [
         ("zero-shot", 2),
@@ -363,7 +367,7 @@ def test_cells_run_in_any_order_and_only_once(bench: Bench, tmp_path: Path) -> N
         if len(told) == 2:
             bench(**arguments)
 
-    bench(**arguments, observer=Observer(on_cell=in_the_middle), executor=FromTheMiddle())
+    bench(**arguments, listener=BenchmarkListener(on_cell=in_the_middle), executor=FromTheMiddle())
     assert len(told) == 2  # the call in the middle ran all the rest
     written = lines(tmp_path / "out")
     assert len(written) == len({line["cell"] for line in written}) == 8
@@ -376,9 +380,9 @@ def test_jobs_share_the_cells(bench: Bench, smallest_clip: Path, tmp_path: Path)
     arguments = {"tasks": ("dtd", "eurosat"), "methods": "zero-shot,prompt-ot"}
     bench(**arguments, out="one")
     told = []
-    observer = Observer(on_cell=lambda record, done, total: told.append((done, total)))
+    listener = BenchmarkListener(on_cell=lambda record, done, total: told.append((done, total)))
     name = f"openai:{smallest_clip}"
-    found = bench(**arguments, backbone=name, device="cpu", jobs=2, observer=observer)
+    found = bench(**arguments, backbone=name, device="cpu", jobs=2, listener=listener)
     assert found.problems == []
     assert sorted(told) == [(done, 8) for done in range(1, 9)]
     written = lines(tmp_path / "out")
@@ -386,7 +390,7 @@ def test_jobs_share_the_cells(bench: Bench, smallest_clip: Path, tmp_path: Path)
     one, two = answers(tmp_path / "one"), answers(tmp_path / "out")
     assert one.keys() == two.keys()
     assert not list((tmp_path / "out" / "claims").iterdir())
-    bench(**arguments, backbone=name, device="cpu", jobs=2, observer=observer)  # nothing is missing
+    bench(**arguments, backbone=name, device="cpu", jobs=2, listener=listener)  # nothing is missing
     assert len(told) == 8
 
 
@@ -397,9 +401,9 @@ def test_a_process_that_dies_is_told_of(
     copy = tmp_path / "clip.safetensors"
     shutil.copy(smallest_clip, copy)
     # After this process has read it, before the others do.
-    vanish = Observer(on_forecast=lambda forecast: copy.unlink())
+    vanish = BenchmarkListener(on_forecast=lambda forecast: copy.unlink())
     with pytest.raises(PromptotError, match="2 of 2 processes ended early"):
-        bench(tasks=("dtd",), backbone=f"openai:{copy}", device="cpu", jobs=2, observer=vanish)
+        bench(tasks=("dtd",), backbone=f"openai:{copy}", device="cpu", jobs=2, listener=vanish)
     assert "clip.safetensors" in capfd.readouterr().out
 
 

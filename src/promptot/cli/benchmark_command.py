@@ -128,7 +128,7 @@ def _estimate(
 def _run(
     screen: Screen, options: BenchmarkOptions, out: Path, request: dict[str, Any]
 ) -> dict[str, Any]:
-    from promptot.cli.fit_progress import benchmark_observer
+    from promptot.cli.fit_progress import benchmark_listener
     from promptot.experiments.benchmarking import RESULTS, benchmark
 
     results = out / RESULTS
@@ -139,7 +139,7 @@ def _run(
             out,
             workers=options.computing.workers,
             report_only=options.report_only,
-            observer=benchmark_observer(bar, forecast=options.suite is not None),
+            listener=benchmark_listener(bar, forecast=options.suite is not None),
             **request,
         )
     if result.ran == 0 and not options.report_only:

@@ -11,7 +11,7 @@ from rich.progress import Progress
 from promptot.cli.console import errors, plain, show_notes
 from promptot.cli.suite_tables import show_forecast
 from promptot.data.task import ImageTask
-from promptot.experiments.cell_progress import Observer
+from promptot.experiments.cell_progress import BenchmarkListener
 from promptot.experiments.cell_record import CellRecord
 from promptot.reports.tables import format_value
 from promptot.training.estimate import GIB, Estimate
@@ -76,7 +76,7 @@ class FitProgress(Listener):
             errors.print(f"epoch {epoch} of {total}: loss {record.total:.3f}")
 
 
-def benchmark_observer(bar: Progress, forecast: bool = False) -> Observer:
+def benchmark_listener(bar: Progress, forecast: bool = False) -> BenchmarkListener:
     """Show the cells that are done and the one at work; in a log file, a line a cell.
 
     Args:
@@ -102,7 +102,8 @@ def benchmark_observer(bar: Progress, forecast: bool = False) -> Observer:
             seconds = format_value(record.seconds, "seconds")
             errors.print(plain(f"[{done}/{total}] {name}: {shares} ({seconds})"), soft_wrap=True)
 
-    return Observer(progress, on_cell, partial(show_forecast, errors) if forecast else None)
+    on_forecast = partial(show_forecast, errors) if forecast else None
+    return BenchmarkListener(on_progress=progress, on_cell=on_cell, on_forecast=on_forecast)
 
 
 def _describe(task: ImageTask) -> str:

@@ -7,7 +7,7 @@ from promptot.experiments.benchmarking import (
     benchmark,
     benchmark_settings,
 )
-from promptot.experiments.cell_progress import Observer
+from promptot.experiments.cell_progress import BenchmarkListener
 from promptot.experiments.methods import Method, parse_methods
 from promptot.experiments.protocols import PROTOCOLS, Metric, Protocol
 from promptot.experiments.summary import Summary
@@ -15,9 +15,9 @@ from promptot.experiments.summary import Summary
 __all__ = [
     "PROTOCOLS",
     "Benchmark",
+    "BenchmarkListener",
     "Method",
     "Metric",
-    "Observer",
     "Protocol",
     "Summary",
     "benchmark",

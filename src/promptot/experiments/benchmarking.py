@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from promptot.backbones import Backbone
-from promptot.experiments.cell_progress import Observer
+from promptot.experiments.cell_progress import BenchmarkListener
 from promptot.experiments.cells import VERSION
 from promptot.experiments.executor import ProcessExecutor, SerialExecutor
 from promptot.experiments.forecast import Forecast, make_forecast
@@ -119,7 +119,7 @@ def benchmark(settings: BenchmarkSettings) -> Benchmark:
         report_only: run nothing; sum up what is finished.
         jobs: processes that run cells; for more than one the backbone is given by its name.
         executor: runs the cells, instead of `jobs` processes.
-        observer: who is told how it goes.
+        listener: who is told how it goes.
 
     Returns:
         the figures of all methods, what failed, and the files that were written.
@@ -145,14 +145,14 @@ def benchmark(settings: BenchmarkSettings) -> Benchmark:
     if missing:
         store.warn_of_old(records, VERSION)
     if not settings.report_only:
-        observer = settings.observer or Observer()
-        if observer.on_forecast is not None:
-            observer.on_forecast(make_forecast(missing, plan.by_unit, backbone, settings.jobs))
+        listener = settings.listener or BenchmarkListener()
+        if listener.hears("on_forecast"):
+            listener.on_forecast(make_forecast(missing, plan.by_unit, backbone, settings.jobs))
         context = _context(settings, plan, backbone)
-        elsewhere = replace(settings, executor=None, observer=None)
+        elsewhere = replace(settings, executor=None, listener=None)
         work = CellWork(store, partial(_open_context, elsewhere), context)
         jobs = ProcessExecutor(settings.jobs) if settings.jobs > 1 else SerialExecutor()
-        run_missing(cells, work, settings.executor or jobs, observer)
+        run_missing(cells, work, settings.executor or jobs, listener)
     records = store.read()
     summary = summarise(plan, cells, records, backbone.name)
     files = [*write_tables(summary, settings.folder), settings.folder / PAGE]
@@ -221,7 +221,7 @@ def _context(settings: BenchmarkSettings, plan: Plan, backbone: Backbone) -> Cel
         cache,
         settings.folder / "shots",
         settings.workers,
-        (settings.observer or Observer()).progress,
+        (settings.listener or BenchmarkListener()).on_progress,
     )
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from promptot.experiments.cell_record import CellRecord
 from promptot.experiments.forecast import Forecast
@@ -14,20 +13,14 @@ Progress = Callable[[str, int, int], None]
 """Called with what is being done, how much of it is done, and how much there is."""
 
 
-@dataclass(frozen=True)
-class Observer:
-    """Who is told how a benchmark goes.
+class BenchmarkListener(Listener):
+    """Hears how a benchmark goes: `on_progress` within a cell, and what follows."""
 
-    Attributes:
-        progress: within a cell.
-        on_cell: after each cell, with its record, how many are done and how many there are.
-        on_forecast: before the first cell, with what all of them will cost; None saves the scenario
-            steps that it takes.
-    """
+    def on_forecast(self, forecast: Forecast) -> None:
+        """Before the first cell: what all of them will cost. It takes some timed steps."""
 
-    progress: Progress = lambda what, done, total: None
-    on_cell: Callable[[CellRecord, int, int], None] = lambda record, done, total: None
-    on_forecast: Callable[[Forecast], None] | None = None
+    def on_cell(self, record: CellRecord, done: int, total: int) -> None:
+        """After each cell: its record, how many are done, and how many there are."""
 
 
 def counter(progress: Progress, what: str, total: int) -> Callable[[int], None]:

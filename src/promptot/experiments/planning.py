@@ -12,7 +12,7 @@ from promptot.data.readers import BUNDLED
 from promptot.data.shot_lists import read_shot_list, shot_list_name
 from promptot.devices import pick_device
 from promptot.errors import PromptotError, nearest
-from promptot.experiments.cell_progress import Observer
+from promptot.experiments.cell_progress import BenchmarkListener
 from promptot.experiments.cells import Cell, make_cells
 from promptot.experiments.executor import Executor
 from promptot.experiments.methods import Method, parse_methods
@@ -64,7 +64,7 @@ class BenchmarkSettings:
     report_only: bool = False
     jobs: int = 1
     executor: Executor | None = None
-    observer: Observer | None = None
+    listener: BenchmarkListener | None = None
 
     def __post_init__(self) -> None:
         if self.jobs < 1 or (self.jobs > 1 and isinstance(self.backbone, Backbone)):

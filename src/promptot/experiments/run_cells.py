@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
-from promptot.experiments.cell_progress import Observer
+from promptot.experiments.cell_progress import BenchmarkListener
 from promptot.experiments.cell_record import CellRecord
 from promptot.experiments.cells import Cell
 from promptot.experiments.executor import Executor
@@ -66,7 +66,7 @@ class CellWork:
 
 
 def run_missing(
-    cells: Sequence[Cell], work: CellWork, executor: Executor, observer: Observer
+    cells: Sequence[Cell], work: CellWork, executor: Executor, listener: BenchmarkListener
 ) -> None:
     """Run the cells that have no result yet, and tell of each.
 
@@ -77,7 +77,7 @@ def run_missing(
         cells: ordered by scenario and seed.
         work: what is done with them.
         executor: does it.
-        observer: who is told.
+        listener: who is told.
 
     Raises:
         PromptotError: the records can't be written, a task's images can't be read, or a process
@@ -92,7 +92,7 @@ def run_missing(
         for key, record in finished:
             done.add(key)
             if record is not None:
-                observer.on_cell(record, len(done), len(wanted))
+                listener.on_cell(record, len(done), len(wanted))
 
 
 def group_cells(cells: Sequence[Cell], jobs: int) -> list[list[Cell]]:
