@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from promptot.data.task import Progress
 from promptot.experiments.cell_record import CellRecord
 from promptot.experiments.forecast import Forecast
 from promptot.training.listener import Listener
 from promptot.training.training_log import EpochRecord
-
-Progress = Callable[[str, int, int], None]
-"""Called with what is being done, how much of it is done, and how much there is."""
 
 
 class BenchmarkListener(Listener):

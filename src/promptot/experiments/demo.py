@@ -14,9 +14,10 @@ from promptot.adaptation.student import Student
 from promptot.backbones import load_backbone
 from promptot.backbones.library_versions import versions
 from promptot.data.catalog.drawings import DRAWINGS, load_bundled, load_bundled_others
+from promptot.data.task import Progress
 from promptot.evaluation.metrics import harmonic_mean
 from promptot.evaluation.scoring import Scores, score
-from promptot.experiments.cell_progress import Progress, counter
+from promptot.experiments.cell_progress import counter
 from promptot.experiments.cells import make_cells
 from promptot.experiments.image_features import ImageFeatures
 from promptot.experiments.methods import Method

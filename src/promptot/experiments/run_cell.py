@@ -24,10 +24,10 @@ from promptot.data.shot_lists import (
     shot_list_name,
     write_shot_list,
 )
-from promptot.data.task import ImageTask
+from promptot.data.task import ImageTask, Progress
 from promptot.errors import CannotWrite, PromptotError
 from promptot.experiments.adapter_store import AdapterStore, Trained
-from promptot.experiments.cell_progress import Progress, counter, epoch_progress
+from promptot.experiments.cell_progress import counter, epoch_progress
 from promptot.experiments.cell_record import (
     NOT_READ,
     RIGHT,

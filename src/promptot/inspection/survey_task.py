@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
@@ -20,14 +20,13 @@ from promptot.data.catalog.drawings import has_own_images
 from promptot.data.dividing import hold_out
 from promptot.data.duplicates import Appearance, appearance_of, find_pairs, group
 from promptot.data.name_warnings import name_warnings
+from promptot.data.task import Progress
 from promptot.devices import pick_device
 from promptot.errors import use_class_names
 from promptot.evaluation.scoring import NothingToScore, Scores, score
 from promptot.inspection.survey_probe import probe
 from promptot.inspection.survey_result import SPLITS, ClassSummary, Duplicates, Survey, advise
 from promptot.training.batches import evaluation_loader
-
-Progress = Callable[[str, int, int], None]
 
 
 def survey(

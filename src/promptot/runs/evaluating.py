@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from promptot.data import Example, ImageTask, Skipped, load_task
 from promptot.data.catalog.drawings import load_bundled_sample
 from promptot.data.images.read_image import UnreadableImage
 from promptot.data.loader import lost_workers_explained
+from promptot.data.task import Progress
 from promptot.errors import PromptotError, use_class_names
 from promptot.evaluation.retention import Retention, measure_retention
 from promptot.evaluation.scoring import NothingToScore, Scores, score
@@ -22,8 +23,6 @@ from promptot.runs.manifest import MANIFEST, Manifest, find_manifest
 from promptot.training.batches import evaluation_loader
 
 Names = PathLike | Mapping[Any, Any]
-Progress = Callable[[str, int, int], None]
-"""Called with what is being done, how much of it is done, and how much there is."""
 
 OTHER_DRAWINGS = 160
 """Drawings that a run on a bundled model is tested on for what it still knows."""

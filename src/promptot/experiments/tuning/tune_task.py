@@ -15,10 +15,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from promptot.backbones import Backbone, load_backbone
 from promptot.data.shots import choose_shots
-from promptot.data.task import ImageTask
+from promptot.data.task import ImageTask, Progress
 from promptot.devices import pick_device
 from promptot.errors import PromptotError
-from promptot.experiments.cell_progress import Progress
 from promptot.experiments.cell_record import Record
 from promptot.experiments.cells import VERSION
 from promptot.experiments.image_features import ImageFeatures

@@ -6,7 +6,6 @@ import contextlib
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any
 from promptot.data.catalog.public.imagenet import NAMES
 from promptot.data.catalog.public.load_public import PublicTask, load_public
 from promptot.data.catalog.public.public_sets import PartSource, PublicSet
+from promptot.data.task import Progress
 from promptot.errors import PromptotError
 from promptot.files.reading import (
     Unreadable,
@@ -23,9 +23,6 @@ from promptot.files.reading import (
     reading_errors,
     text_lines,
 )
-
-Progress = Callable[[str, int, int], None]
-"""Called with what is done, how much of it is done and how much there is."""
 
 
 @dataclass(frozen=True, eq=False)
