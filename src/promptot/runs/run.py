@@ -12,6 +12,7 @@ import torch
 from promptot.adaptation.student import Student
 from promptot.backbones import Backbone
 from promptot.data import Example, ImageTask, Skipped, load_task
+from promptot.data.task import Progress
 from promptot.devices import pick_device
 from promptot.errors import PromptotError
 from promptot.evaluation.predictions import read_tested, write_predictions
@@ -24,7 +25,6 @@ from promptot.runs.adapter import Adapter
 from promptot.runs.classifier import Adapted, Classifier, PathLike
 from promptot.runs.evaluating import (
     Evaluation,
-    Progress,
     evaluate_on,
     no_progress,
     retention_of,
