@@ -135,6 +135,6 @@ def test_other_synonyms_make_another_run(
         description.write_text(f"data: {folder.name}\nname: colours\n{names}")
         sources = load_sources([str(description)])
         assert replace(load_task(folder), name="x").class_names == sources[0].task.class_names
-        trial = PROTOCOLS["base-to-novel"].trials(sources, [str(description)], [1], "test")[0]
-        prints.add(fingerprint(trial))
+        scenario = PROTOCOLS["base-to-novel"].scenarios(sources, [str(description)], [1], "test")[0]
+        prints.add(fingerprint(scenario))
     assert len(prints) == 3

@@ -72,7 +72,9 @@ def method(label: str, shares: tuple[float, ...], gap: float, values: dict) -> M
 @pytest.fixture(scope="module")
 def summary() -> Summary:
     protocol = PROTOCOLS["base-to-novel"]
-    trials = protocol.trials(load_sources(["bundled:animals", "bundled:food"]), [], [4], "test")
+    scenarios = protocol.scenarios(
+        load_sources(["bundled:animals", "bundled:food"]), [], [4], "test"
+    )
     zero = method("zero-shot", (0.7, 0.7, 0.7, 0.7, 0.65), 0.0, recipe("none", design="none"))
     probe = MethodSummary(
         "linear-probe",
@@ -88,7 +90,7 @@ def summary() -> Summary:
     return Summary(
         protocol="base-to-novel",
         split="test",
-        metrics=protocol.metrics(trials),
+        metrics=protocol.metrics(scenarios),
         methods=[
             replace(zero, differences={}),
             method("ot", (0.74, 0.8, 0.69, 0.73, 0.64), 0.04, recipe("ot", 10.0)),
