@@ -2,7 +2,7 @@
 
 Both read the same JPEG files and the same weights (random, in open_clip's folder format). The plain
 loop is the usual one: `DataLoader`, open_clip's own preprocessing, `encode_image`, normalise, a
-product with the text features, argmax; bf16 is autocast there. Ours is `Classifier.predict`. Both
+product with the text features, argmax; bf16 is autocast there. Ours is `Classifier.classify`. Both
 start their worker processes anew in every pass. Text features are made before the clock starts;
 what they take is a table of its own.
 """
