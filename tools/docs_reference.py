@@ -123,6 +123,6 @@ def _cell(text: str) -> str:
 
 def _text(text: str) -> str:
     """Help as Markdown: what stands between backticks stays, angle brackets are no tags."""
-    pieces = text.split("`")
+    pieces = text.replace("\\[", "[").split("`")
     pieces[::2] = [piece.replace("<", "&lt;") for piece in pieces[::2]]
     return "`".join(pieces)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -310,3 +311,11 @@ def test_the_control_is_pointwise_where_it_takes_part(bench: Bench) -> None:
     assert found.summary.control == "zero-shot"
     assert not found.summary.methods[0].differences
     assert found.summary.methods[1].differences
+
+
+def test_a_folder_of_test_images_alone_is_refused_in_a_sentence(
+    bench: Bench, photos: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(photos, tmp_path / "alone" / "test")
+    with pytest.raises(PromptotError):
+        bench("few-shot", tasks=[str(tmp_path / "alone")], shots=None)

@@ -132,3 +132,15 @@ def test_what_is_new_is_given_once(tmp_path: Path) -> None:
     other.append(record("c"))
     assert file.read_new().keys() == {"c"}
     assert file.read().keys() == {"a", "c"}
+
+
+def test_a_damaged_line_that_is_new_has_its_number_in_the_file(tmp_path: Path) -> None:
+    file, other = (record_file(tmp_path / "results.jsonl") for _ in range(2))
+    for key in "ab":
+        other.append(record(key))
+    assert file.read_new().keys() == {"a", "b"}
+    other.append(record("c"))
+    with file.path.open("ab") as damaged:
+        damaged.write(b"nonsense\n")
+    with pytest.raises(PromptotError, match="Line 4 of .* is not a result"):
+        file.read_new()

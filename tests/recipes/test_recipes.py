@@ -486,6 +486,17 @@ def test_values_of_another_choice_are_checked_and_left_out() -> None:
     assert "objective.mass" in refused("ivlp", "objective.mass=most")
 
 
+def test_a_loaded_recipe_is_what_its_file_is(tmp_path: Path) -> None:
+    """Values without effect count for keys, and have one once the choice is another."""
+    path = tmp_path / "mine.yaml"
+    path.write_text("objective: {preservation: none, eta: 0.7, strength: 3.0}\n", encoding="utf-8")
+    loaded = load_recipe(path)
+    assert complete_values(load_recipe(loaded)) == complete_values(loaded)
+    assert complete_values(loaded)["objective"]["eta"] == 0.7
+    assert load_recipe(loaded, ["objective=ot"]) == load_recipe(path, ["objective=ot"])
+    assert load_recipe(loaded, ["objective=ot"]).objective.eta == 0.7
+
+
 def test_keys_of_cells_and_runs_are_made_of_every_value() -> None:
     """Hashes made before a section had kinds stay: of every shipped recipe, at that time."""
     made = json.loads((Path(__file__).parent / "complete_values.json").read_text("utf-8"))

@@ -16,6 +16,7 @@ from promptot.errors import PromptotError
 from promptot.runs.run import Run
 from promptot.runs.tracking.tracker import Tracking, Values, open_trackers
 from promptot.training.listener import Listener, Listeners
+from promptot.training.training_log import StepRecord, summarise
 
 Fit = Callable[..., Run]
 QUICK = ("optim.epochs=2", "optim.batch_size=4")
@@ -133,6 +134,25 @@ def test_trackers_hear_every_step_and_values_that_exist(fit: Fit) -> None:
     results, failed = recorder.told[-1][1]
     assert failed is False
     assert results["test_accuracy"] == pytest.approx(run.scores["test"].student_accuracy, abs=1e-6)
+
+
+def test_steps_are_counted_on_over_batches_that_were_left_out() -> None:
+    recorder = Recorder()
+    tracking = Tracking({"ours": recorder})
+    for epoch, steps in ((1, [1, 2, 3, 4, 5]), (2, [1, 3, 5]), (3, [2])):
+        records = [StepRecord(epoch, step, *[0.0] * 9) for step in steps]
+        for record in records:
+            tracking.on_step(record)
+        tracking.on_epoch(summarise(records, seconds=1.0, skipped=5 - len(steps)))
+    numbers = [n for what, content in recorder.told if what == "log" for n, _ in content[0]]
+    assert numbers == [1, 2, 3, 4, 5, 6, 8, 10, 12]
+
+
+def test_a_run_in_memory_is_told_from_its_start_to_its_end(fit: Fit) -> None:
+    recorder = Recorder()
+    run = fit(out=None, listener=Tracking({"ours": recorder}))
+    assert [what for what, _ in recorder.told] == ["start", "log", "log", "finish"]
+    assert recorder.told[0][1]["task"] == run.task.name
 
 
 def test_an_interrupted_run_is_told_as_failed(fit: Fit) -> None:

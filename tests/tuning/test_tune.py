@@ -12,7 +12,7 @@ from PIL import Image
 
 import promptot
 from promptot.backbones import Backbone
-from promptot.data import load_folder, split_examples
+from promptot.data import load_folder, load_task, split_examples
 from promptot.errors import PromptotError
 from promptot.experiments.tuning import Point, Tuning
 from promptot.experiments.tuning.search import Settings
@@ -156,3 +156,23 @@ def test_a_damaged_line_is_an_error(photos: Path, backbone: Backbone, tmp_path: 
     path.write_text(json.dumps({**record, "right": ""}) + "\n")
     with pytest.raises(PromptotError, match="is damaged"):
         tune(photos, tmp_path / "out", backbone)
+
+
+def test_the_frozen_model_reads_the_synonyms_that_trials_read(
+    photos: Path, backbone: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folders = enumerate(path.name for path in photos.iterdir())
+    names = {folder: [f"thing {place}", f"odd {place}"] for place, folder in folders}
+    task = load_task(photos, class_names=names)
+    read: list[str] = []
+    before_trials: list[str] = []
+    plain = backbone.tokenizer.encode
+    monkeypatch.setattr(backbone.tokenizer, "encode", lambda text: read.append(text) or plain(text))
+
+    def look(recipe: Recipe, layers: int, done: Sequence[Point]) -> Settings | None:
+        before_trials.extend(() if done else read)
+        return three(recipe, layers, done)
+
+    tune(task, tmp_path / "out", backbone, search=look)
+    wanted = {f"a photo of a {name}." for own in names.values() for name in own}
+    assert wanted <= set(before_trials)

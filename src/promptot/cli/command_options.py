@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Annotated, Any, get_origin, get_type_hints
 
 import typer
+from rich.markup import escape
 
 from promptot.cli.console import Screen
 
@@ -91,7 +92,7 @@ def _option(field: Field[Any], hint: Any) -> Any:
     *flags, text = hint.__metadata__
     if field.default is False and not flags:  # or typer would add its opposite
         flags = [f"--{field.name.replace('_', '-')}"]
-    return Annotated[hint.__origin__, typer.Option(*flags, help=text)]
+    return Annotated[hint.__origin__, typer.Option(*flags, help=escape(text))]
 
 
 def _filled(kind: Any, values: Mapping[str, Any]) -> Any:

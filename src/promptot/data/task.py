@@ -20,6 +20,10 @@ Progress = Callable[[str, int, int], None]
 """Called with what is being done, how much of it is done, and how much there is."""
 
 
+def no_progress(what: str, done: int, total: int) -> None:
+    """Progress that nobody is told."""
+
+
 @dataclass(frozen=True, slots=True)
 class Example:
     """One image and its class.

@@ -153,7 +153,7 @@ def benchmark(settings: BenchmarkSettings) -> Benchmark:
         work = CellWork(store, partial(_open_context, elsewhere), context)
         jobs = ProcessExecutor(settings.jobs) if settings.jobs > 1 else SerialExecutor()
         run_missing(cells, work, settings.executor or jobs, listener)
-    records = store.read()
+        records = store.read()
     summary = summarise(plan, cells, records, backbone.name)
     files = [*write_tables(summary, settings.folder), settings.folder / PAGE]
     write_benchmark_page(summary, settings.folder / PAGE)

@@ -14,7 +14,7 @@ from promptot.adaptation.student import Student
 from promptot.backbones import load_backbone
 from promptot.backbones.library_versions import versions
 from promptot.data.catalog.drawings import DRAWINGS, load_bundled, load_bundled_others
-from promptot.data.task import Progress
+from promptot.data.task import Progress, no_progress
 from promptot.evaluation.metrics import harmonic_mean
 from promptot.evaluation.scoring import Scores, score
 from promptot.experiments.cell_progress import counter
@@ -32,8 +32,8 @@ from promptot.reports import (
     ExampleImage,
     Measure,
     ReportData,
-    ResultTable,
     Row,
+    Table,
     write_report,
 )
 from promptot.runs.report.panels import draw_plan, history, likeliest
@@ -97,7 +97,7 @@ class Demo:
     """What the demo found, and where its page is."""
 
     outcomes: list[Outcome]
-    table: ResultTable
+    table: Table
     page: Path
     seconds: float
 
@@ -115,7 +115,7 @@ def run_demo(
     overrides: Sequence[str] = (),
     device: torch.device | str = "auto",
     precision: str = "fp32",
-    progress: Progress = lambda what, done, total: None,
+    progress: Progress = no_progress,
 ) -> Demo:
     """Adapt the bundled CLIP to the base classes of one group of drawings, and test what it knows.
 
@@ -158,7 +158,7 @@ def run_demo(
             )
         )
 
-    table = ResultTable([outcome.row() for outcome in outcomes], caption=_caption(scenario, seed))
+    table = Table([outcome.row() for outcome in outcomes], caption=_caption(scenario, seed))
     page = Path(out) / PAGE
     demo = Demo(outcomes, table, page, time.perf_counter() - began)
     write_json(Path(out) / RESULTS, demo.as_json())

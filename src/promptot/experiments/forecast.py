@@ -20,7 +20,7 @@ from promptot.runs.learning import timed_step, untrained_model
 from promptot.training.batches import views_bytes, views_used
 from promptot.training.estimate import memory_estimate
 
-IMAGES = 8  # in a scenario batch of test images
+IMAGES = 8  # in a batch of noise that is timed
 SAMPLES = 4  # images that are read to time the reading
 FEATURE_BYTES = 4
 
@@ -91,9 +91,8 @@ def make_forecast(
     rates = _rates(used, backbone)
     shown = {example.source for t in used for part in t.parts.values() for example in part.test}
     methods, memory = [], 0
-    views: dict[
-        tuple[Unit, int, int], int
-    ] = {}  # of one scenario and seed: kept once for all methods
+    # Of one scenario and seed, views are kept once for all methods.
+    views: dict[tuple[Unit, int, int], int] = {}
     for label in dict.fromkeys(method.label for method, _, _ in pairs):
         own = [pair for pair in pairs if pair[0].label == label]
         part, peak = _forecast_method([pair[:2] for pair in own], backbone, rates)

@@ -186,12 +186,12 @@ def list_settings(settings: BenchmarkSettings) -> list[CellSettings]:
     _check_shots(counts, chosen)
     trained = suite.trained(settings.protocol)
     sets = suite.sets(settings.protocol, settings.tasks)
-    cells = []
+    methods, cells = _methods(settings), []
     for public_set in sets:
         if trained and public_set.name not in trained:
             continue
         for shots in counts:
-            here = [method.at(public_set.name, shots) for method in _methods(settings)]
+            here = [method.at(public_set.name, shots) for method in methods]
             cells += [
                 describe_cell(method, public_set.name, public_set.template, shots, seed)
                 for seed in settings.seeds
@@ -344,5 +344,6 @@ def _control(methods: Sequence[Method], wanted: str | None) -> str:
 def _default_shots(sources: Sequence[Source], several: bool) -> tuple[int, ...]:
     if not several:
         return (SHOTS,)
-    most = max(max(Counter(e.label for e in s.task.train).values()) for s in sources)
+    counts = (Counter(e.label for e in source.task.train).values() for source in sources)
+    most = max((most for own in counts for most in own), default=0)
     return tuple(k for k in FEW_SHOTS if k <= most) or FEW_SHOTS[:1]

@@ -36,7 +36,7 @@ class RecordFile(Generic[R]):
     def __init__(self, path: Path, model: type[R]) -> None:
         self.path = path
         self._model = model
-        self._offset = 0  # behind what `read_new` has given
+        self._offset, self._lines = 0, 0  # behind what `read_new` has given
 
     def read(self) -> dict[str, R]:
         """Key -> its record; the last one where there are several.
@@ -69,8 +69,11 @@ class RecordFile(Generic[R]):
             raise PromptotError(
                 f"Can't read '{self.path}': {reason}.", fix="Choose another --out."
             ) from error
-        self._offset += len(whole) + 1 if whole else 0
-        return self._records(whole)
+        records = self._records(whole)
+        if whole:
+            self._offset += len(whole) + 1
+            self._lines += whole.count(b"\n") + 1
+        return records
 
     def append(self, record: R) -> None:
         """Add a line of what was set in a record, and wait until it is on the disk.
@@ -111,7 +114,7 @@ class RecordFile(Generic[R]):
     def _records(self, whole: bytes) -> dict[str, R]:
         """Key -> its record, of whole lines."""
         records = {}
-        for number, line in enumerate(whole.split(b"\n"), start=1):
+        for number, line in enumerate(whole.split(b"\n"), start=self._lines + 1):
             if not line.strip():
                 continue
             try:

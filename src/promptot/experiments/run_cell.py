@@ -24,7 +24,7 @@ from promptot.data.shot_lists import (
     shot_list_name,
     write_shot_list,
 )
-from promptot.data.task import ImageTask, Progress
+from promptot.data.task import ImageTask, Progress, no_progress
 from promptot.errors import CannotWrite, PromptotError
 from promptot.experiments.adapter_store import AdapterStore, Trained
 from promptot.experiments.cell_progress import counter, epoch_progress
@@ -96,7 +96,7 @@ class CellContext:
     cache: Path | None = None
     shots: Path | None = None
     workers: int = 0
-    progress: Progress = lambda what, done, total: None
+    progress: Progress = no_progress
     adapt: Callable[..., Student] = adapt
     check_images: bool = False
     untrained: dict[tuple[str, str], Result] = field(default_factory=dict)

@@ -343,4 +343,4 @@ def _takes_all(scenario: Scenario) -> bool:
     counts: dict[int, int] = {}
     for example in scenario.pool.train:
         counts[example.label] = counts.get(example.label, 0) + 1
-    return max(counts.values()) <= scenario.shots
+    return max(counts.values(), default=0) <= scenario.shots

@@ -67,7 +67,7 @@ def load_recipe(name_or_path: str | Path | Recipe, overrides: Overrides = ()) ->
         10.0
     """
     if isinstance(name_or_path, Recipe):
-        values, name_or_path = name_or_path.model_dump(), name_or_path.name
+        values, name_or_path = name_or_path.as_given(), name_or_path.name
     else:
         values = _read(name_or_path)
     parsed = [_split(override) for override in as_overrides(overrides)]

@@ -435,6 +435,13 @@ class Recipe(_Section):
     _unused: dict[str, dict[str, Any]] = PrivateAttr(default_factory=dict)
     """What was given by section for other choices than its own."""
 
+    def as_given(self, mode: Literal["python", "json"] = "python") -> dict[str, Any]:
+        """The values by section, those that have no effect included."""
+        values = self.model_dump(mode=mode)
+        for section, unused in self._unused.items():
+            values[section] = {**unused, **values[section]}
+        return values
+
     @property
     def trains(self) -> bool:
         """Whether prompts are trained, step by step."""
@@ -601,14 +608,14 @@ def complete_values(recipe: Recipe) -> dict[str, Any]:
         >>> complete_values(Recipe(name="mine"))["ensembling"]
         {'rule': 'none', 'mean': None, 'sd': 1.0}
     """
-    values = recipe.model_dump(mode="json")
+    values = recipe.as_given(mode="json")
     for section in DEFAULT_CHOICES:
-        unused: dict[str, Any] = dict(recipe._unused.get(section, {}))
+        defaults: dict[str, Any] = {}
         if values[section].get("preservation") == "none":
-            unused.setdefault("strength", 0.0)
+            defaults["strength"] = 0.0
         for kind in kinds_of(section):
             for key, field in kind.model_fields.items():
-                if key not in unused and not field.is_required():
-                    unused[key] = field.default
-        values[section] = {**unused, **values[section]}
+                if not field.is_required():
+                    defaults.setdefault(key, field.default)
+        values[section] = {**defaults, **values[section]}
     return values

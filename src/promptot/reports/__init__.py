@@ -14,8 +14,6 @@ from promptot.reports.report_page import render_report, write_report
 from promptot.reports.table_formats import markdown_table, rich_table
 from promptot.reports.tables import Column, Measure, Row, Table
 
-ResultTable = Table
-
 __all__ = [
     "Answer",
     "Column",
@@ -24,7 +22,6 @@ __all__ = [
     "Measure",
     "PlanPicture",
     "ReportData",
-    "ResultTable",
     "Row",
     "Table",
     "markdown_table",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +14,12 @@ from promptot.data import Example, ImageTask, Skipped, load_task
 from promptot.data.catalog.drawings import load_bundled_sample
 from promptot.data.images.read_image import UnreadableImage
 from promptot.data.loader import lost_workers_explained
-from promptot.data.task import Progress
+from promptot.data.task import Progress, no_progress
 from promptot.errors import PromptotError, use_class_names
 from promptot.evaluation.retention import Retention, measure_retention
 from promptot.evaluation.scoring import NothingToScore, Scores, score
-from promptot.runs.classifier import Adapted, Classifier, PathLike, classifier_of
+from promptot.files.reading import PathLike
+from promptot.runs.classifier import Adapted, Classifier, classifier_of
 from promptot.runs.manifest import MANIFEST, Manifest, find_manifest
 from promptot.training.batches import evaluation_loader
 
@@ -26,10 +27,6 @@ Names = PathLike | Mapping[Any, Any]
 
 OTHER_DRAWINGS = 160
 """Drawings that a run on a bundled model is tested on for what it still knows."""
-
-
-def no_progress(what: str, done: int, total: int) -> None:
-    """Progress that nobody is told."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,7 +56,7 @@ class Evaluation:
             "results": {name: result.as_json() for name, result in self.scores.items()},
             "left_out": self.left_out,
             "notes": list(self.notes),
-            "skipped": [{"path": item.path, "reason": item.reason} for item in self.skipped],
+            "skipped": [asdict(item) for item in self.skipped],
         }
 
 

@@ -16,11 +16,11 @@ from promptot.data.dividing import hold_out
 from promptot.data.loader import lost_workers_explained
 from promptot.devices import pick_device
 from promptot.errors import PromptotError, use_class_names
+from promptot.files.reading import PathLike
 from promptot.recipes import Recipe, describe, load_recipe
 from promptot.recipes.recipe_files import Overrides, as_overrides
 from promptot.runs import run_folder
 from promptot.runs.adapter import make_adapter
-from promptot.runs.classifier import PathLike
 from promptot.runs.draw import Classes, Draw, draw, own_synonyms
 from promptot.runs.evaluating import Names, retention_of, score_parts, summarise_scores
 from promptot.runs.keyword_settings import takes
@@ -144,49 +144,59 @@ def fit(settings: FitSettings) -> Run:
         >>> run.scores["test"].student_accuracy  # doctest: +SKIP
         >>> run.save("runs/photos").report()  # doctest: +SKIP
     """
-    data, chosen = settings.data, settings
-    recipe = chosen.load_recipe()
-    task = chosen.load_task(recipe)
-    if chosen.out is None:
-        return _fit_in_memory(task, recipe, chosen)
-    folder = Path(chosen.out)
-    if isinstance(data, str | os.PathLike):
-        run_folder.check_apart(folder, Path(data))
-    run_folder.check_run_folder(folder, chosen.overwrite, chosen.resume)
-    nothing_left = chosen.resume and run_folder.is_complete(folder)
-    tracking = Tracking(open_trackers(() if nothing_left else chosen.log, folder))
-    listener = Listeners(tracking, chosen.listener or Listener())
-    backbone = chosen.load_backbone()
+    recipe = settings.load_recipe()
+    task = settings.load_task(recipe)
+    folder = None if settings.out is None else Path(settings.out)
+    listener = settings.listener or Listener()
+    if folder is None:
+        _check_in_memory(settings)
+    else:
+        if isinstance(settings.data, str | os.PathLike):
+            run_folder.check_apart(folder, Path(settings.data))
+        run_folder.check_run_folder(folder, settings.overwrite, settings.resume)
+        nothing_left = settings.resume and run_folder.is_complete(folder)
+        trackers = open_trackers(() if nothing_left else settings.log, folder)
+        listener = Listeners(Tracking(trackers), listener)
+    backbone = settings.load_backbone()
     listener.on_run_start(
         {
             **describe(recipe),
-            "seed": chosen.seed,
-            "classes": chosen.classes,
+            "seed": settings.seed,
+            "classes": settings.classes,
             "backbone": backbone.name,
             "task": task.name,
             "precision": backbone.precision,
-            "resumed": chosen.resume,
+            "resumed": settings.resume,
         }
     )
-    chosen = replace(chosen, listener=listener)
+    told = replace(settings, listener=listener)
     try:
-        run = fit_into(folder, task, backbone, recipe, chosen)
+        if folder is None:
+            run = _fit_in_memory(task, backbone, recipe, told)
+        else:
+            run = fit_into(folder, task, backbone, recipe, told)
     except BaseException:
         listener.on_run_end({}, failed=True)
         raise
     listener.on_run_end(summarise_scores(run.scores), failed=False)
-    if chosen.report and not (run.was_complete and (folder / run_folder.REPORT).exists()):
+    has_page = folder is None or (run.was_complete and (folder / run_folder.REPORT).exists())
+    if settings.report and not has_page:
         run.report()
     return run
 
 
-def _fit_in_memory(task: ImageTask, recipe: Recipe, settings: FitSettings) -> Run:
+def _check_in_memory(settings: FitSettings) -> None:
+    """Refuse what a run without a folder has no place for."""
     if settings.resume or settings.log:
         what = "Only a run in a folder can be resumed" if settings.resume else "Trackers need a run"
         raise PromptotError(f"{what}.", fix="Give out=, the run folder.")
-    backbone, seed, classes = settings.load_backbone(), settings.seed, settings.classes
+
+
+def _fit_in_memory(
+    task: ImageTask, backbone: Backbone, recipe: Recipe, settings: FitSettings
+) -> Run:
     with lost_workers_explained():
-        drawn = draw(task, backbone, recipe, seed=seed, classes=classes)
+        drawn = draw(task, backbone, recipe, seed=settings.seed, classes=settings.classes)
         return learn(drawn, workers=settings.workers, listener=settings.listener)
 
 
@@ -263,7 +273,6 @@ def fit_into(
             and `learn`.
     """
     overwrite, resume = settings.overwrite, settings.resume
-    run_folder.check_run_folder(folder, overwrite, resume)
     with run_folder.locked(folder), lost_workers_explained():
         run_folder.complete_replacement(folder)
         run_folder.check_free(folder, overwrite, resume)

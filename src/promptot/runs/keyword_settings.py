@@ -36,7 +36,9 @@ def takes(settings: Callable[P, S]) -> Callable[[Callable[[S], R]], Callable[P, 
         def call(*args: P.args, **kwargs: P.kwargs) -> R:
             return function(settings(*args, **kwargs))
 
-        call.__signature__ = inspect.signature(settings)  # type: ignore[attr-defined]
+        gives = inspect.signature(function).return_annotation
+        own = inspect.signature(settings).replace(return_annotation=gives)
+        call.__signature__ = own  # type: ignore[attr-defined]
         return call
 
     return decorate

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -12,21 +13,20 @@ import torch
 from promptot.adaptation.student import Student
 from promptot.backbones import Backbone
 from promptot.data import Example, ImageTask, Skipped, load_task
-from promptot.data.task import Progress
+from promptot.data.task import Progress, no_progress
 from promptot.devices import pick_device
 from promptot.errors import PromptotError
 from promptot.evaluation.predictions import read_tested, write_predictions
 from promptot.evaluation.retention import Retention
 from promptot.evaluation.scoring import Scores
-from promptot.files.reading import read_bytes, reading_errors
+from promptot.files.reading import PathLike, read_bytes, reading_errors
 from promptot.files.writing import write_bytes
 from promptot.reports import write_report
 from promptot.runs.adapter import Adapter
-from promptot.runs.classifier import Adapted, Classifier, PathLike
+from promptot.runs.classifier import Adapted, Classifier
 from promptot.runs.evaluating import (
     Evaluation,
     evaluate_on,
-    no_progress,
     retention_of,
     score_all,
 )
@@ -94,7 +94,7 @@ class Run(Adapted):
             PromptotError: there is no run, it is damaged, or it belongs to another backbone.
         """
         manifest = read_manifest(Path(folder))
-        contents = RunContents.read(folder)
+        contents = RunContents.read(folder, manifest)
         model = Classifier.of(contents.adapter, backbone, device, precision).model
         seconds = manifest.results.seconds or 0.0
         task = _task_of(manifest)
@@ -116,7 +116,7 @@ class Run(Adapted):
         """A record a step and an epoch."""
         return self.contents.log
 
-    @property
+    @cached_property
     def classifier(self) -> Classifier:
         """The adapted model, ready to predict."""
         return Classifier(self.model, self.adapter.card)

@@ -38,15 +38,19 @@ class RunContents:
         return self.logged.log if isinstance(self.logged, SavedLog) else self.logged
 
     @classmethod
-    def read(cls, folder: str | os.PathLike[str]) -> RunContents:
+    def read(cls, folder: str | os.PathLike[str], manifest: Manifest | None = None) -> RunContents:
         """Those of a run folder, of an adapter folder, or of "hf-hub:user/name".
+
+        Args:
+            folder: see above.
+            manifest: the folder's, where it has been read already.
 
         Raises:
             PromptotError: there is no adapter, or something is damaged.
         """
         adapter = load_adapter(adapter_folder(folder))
         try:
-            manifest = find_manifest(Path(folder))
+            manifest = manifest or find_manifest(Path(folder))
         except PromptotError as error:
             raise PromptotError(
                 "The run's manifest is damaged.", fix="Load its adapter folder instead."

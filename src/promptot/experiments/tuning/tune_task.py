@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from promptot.backbones import Backbone, load_backbone
 from promptot.data.shots import choose_shots
-from promptot.data.task import ImageTask, Progress
+from promptot.data.task import ImageTask, Progress, no_progress
 from promptot.devices import pick_device
 from promptot.errors import PromptotError
 from promptot.experiments.cell_record import Record
@@ -68,7 +68,7 @@ class TuneSettings:
     device: str = "auto"
     precision: str = "fp32"
     workers: int = 0
-    progress: Progress = lambda what, done, total: None
+    progress: Progress = no_progress
     on_task: Callable[[ImageTask], None] = lambda task: None
     on_point: Callable[[int, Point], None] = lambda number, point: None
     search: Search = next_settings

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -44,12 +45,12 @@ class Tuning:
     finished: bool
     ran: int = 0
 
-    @property
+    @cached_property
     def recommended(self) -> int:
         """Position of the point that keeps most of those that are as good as the best."""
         return recommend(self.points)
 
-    @property
+    @cached_property
     def front(self) -> list[int]:
         """Positions of the points that no other one beats."""
         return pareto_front(self.points)

@@ -77,7 +77,12 @@ class TuningTrials:
         names, data = self.fit_part.class_names, self.recipe.data
         templates = teacher_templates(data.templates, self.fit_part.template)
         frozen = Student(
-            self.context.backbone, None, names, templates, template_mean=data.template_mean
+            self.context.backbone,
+            None,
+            names,
+            templates,
+            synonyms=self.fit_part.synonyms,
+            template_mean=data.template_mean,
         )
         return self._point({}, frozen)
 
@@ -113,7 +118,9 @@ class TuningTrials:
 
     def _score(self, model: Student, part: ImageTask) -> Scores:
         try:
-            return score(model, self.context.images.batches(part.test), keep_features=True)
+            frozen = not model.adapts_images
+            images = self.context.images.batches(part.test, frozen=frozen)
+            return score(model, images, keep_features=True)
         except NothingToScore:
             raise PromptotError(
                 f"None of the validation images of '{part.name}' could be read.",

@@ -79,7 +79,7 @@ class Tracking(Listener):
         self._steps.append(record)
 
     def on_epoch(self, record: EpochRecord) -> None:
-        before = (record.epoch - 1) * record.steps
+        before = (record.epoch - 1) * (record.steps + record.skipped)
         steps = [(before + step.step, _values(step)) for step in self._steps]
         self._steps = []
         self._tell(lambda tracker: tracker.log(steps, record.epoch, _values(record)))
