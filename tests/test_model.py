@@ -9,7 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from promptot.adaptation import CoCoOpPrompts, IVLPPrompts, MaPLePrompts, PromptDesign
+from promptot.adaptation import Adaptation, CoCoOpPrompts, IVLPPrompts, MaPLePrompts
 from promptot.adaptation.linear_head import LinearHead
 from promptot.adaptation.student import Student
 from promptot.backbones import Backbone
@@ -19,7 +19,7 @@ NAMES = ["cat", "hot dog", "great white shark"]
 WORDS = ["apple", "alarm clock", "bridge", "umbrella stand", "cloud"]
 TEMPLATES = ["a photo of a {}.", "a drawing of the {}, in colour.", "{}"]
 
-DESIGNS: dict[str, Callable[[], PromptDesign | None]] = {
+DESIGNS: dict[str, Callable[[], Adaptation | None]] = {
     "none": lambda: None,
     "vision": lambda: IVLPPrompts(64, 128, 0, 0, 2, 2, generator=generator()),
     "ivlp": lambda: IVLPPrompts(64, 128, 2, 2, 2, 2, generator=generator()),

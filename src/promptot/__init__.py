@@ -82,7 +82,7 @@ _LAZY = {
     "survey": "inspection.survey_task",
     "tune": "experiments.tuning.tune_task",
 }
-"""Public name → the module that it is in, and its name there if that is another."""
+"""Public name → the module that it is in."""
 
 __all__ = [
     "Backbone",
@@ -131,8 +131,7 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     """Import what is asked for only then: `import promptot` itself loads nothing heavy."""
     if name in _LAZY:
-        module, _, there = _LAZY[name].partition(":")
-        return getattr(import_module(f"promptot.{module}"), there or name)
+        return getattr(import_module(f"promptot.{_LAZY[name]}"), name)
     raise AttributeError(f"module 'promptot' has no attribute '{name}'")
 
 

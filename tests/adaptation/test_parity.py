@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from oracle import full_length_features
 from torch import Tensor
 
-from promptot.adaptation import CoCoOpPrompts, IVLPPrompts, MaPLePrompts, PromptDesign
+from promptot.adaptation import Adaptation, CoCoOpPrompts, IVLPPrompts, MaPLePrompts
 from promptot.adaptation.student import Student
 from promptot.backbones import Backbone
 from promptot.backbones.towers.image_tower import ImageTower
@@ -59,7 +59,7 @@ def images(count: int = 3) -> Tensor:
     return torch.randn(count, 3, 32, 32, generator=generator(5))
 
 
-def enlarge(prompts: PromptDesign) -> PromptDesign:
+def enlarge(prompts: Adaptation) -> Adaptation:
     """Prompts far from where they start, so that no term is too small to be seen."""
     noise = generator(6)
     with torch.no_grad():

@@ -8,11 +8,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from promptot.adaptation import CoCoOpPrompts, IVLPPrompts, MaPLePrompts, PromptDesign
+from promptot.adaptation import Adaptation, CoCoOpPrompts, IVLPPrompts, MaPLePrompts
 from promptot.adaptation.student import Student
 from promptot.backbones import Backbone, load_backbone
 from promptot.errors import PromptotError
-from promptot.training.estimate import activation_bytes, check_memory, memory_estimate
+from promptot.training.estimate import check_memory, memory_estimate
 
 
 def cached_bytes(model: Student, images: Tensor, words: Tensor | None = None) -> int:
@@ -61,7 +61,7 @@ def test_activations_are_estimated_within_30_percent(
     )
     model = Student(backbone, prompts, names)
     kept = cached_bytes(model, torch.randn(batch, 3, 32, 32))
-    assert activation_bytes(model, batch) == pytest.approx(kept, rel=0.3)
+    assert model.activation_bytes(batch) == pytest.approx(kept, rel=0.3)
 
 
 @pytest.mark.parametrize(
@@ -74,7 +74,7 @@ def test_activations_are_estimated_within_30_percent(
     ],
 )
 def test_anchor_words_and_text_that_depends_on_the_image_are_estimated(
-    backbone: Backbone, prompts: PromptDesign, batch: int, words: int
+    backbone: Backbone, prompts: Adaptation, batch: int, words: int
 ) -> None:
     names = [f"thing number {index}" for index in range(30)]
     vocabulary = [f"anchor {index}" for index in range(100)]
@@ -82,7 +82,7 @@ def test_anchor_words_and_text_that_depends_on_the_image_are_estimated(
     positions = torch.arange(words) if words else None
     model(torch.zeros(1, 3, 32, 32), words=positions)  # the teacher's words are computed but once
     kept = cached_bytes(model, torch.randn(batch, 3, 32, 32), positions)
-    assert activation_bytes(model, batch, words) == pytest.approx(kept, rel=0.3)
+    assert model.activation_bytes(batch, words) == pytest.approx(kept, rel=0.3)
 
 
 def test_a_run_that_does_not_fit_is_refused(clip_file: Path) -> None:

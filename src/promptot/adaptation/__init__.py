@@ -6,14 +6,11 @@ from promptot.adaptation.cocoop import CoCoOpPrompts
 from promptot.adaptation.ivlp import IVLPPrompts
 from promptot.adaptation.maple import MaPLePrompts
 
-PromptDesign = Adaptation
-
 __all__ = [
     "DESIGNS",
     "Adaptation",
     "CoCoOpPrompts",
     "IVLPPrompts",
     "MaPLePrompts",
-    "PromptDesign",
     "build_prompts",
 ]

@@ -287,7 +287,12 @@ class Student(nn.Module):
         return self.backbone.pack_names([*self._tokens, *(self._words[i] for i in words.tolist())])
 
     def activation_bytes(self, batch: int, words: int = 0) -> int:
-        """Bytes that a training step of B images and A anchor words keeps for its backward pass."""
+        """Bytes that a training step of B images and A anchor words keeps for its backward pass.
+
+        The teacher keeps nothing; of the student, the prompted image tower keeps B · (1 + N + m)
+        tokens a block, and the text tower the shared prefix once and the own tokens of each class
+        and anchor word; all of that B times where the text depends on the image.
+        """
         injection = self.injection()
         total = self.backbone.image_tower.activation_bytes(batch, injection)
         if self._packed is not None:

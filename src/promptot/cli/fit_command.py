@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -124,6 +125,6 @@ def _as_json(run: Run) -> dict[str, Any]:
         "plan": {name: run.log.mean(name) for name in PLAN_FIGURES},
         "retention": run.retention.as_json(),
         "results": {name: scores.as_json() for name, scores in run.scores.items()},
-        "skipped": [{"path": item.path, "reason": item.reason} for item in run.skipped],
+        "skipped": [asdict(item) for item in run.skipped],
         "notes": list(run.task.notes),
     }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Group
@@ -11,6 +11,7 @@ from rich.table import Column, Table
 
 from promptot.cli.console import plain
 from promptot.cli.grid import folded, grid, listing, numbers
+from promptot.errors import listed
 from promptot.reports.tables import format_difference, format_interval, format_value
 
 if TYPE_CHECKING:
@@ -129,12 +130,13 @@ def recipe_list(recipes: Iterable[Recipe]) -> Table:
 def card_tables(card: Card, parameters: int) -> Group:
     """What an adapter's card says: the adapter, its test, its recipe, its versions."""
     recipe = {key: value for key, value in card.recipe.items() if "." in key}
+    names = listed(card.class_names, 12, quoted=False, counted=False)
     adapter = {
         "backbone": f"{card.backbone.name} (weights {card.backbone.weight_hash[:12]})",
         **_function(card),
-        "recipe": card.recipe.get("name", "unknown"),
+        "recipe": card.recipe_name or "unknown",
         "learnt": f"{parameters:,} parameters",
-        "classes": f"{len(card.class_names)}: {_shorten(card.class_names)}",
+        "classes": f"{len(card.class_names)}: {names}",
         "template": card.template,
     }
     shown: list[Any] = [pairs(adapter)]
@@ -159,7 +161,3 @@ def _function(card: Card) -> dict[str, Any]:
     shown = ("activation", "pool", "context_length", "resolution", "interpolation")
     names = [name for name in noted if name.rpartition(".")[2] in shown]
     return {name.replace(".", " ").replace("_", " "): noted[name] for name in names}
-
-
-def _shorten(names: Sequence[str], most: int = 12) -> str:
-    return ", ".join(names[:most]) + (", …" if len(names) > most else "")

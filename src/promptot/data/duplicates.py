@@ -36,7 +36,7 @@ class Appearance:
 
 
 def appearance_of(image: Image.Image) -> Appearance:
-    """The fingerprint of an RGB image."""
+    """The appearance of an RGB image."""
     grey = image.convert("L").resize((32, 32), Image.Resampling.BOX)
     shape = dctn(np.asarray(grey, dtype=np.float32), norm="ortho")[:8, :8].ravel()
     shape[0] = _PLAIN

@@ -86,7 +86,7 @@ class Retention:
             linear head instead of text.
         anchors: None where what was learned serves its own classes only, or where the text depends
             on the image.
-        others: accuracies on other drawings (see `other_drawings`), for the bundled model.
+        others: accuracies on other drawings (on drawings of other things), for the bundled model.
         frozen: test images that the frozen model gets right, each part's own names to choose from;
             None without images.
     """

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 
 from promptot.backbones.first_choice import real_clip
 from promptot.data import Skipped
+from promptot.errors import listed
 from promptot.evaluation.retention import MOSTLY_WRONG
 from promptot.evaluation.scoring import Scores
 from promptot.inspection.survey_probe import ProbeSummary
@@ -177,6 +178,4 @@ def _beside_the_probe(scores: Scores, probe: ProbeSummary) -> list[str]:
 
 def _several(names: Sequence[str]) -> str:
     """ "'a' has", "'a' and 'b' have", "'a', 'b', 'c' and 4 more have"."""
-    shown = ", ".join(f"'{name}'" for name in names[:3])
-    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-    return f"{shown}{more} {'has' if len(names) == 1 else 'have'}"
+    return f"{listed(names, 3)} {'has' if len(names) == 1 else 'have'}"

@@ -20,7 +20,7 @@ from promptot.data.catalog.drawings import has_own_images
 from promptot.data.dividing import hold_out
 from promptot.data.duplicates import Appearance, appearance_of, find_pairs, group
 from promptot.data.name_warnings import name_warnings
-from promptot.data.task import Progress
+from promptot.data.task import Progress, no_progress
 from promptot.devices import pick_device
 from promptot.errors import use_class_names
 from promptot.evaluation.scoring import NothingToScore, Scores, score
@@ -39,7 +39,7 @@ def survey(
     test_share: float = 0.3,
     device: str = "auto",
     workers: int = 0,
-    progress: Progress = lambda what, done, total: None,
+    progress: Progress = no_progress,
     names: str | os.PathLike[str] | Mapping[Any, Any] | None = None,
 ) -> Survey:
     """What a data set is like, before anything is learned from it.

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import torch
 from safetensors.torch import load, save
 
-from promptot.adaptation import DESIGNS, PromptDesign
+from promptot.adaptation import DESIGNS, Adaptation
 from promptot.adaptation.linear_head import LinearHead
 from promptot.adaptation.readout import Readout
 from promptot.adaptation.student import Student
@@ -44,9 +44,9 @@ LARGEST_TENSORS = 2**32  # bytes
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 NOTHING = "none"
 
-Learned = PromptDesign | Readout | None
+Learned = Adaptation | Readout | None
 
-_REBUILD: dict[str, Callable[..., PromptDesign | Readout]] = {
+_REBUILD: dict[str, Callable[..., Adaptation | Readout]] = {
     **DESIGNS,
     LinearHead.name: LinearHead.empty,
 }

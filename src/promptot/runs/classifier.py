@@ -22,15 +22,14 @@ from promptot.data.task import Skipped
 from promptot.devices import pick_device
 from promptot.errors import PromptotError, warn_of_former_name
 from promptot.exporting.export import Export, export_model
+from promptot.files.reading import PathLike
 from promptot.runs.adapter import Adapter, load_adapter
 from promptot.runs.card import Card
-from promptot.runs.hub import adapter_folder as adapter_folder
-from promptot.runs.hub import push_adapter
+from promptot.runs.hub import adapter_folder, push_adapter
 from promptot.runs.manifest import Manifest
 
 KEPT_LISTS, KEPT_NAMES = 8, 2**17
 """Lists of class names whose features are kept, and names in all of them together."""
-PathLike = str | os.PathLike[str]
 ClassNames = Sequence[str | Sequence[str]]
 """Names to choose among; several in a list or tuple are synonyms, the first of which is shown."""
 Listed = tuple[str | tuple[str, ...], ...]
@@ -95,7 +94,7 @@ class Classifier(Adapted):
     """An adapted CLIP, ready to predict.
 
     Args:
-        model: the prompted model.
+        model: the student.
         card: what the adapter says of itself.
         batch_size: images that are computed together.
 

@@ -8,7 +8,8 @@ from pathlib import Path
 from promptot.backbones.backbone import Backbone
 from promptot.errors import PromptotError
 from promptot.exporting.export import Export, check_export, export_model
-from promptot.runs.classifier import ClassNames, PathLike, load
+from promptot.files.reading import PathLike
+from promptot.runs.classifier import ClassNames, load
 from promptot.runs.hub import PREFIX
 from promptot.runs.manifest import find_manifest
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from promptot.errors import PromptotError
+from promptot.errors import PromptotError, listed
 from promptot.files.owned import unknown_in
 from promptot.files.writing import output_folder, write_bytes, write_text
 from promptot.runs.adapter import TENSORS, Adapter, load_adapter, warn_of_activation
@@ -149,8 +149,7 @@ def model_card(card: Card, repository: str) -> str:
     # A name of odd characters would be no end of the code or of the line that it stands in.
     plain_name = known and re.fullmatch(r"[\w.:/-]+", name, re.ASCII)
     base = f"base_model: {rest}\n" if plain_name and source == "hf" else ""
-    shown = ", ".join(_plain(one) for one in card.class_names[:20])
-    more = f" and {len(card.class_names) - 20} more" if len(card.class_names) > 20 else ""
+    shown = listed([_plain(one) for one in card.class_names], 20, quoted=False)
     measured = "\n".join(
         f"| {_plain(key.replace('_', ' '))} | {100 * value:.1f} % |"
         for key, value in card.metrics.items()
@@ -181,7 +180,7 @@ tags:
 Learned prompt tokens for a frozen CLIP ({_plain(name)}, weights {card.backbone.weight_hash[:12]}),
 made with the recipe {_plain(recipe)} of promptot. The CLIP itself is not in here.
 
-Trained on {len(card.class_names)} classes: {shown}{more}.
+Trained on {len(card.class_names)} classes: {shown}.
 {results}
 ```python
 import promptot

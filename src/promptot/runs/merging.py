@@ -15,14 +15,13 @@ import torch
 from promptot.backbones.identity import differences
 from promptot.backbones.library_versions import versions
 from promptot.errors import PromptotError
+from promptot.files.reading import PathLike
 from promptot.runs.adapter import Adapter, Learned, load_adapter, warn_of_activation
 from promptot.runs.card import Card
 from promptot.runs.hub import adapter_folder
 from promptot.runs.manifest import Manifest, MergedRun, find_manifest
 from promptot.runs.run_contents import RunContents
 from promptot.runs.run_folder import check_run_folder
-
-PathLike = str | os.PathLike[str]
 
 
 @dataclass(frozen=True)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 from promptot.data.task import ImageTask
+from promptot.errors import listed
 
 
 @runtime_checkable
@@ -51,12 +52,12 @@ class Coverage:
             first, names = next(iter(self.without_class.items()))
             said.append(
                 f"{len(self.without_class)} of {self.epochs} epochs see no image of some class "
-                f"(epoch {first}: {_listed(names)})."
+                f"(epoch {first}: {listed(names, 5)})."
             )
         if self.never_classes:
-            said.append(f"No epoch sees an image of {_listed(self.never_classes)}.")
+            said.append(f"No epoch sees an image of {listed(self.never_classes, 5)}.")
         if self.never:
-            said.append(f"No epoch sees {_listed(self.never)}.")
+            said.append(f"No epoch sees {listed(self.never, 5)}.")
         said.append("--set optim.drop_last=false sees all.")
         return " ".join(said)
 
@@ -90,8 +91,3 @@ def _unseen_classes(task: ImageTask, seen: set[int]) -> tuple[str, ...]:
     present = {example.label for example in task.train}
     lost = present - {task.train[index].label for index in seen}
     return tuple(task.class_names[label] for label in sorted(lost))
-
-
-def _listed(names: Sequence[str], most: int = 5) -> str:
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(f"'{name}'" for name in names[:most]) + more

@@ -35,24 +35,11 @@ class Estimate:
         return self.step_seconds * self.steps
 
 
-def activation_bytes(model: Student, batch_size: int, words: int = 0) -> int:
-    """Bytes that one training step keeps for its backward pass.
-
-    The teacher keeps nothing; of the student, the prompted image tower keeps
-    B · (1 + N + m) tokens a block, and the text tower the shared prefix once and the own tokens of
-    each class and anchor word; all of that B times where the text depends on the image.
-
-    Args:
-        words: anchor words a step.
-    """
-    return model.activation_bytes(batch_size, words)
-
-
 def memory_estimate(model: Student, batch_size: int, words: int = 0) -> int:
     """Peak bytes of training: what is held now, what backward keeps, and the largest temporary."""
     device = model.backbone.device
     held = torch.cuda.memory_allocated(device) if device.type == "cuda" else resident_bytes()
-    kept = activation_bytes(model, batch_size, words)
+    kept = model.activation_bytes(batch_size, words)
     layers = max(model.backbone.image_tower.layers, model.backbone.text_tower.layers)
     return held + kept + 2 * kept // layers
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor, nn
 
-from promptot.errors import NotFinite
+from promptot.errors import NotFinite, listed
 
 MOST_NAMES = 8
 """Images that a message names."""
@@ -63,9 +63,7 @@ def explain_nonfinite(
         problem += " The step before had made the prompts so."
         advice = "Lower optim.lr"
     if names:
-        more = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
-        listed = ", ".join(f"'{name}'" for name in names[:MOST_NAMES])
-        problem += f" The batch was {listed}{more}."
+        problem += f" The batch was {listed(names, MOST_NAMES)}."
     return NotFinite(
         f"{place}: {problem}",
         fix=f"{advice}; or leave such batches out with optim.on_nonfinite=skip. "

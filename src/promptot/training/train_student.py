@@ -96,6 +96,6 @@ def train(
     trainer.setup()
     memory, available = check_memory(model, config.batch_size, anchors.count if anchors else 0)
     if listener.hears("on_estimate"):
-        seconds = trainer.trial_seconds()
+        seconds = trainer.seconds_a_step()
         listener.on_estimate(Estimate(seconds, len(loader), memory, available))
     trainer.run()

@@ -337,7 +337,7 @@ class Trainer:
         save_checkpoint(self.checkpoint.path, Checkpoint(*done, run, *state, self.records))
         self._saved, self._saved_at = position, time.monotonic()
 
-    def trial_seconds(self) -> float:
+    def seconds_a_step(self) -> float:
         """Seconds a step, loading included, of three that leave no trace; 0 without batches.
 
         The first, which warms up, is left out.

@@ -21,6 +21,7 @@ from promptot.backbones.by_name import load_backbone
 from promptot.backbones.checks.check_inputs import SENTENCES, pictures
 from promptot.backbones.checks.check_sides import Side, library_side, our_side
 from promptot.data.images.read_image import load_image
+from promptot.data.task import Progress, no_progress
 from promptot.errors import PromptotError
 
 PIXELS = 1e-4
@@ -135,7 +136,7 @@ def check_backbone(
     load: Callable[[str], Backbone] = load_backbone,
     library_of: Callable[[str], Side] = library_side,
     read: Callable[..., Image.Image] = load_image,
-    progress: Callable[[str, int, int], None] | None = None,
+    progress: Progress = no_progress,
 ) -> CheckReport:
     """Compare a backbone with its own library's model, in fp32 on the CPU.
 
@@ -154,8 +155,7 @@ def check_backbone(
         PromptotError: one of the sides can't be loaded, or the diagram is for another model.
     """
     began = time.perf_counter()
-    tell = progress or (lambda what, done, total: None)
-    tell("backbone", 0, 2)
+    progress("backbone", 0, 2)
     backbone = load(name)
     if diagram is not None:
         _check_diagram_model(backbone)
@@ -172,14 +172,14 @@ def check_backbone(
         )
         seen = None if diagram is None else _diagram_probabilities(side, read(diagram))
         del side, backbone
-        tell("backbone", 1, 2)
+        progress("backbone", 1, 2)
         library = library_of(name)
         theirs = _compute_library(name, library, sentences)
         comparisons += _compare(ours, theirs, _encode(library, ours.pixels), sentences)
         comparisons += _compare_scores(ours, theirs, scale, library.scale)
     if seen is not None:
         comparisons.append(compare_diagram(seen))
-    tell("backbone", 2, 2)
+    progress("backbone", 2, 2)
     return CheckReport(
         name,
         who,

@@ -77,7 +77,7 @@ def load_image(image: ImageLike, name: str | None = None) -> Image.Image:
     Raises:
         UnreadableImage: there is no such file, it is not an image, it is damaged, or it is too
             large or too narrow to work with (more than 180 megapixels, or 200 times as long as
-            wide), or a JPEG of too many scans (see `jpeg_scans`). It never waits: pipes and
+            wide), or a JPEG of too many scans (see `decoding_cost`). It never waits: pipes and
             devices are refused unopened.
     """
     called = name or name_of(image)

@@ -41,15 +41,15 @@ def load_folder(path: str | os.PathLike[str], template: str = DEFAULT_TEMPLATE) 
     pets/golden_retriever/1.jpg     pets/train/dog/1.jpg   pets/val/dog/7.jpg
     ```
 
-    The class folders are the labels, in the order of `names.in_order`; underscores in their names
-    become spaces. Images may lie deeper inside a class folder; links are followed, but no folder is
-    entered twice, so that an image has one class. Hidden files and files whose ending is not an
-    image's are passed over, and so are folders that network drives and systems make (`junk`);
-    images that lie in no class folder are listed in `skipped`. Split folders are called by one of
-    `split_words.SPLITS`, in any case, or hold one of these words (`training_set`, `val2017`) where
-    all folders do; without them every image is in `train` (`split_examples` divides them). A single
-    folder around all of that is looked into. What was taken for what is said in `notes`. No image
-    is opened here: `choose_shots` reads those that are used.
+    The class folders are the labels, in the order of `class_names.in_order`; underscores in their
+    names become spaces. Images may lie deeper inside a class folder; links are followed, but no
+    folder is entered twice, so that an image has one class. Hidden files and files whose ending is
+    not an image's are passed over, and so are folders that network drives and systems make
+    (`junk`); images that lie in no class folder are listed in `skipped`. Split folders are called
+    by one of `split_words.SPLITS`, in any case, or hold one of these words (`training_set`,
+    `val2017`) where all folders do; without them every image is in `train` (`split_examples`
+    divides them). A single folder around all of that is looked into. What was taken for what is
+    said in `notes`. No image is opened here: `choose_shots` reads those that are used.
 
     Raises:
         PromptotError: the folder is missing, holds no class folders, or an empty one; two classes

@@ -41,7 +41,7 @@ class PartSource(_SetFile):
 
 
 class PublicSet(_SetFile):
-    """The public_set of one public data set, as its YAML file gives them.
+    """What is known of one public data set, as its YAML file gives them.
 
     Attributes:
         key: the name of that file.
