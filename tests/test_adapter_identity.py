@@ -19,6 +19,7 @@ from open_clip.pretrained import get_pretrained_cfg
 import promptot
 from promptot.adaptation import IVLPPrompts
 from promptot.backbones import Backbone
+from promptot.backbones.loaders.bundled_clip import EARLIER_WEIGHTS
 from promptot.errors import PromptotError, PromptotWarning
 from promptot.runs.adapter import _had_wrong_activation, build_model, load_adapter, save_adapter
 from promptot.runs.card import CARD, BackboneIdentity
@@ -161,6 +162,17 @@ def test_other_weights_are_refused_as_ever(adapter: Path, backbone: Backbone) ->
     edit(adapter, lambda card: card["backbone"].update(weight_hash="a" * 64))
     with pytest.raises(PromptotError, match=r"\(weights aaaaaaaaaaaa\)"):
         promptot.load(adapter, backbone)
+
+
+def test_one_of_an_earlier_bundled_model_is_refused_in_a_sentence(
+    adapter: Path, backbone: Backbone
+) -> None:
+    (earlier,) = EARLIER_WEIGHTS
+    edit(adapter, lambda card: card["backbone"].update(weight_hash=earlier, name="bundled:tiny"))
+    with pytest.raises(PromptotError) as refused:
+        promptot.load(adapter, backbone)
+    assert "'bundled:tiny' of promptot 0.2.0 or before" in str(refused.value)
+    assert "Train it again" in str(refused.value)
 
 
 def test_another_precision_or_cleaning_or_an_unknown_setting_is_no_other_model(

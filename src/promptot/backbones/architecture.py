@@ -33,7 +33,7 @@ class ImageShape:
     patch: int | None = None
     patch_bias: bool = False
     trunk: str | None = None
-    pool: str = "class"  # or "mean"
+    pool: str = "class"  # or "mean", or "class_with_mean": see `ImageTower`
     pre_norm: bool = True
 
 

@@ -13,6 +13,10 @@ class DemoOptions(common.Options):
     """What `promptot demo` takes."""
 
     out: Annotated[Path, "Folder for the report."] = Path("promptot-demo")
+    photos: Annotated[
+        str | None, "Images to learn instead of the drawings, as `fit` takes them: a folder, …"
+    ] = None
+    backbone: common.BackboneName = "bundled:tiny"
     seed: common.Seed = 1
     overrides: common.Overrides = None
     device: common.Device = "auto"
@@ -20,12 +24,12 @@ class DemoOptions(common.Options):
 
 
 def demo(options: DemoOptions, screen: Screen) -> None:
-    """Compare zero-shot, IVLP and Prompt-OT on the drawings inside the package."""
+    """Compare zero-shot, IVLP and Prompt-OT on drawings inside the package, or on images."""
     from promptot.experiments.demo import headline, run_demo
     from promptot.reports import rich_table
 
     result = in_stages(run_demo)(**options.keywords())
-    screen.print(rich_table(result.table, title="A small CLIP, adapted to drawings of animals"))
+    screen.print(rich_table(result.table, title=result.title))
     screen.print(plain(headline(result.outcomes)))
     screen.print(f"[dim]{plain(result.table.caption)}[/]")
     screen.say(f"{result.seconds:.0f} s. Report: [bold]{plain(result.page)}[/]")

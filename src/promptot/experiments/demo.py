@@ -1,19 +1,28 @@
-"""The main job on what ships in the package: zero-shot, IVLP and Prompt-OT side by side."""
+"""The main job in a minute or a few: zero-shot, IVLP and Prompt-OT side by side.
+
+On the drawings that ship in the package, or on anyone's images.
+"""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from promptot.adaptation.student import Student
-from promptot.backbones import load_backbone
+from promptot.backbones import Backbone, load_backbone
 from promptot.backbones.library_versions import versions
-from promptot.data.catalog.drawings import DRAWINGS, load_bundled, load_bundled_others
+from promptot.data.catalog.drawings import (
+    DRAWINGS,
+    UNSEEN,
+    list_groups,
+    load_bundled,
+    load_bundled_others,
+)
 from promptot.data.task import Progress, no_progress
 from promptot.evaluation.metrics import harmonic_mean
 from promptot.evaluation.scoring import Scores, score
@@ -24,7 +33,7 @@ from promptot.experiments.methods import Method
 from promptot.experiments.protocols import PROTOCOLS
 from promptot.experiments.result_folder import check_result_folder
 from promptot.experiments.run_cell import CellContext, learn_cell
-from promptot.experiments.scenarios import Scenario, Source
+from promptot.experiments.scenarios import Scenario, Source, load_sources, merge
 from promptot.files.writing import write_json
 from promptot.recipes import Recipe, describe, load_recipe
 from promptot.reports import (
@@ -42,20 +51,26 @@ from promptot.training.training_log import Log
 GROUP = "animals"
 RESULTS, PAGE = "results.json", "report.html"
 SHOTS = 4
+PHOTO_SHOTS = 8
 OVERRIDES = (
-    "data.shots=4",
     "data.views=4",
     "optim.batch_size=16",
     "optim.epochs=10",
     "optim.lr=0.02",
 )
-"""What both methods change of their published values to take seconds: fewer and larger steps.
+"""What both methods change of their published values, beside the shots, to take seconds: fewer and
+larger steps.
 
 Of the settings in tools/choose_demo_settings.py, the one with the best harmonic mean of Prompt-OT
 on the validation styles."""
 METHODS = {"ivlp": "IVLP", "prompt-ot": "Prompt-OT"}
+BUNDLED_MODEL = "bundled:tiny"
 PARTS = ("base", "novel", "retention")
 TITLE = ("name", "summary", "paper")
+_SMALL_MODEL = (
+    "The model is small and ships inside the package; the figures say how the methods compare on "
+    "it, not what they reach with a large CLIP.",
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,6 +111,7 @@ class Outcome:
 class Demo:
     """What the demo found, and where its page is."""
 
+    title: str
     outcomes: list[Outcome]
     table: Table
     page: Path
@@ -109,34 +125,100 @@ class Demo:
         }
 
 
+@dataclass(frozen=True, eq=False)
+class Subject:
+    """What the demo learns and tests.
+
+    Attributes:
+        source: the classes, half of which it learns, and what else the model should still know.
+        shots: images of each class to learn from.
+        images: what they are called.
+        tested_on: what is to be known of the test images, the beginning of a sentence.
+        others: what the classes of `source.others` are called.
+        title: of the page.
+    """
+
+    source: Source
+    shots: int
+    images: str
+    tested_on: str
+    others: str
+    title: str
+
+
+def drawn_subject() -> Subject:
+    """One group of the drawings in the package; the model should still know the others."""
+    return Subject(
+        Source(
+            GROUP,
+            GROUP,
+            load_bundled(GROUP),
+            load_bundled_others(GROUP),
+            GROUP,
+            listed_from=DRAWINGS,
+        ),
+        SHOTS,
+        "drawings",
+        "Drawings in a style that neither the model nor the adaptation has seen",
+        "all other groups",
+        "Prompt-OT on the bundled drawings",
+    )
+
+
+def own_subject(photos: str | Path, shots: int = PHOTO_SHOTS) -> Subject:
+    """The classes of anyone's images; the model should still know the drawings in the package.
+
+    Raises:
+        PromptotError: the images can't be read, or are of too few classes.
+    """
+    (source,) = load_sources([str(photos)])
+    drawn = [load_bundled(group) for group in list_groups() if group != UNSEEN]
+    return Subject(
+        replace(source, others=merge(drawn, source.task.class_names)),
+        shots,
+        "images",
+        f"Images of {source.name} that were not learnt from",
+        "the drawings inside the package",
+        f"Prompt-OT on {source.name}",
+    )
+
+
 def run_demo(
     out: str | Path,
     seed: int = 1,
     overrides: Sequence[str] = (),
     device: torch.device | str = "auto",
     precision: str = "fp32",
+    photos: str | Path | None = None,
+    backbone: str | Backbone = BUNDLED_MODEL,
     progress: Progress = no_progress,
 ) -> Demo:
-    """Adapt the bundled CLIP to the base classes of one group of drawings, and test what it knows.
+    """Adapt a CLIP to half of some classes, and test what it knows of these, the other half, and
+    all else.
 
     Args:
         out: folder for `report.html` and `results.json`.
         seed: of the shots, the start and the order of training.
         overrides: recipe values that replace the demo's, for both methods.
         device, precision: see `load_backbone`.
+        photos: images to learn and to test, as `fit` takes them; None: drawings of the package.
+        backbone: name of a frozen CLIP, or a loaded one.
         progress: is told how it goes.
+
+    Raises:
+        PromptotError: the backbone or the images can't be loaded, or the folder is someone else's.
     """
     began = time.perf_counter()
     check_result_folder(Path(out), (RESULTS, PAGE), RESULTS, ("results", "report"), "demo")
-    backbone = load_backbone("bundled:tiny", device, precision)
-    source = Source(
-        GROUP, GROUP, load_bundled(GROUP), load_bundled_others(GROUP), GROUP, listed_from=DRAWINGS
-    )
+    subject = drawn_subject() if photos is None else own_subject(photos)
+    if isinstance(backbone, str):
+        backbone = load_backbone(backbone, device, precision)
     protocol = PROTOCOLS["base-to-novel"]
-    (scenario,) = protocol.scenarios([source], [], [SHOTS], "test")
+    (scenario,) = protocol.scenarios([subject.source], [], [subject.shots], "test")
     methods = [Method("Zero-shot", "zero-shot", load_recipe("zero-shot"))]
+    changed = [f"data.shots={subject.shots}", *OVERRIDES, *overrides]
     for name, label in METHODS.items():
-        methods.append(Method(label, name, load_recipe(name, [*OVERRIDES, *overrides])))
+        methods.append(Method(label, name, load_recipe(name, changed)))
     context = CellContext(
         {scenario.unit: scenario}, backbone, ImageFeatures(None, backbone), progress=progress
     )
@@ -146,7 +228,7 @@ def run_demo(
     for cell in cells:
         name, recipe, log = cell.method.label, cell.method.recipe, Log()
         model, _, seconds = learn_cell(cell, context, log)
-        scores[name] = _test(model, context, scenario)
+        scores[name] = _test(model, context, scenario, subject.images)
         learns = cell.method.learns
         outcomes.append(
             Outcome(
@@ -158,19 +240,23 @@ def run_demo(
             )
         )
 
-    table = Table([outcome.row() for outcome in outcomes], caption=_caption(scenario, seed))
+    table = Table(
+        [outcome.row() for outcome in outcomes], caption=_caption(subject, scenario, seed)
+    )
     page = Path(out) / PAGE
-    demo = Demo(outcomes, table, page, time.perf_counter() - began)
+    demo = Demo(subject.title, outcomes, table, page, time.perf_counter() - began)
     write_json(Path(out) / RESULTS, demo.as_json())
     shots = len(context.draw(cells[-1]).train.train)
-    write_report(_report(demo, model, scenario, shots, scores, seed), page)
+    write_report(_report(demo, model, subject, scenario, shots, scores, seed), page)
     return demo
 
 
-def _test(model: Student, context: CellContext, scenario: Scenario) -> dict[str, Scores]:
+def _test(
+    model: Student, context: CellContext, scenario: Scenario, images: str
+) -> dict[str, Scores]:
     found = {}
     for name, part in scenario.parts.items():
-        count = counter(context.progress, f"reading the drawings ({name})", len(part.test))
+        count = counter(context.progress, f"reading the {images} ({name})", len(part.test))
         batches = context.images.batches(part.test, count)
         found[name] = score(model.for_classes(part.class_names), batches, keep_features=True)
     return found
@@ -183,13 +269,13 @@ def _measures(scores: dict[str, Scores]) -> dict[str, Measure]:
     }
 
 
-def _caption(scenario: Scenario, seed: int) -> str:
+def _caption(subject: Subject, scenario: Scenario, seed: int) -> str:
     base, novel, other = (scenario.parts[part] for part in PARTS)
     return (
-        f"Drawings in a style that neither the model nor the adaptation has seen: "
+        f"{subject.tested_on}: "
         f"{len(base.test)} of {len(base.class_names)} base classes, {len(novel.test)} of "
         f"{len(novel.class_names)} novel classes, {len(other.test)} of the "
-        f"{len(other.class_names)} classes of all other groups. Seed {seed}; intervals: 95 %, "
+        f"{len(other.class_names)} classes of {subject.others}. Seed {seed}; intervals: 95 %, "
         "Wilson, over the test images."
     )
 
@@ -205,13 +291,14 @@ def headline(outcomes: Sequence[Outcome]) -> str:
     base, novel, other = (change(kept, part) for part in PARTS)
     return (
         f"{kept.name}: {base} points on base classes, {novel} on novel ones, {other} on other "
-        f"groups, against zero-shot. {free.name}: {', '.join(change(free, p) for p in PARTS)}."
+        f"classes, against zero-shot. {free.name}: {', '.join(change(free, p) for p in PARTS)}."
     )
 
 
 def _report(
     demo: Demo,
     model: Student,
+    subject: Subject,
     scenario: Scenario,
     shots: int,
     found: dict[str, dict[str, Scores]],
@@ -220,18 +307,18 @@ def _report(
     """The page: the last method's model shows its plan.
 
     Args:
-        shots: how many drawings were learnt from.
+        shots: how many images were learnt from.
         found: by method and part.
     """
     base, backbone = scenario.parts["base"], model.backbone
     adapted = {o.name: (o, o.recipe) for o in demo.outcomes if o.recipe is not None}
     return ReportData(
-        title="Prompt-OT on the bundled drawings",
+        title=demo.title,
         headline=headline(demo.outcomes),
         subtitle=(
-            f"A small CLIP learns {len(base.class_names)} base classes ({GROUP}) from "
-            f"{shots} drawings, and is tested on those, on {GROUP} it saw no example "
-            "of, and on everything else it knew."
+            f"{backbone.name} learns {len(base.class_names)} base classes ({subject.source.name}) "
+            f"from {shots} {subject.images}, and is tested on those, on classes it saw no example "
+            f"of, and on {subject.others}."
         ),
         results=demo.table,
         histories=[
@@ -243,7 +330,7 @@ def _report(
             model.for_classes(base.class_names),
             adapted["Prompt-OT"][1].objective,
             found["Prompt-OT"]["base"],
-            "test drawings of base classes",
+            f"test {subject.images} of base classes",
         ),
         recipes={
             name: {key: value for key, value in describe(recipe).items() if key not in TITLE}
@@ -258,12 +345,11 @@ def _report(
             **versions(),
         },
         caveats=[
-            "One seed and one test style: a difference smaller than the intervals is not a "
-            "result. Another seed gives another draw.",
-            "The model is small and was made for this demonstration; the figures say how the "
-            "methods compare on it, not what they reach on photographs with a large CLIP.",
+            "One seed: a difference smaller than the intervals is not a result. Another seed gives "
+            "another draw.",
+            *_SMALL_MODEL[: backbone.name == BUNDLED_MODEL],
             "Both methods use their published objective and optimiser, with the changes that the "
-            "settings below show; those were chosen on the validation styles, not on this test.",
+            "settings below show; those were chosen on the drawings of the validation styles.",
         ],
     )
 
@@ -290,7 +376,7 @@ def _examples(
                         Answer(name, likeliest(scores[part].student[index], task.class_names))
                         for name, scores in found.items()
                     ],
-                    note={"base": "base", "novel": "novel", "retention": "other group"}[part],
+                    note={"base": "base", "novel": "novel", "retention": "other"}[part],
                 )
             )
     return chosen

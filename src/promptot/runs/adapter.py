@@ -21,6 +21,7 @@ from promptot.adaptation.readout import Readout
 from promptot.adaptation.student import Student
 from promptot.backbones.backbone import Backbone
 from promptot.backbones.identity import PREPROCESS, differences
+from promptot.backbones.loaders.bundled_clip import EARLIER_WEIGHTS
 from promptot.data.class_names import TemplateMean
 from promptot.errors import PromptotError, PromptotWarning
 from promptot.files.owned import replace_folder, temporary_name, unknown_in
@@ -246,6 +247,13 @@ def check_backbone(card: Card, backbone: Backbone) -> None:
         PromptotWarning: images are prepared in another way; or see `warn_of_activation`.
     """
     if backbone.weight_hash() != card.backbone.weight_hash:
+        last = EARLIER_WEIGHTS.get(card.backbone.weight_hash)
+        if last is not None:
+            raise PromptotError(
+                f"This adapter was trained in the '{card.backbone.name}' of promptot {last} or "
+                "before, and this promptot has another model of that name.",
+                fix=f"Train it again; or use it with promptot {last}.",
+            )
         raise PromptotError(
             f"This adapter was trained in '{card.backbone.name}' "
             f"(weights {card.backbone.weight_hash[:12]}), not in '{backbone.name}' "

@@ -66,7 +66,7 @@ def our_side(backbone: Backbone) -> Side:
     reading = Reading(
         read.resolution, read.mean, read.std, read.interpolation, read.resize_mode, read.resized_to
     )
-    pooling = "class token" if shape.image.pool == "class" else "mean of the patches"
+    pooling = "mean of the patches" if shape.image.pool == "mean" else "class token"
     return Side(
         f"promptot {version('promptot')}",
         _settings(towers, pooling, shape.text.context_length, reading),

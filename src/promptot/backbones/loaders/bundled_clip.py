@@ -6,8 +6,10 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+import torch
 from pydantic import TypeAdapter
 from safetensors.torch import load_file
+from torch import Tensor
 
 from promptot.backbones.architecture import Architecture
 from promptot.backbones.backbone import Backbone
@@ -18,6 +20,11 @@ from promptot.errors import PromptotError, nearest
 from promptot.files.reading import read_json
 
 ASSETS = Path(str(files("promptot") / "assets"))
+
+EARLIER_WEIGHTS = {
+    "9ed8fb783c8c5735c5106cb5330713a76112c25ddc7942582257ecc4d3f23ed7": "0.2.0",
+}
+"""`Backbone.weight_hash` of bundled models of before, and the last promptot that had each."""
 
 
 def list_bundled() -> list[str]:
@@ -42,11 +49,14 @@ def load_bundled(name: str) -> Backbone:
 
 
 def load_folder(folder: Path, name: str) -> Backbone:
-    """Load a model folder: config.json, model.safetensors and tokenizer.json."""
+    """Load a model folder: config.json, model.safetensors and tokenizer.json.
+
+    A matrix may be stored in 8 bits, see `quantize_rows`.
+    """
     config: dict[str, Any] = read_json(folder / "config.json")
     architecture = TypeAdapter(Architecture).validate_python(config["architecture"])
     preprocess = TypeAdapter(Preprocess).validate_python(config["preprocess"])
-    weights = load_file(folder / "model.safetensors")
+    weights = restore_rows(load_file(folder / "model.safetensors"))
     tokenizer = FileTokenizer(folder / "tokenizer.json")
     backbone = Backbone.from_weights(name, weights, architecture, tokenizer, preprocess)
     stem = backbone.image_tower.stem
@@ -54,3 +64,26 @@ def load_folder(folder: Path, name: str) -> Backbone:
         backbone.weight_hash()  # of the weights as they are stored
         stem.fuse_norms()
     return backbone
+
+
+_SCALE = ".scale"
+
+
+def quantize_rows(key: str, matrix: Tensor) -> dict[str, Tensor]:
+    """A matrix [R, C] as it is stored in 8 bits: its integers, and a factor for each row.
+
+    Every row keeps its largest value to the bit, and any other within 1 / 254 of that one.
+    """
+    scale = matrix.float().abs().amax(dim=1, keepdim=True).clamp(min=1e-12) / 127
+    integers = (matrix.float() / scale).round().to(torch.int8)
+    return {key: integers.contiguous(), key + _SCALE: scale}
+
+
+def restore_rows(stored: dict[str, Tensor]) -> dict[str, Tensor]:
+    """All weights, those that `quantize_rows` stored as fp32 matrices again."""
+    weights = {key: value for key, value in stored.items() if not key.endswith(_SCALE)}
+    for key, scale in stored.items():
+        if key.endswith(_SCALE):
+            name = key.removesuffix(_SCALE)
+            weights[name] = weights[name].float() * scale
+    return weights

@@ -20,8 +20,10 @@ class ImageTower(ImageEncoder):
 
     Args:
         stem: module that maps images [B, 3, R, R] to patch tokens [B, N, W].
-        shape: of the rest; its `pool` says whether the feature is that of the class token, or the
-            mean of those of the patch tokens.
+        shape: of the rest; its `pool` says whether the feature is that of the class token
+            ("class"), the mean of those of the patch tokens ("mean"), or that of a class token
+            that begins with the mean of the patch tokens added ("class_with_mean"), so that what a
+            trunk has pooled reaches the feature past all blocks.
         embed_dim: size D of the features.
     """
 
@@ -65,6 +67,8 @@ class ImageTower(ImageEncoder):
         prompts = injection.image_tokens
         batch = tokens.shape[0]
         class_token = self.class_embedding.expand(batch, 1, -1)
+        if self.pool == "class_with_mean":
+            class_token = class_token + tokens.mean(dim=1, keepdim=True)
         x = torch.cat([class_token, tokens], dim=1) + self.positional_embedding
         kept = x.shape[1]
         if prompts:
@@ -78,8 +82,8 @@ class ImageTower(ImageEncoder):
             else:
                 x = block(x)
 
-        if self.pool == "class":
-            pooled = self.ln_post(last.read(x, position=0)[:, 0])
-        else:
+        if self.pool == "mean":
             pooled = self.ln_post(last(x)[:, 1:kept]).mean(dim=1)
+        else:
+            pooled = self.ln_post(last.read(x, position=0)[:, 0])
         return pooled @ self.proj
