@@ -120,7 +120,7 @@ def test_names_and_help_are_the_commands() -> None:
 
 
 OPTIONS = {
-    "demo": "--out --seed --set --device --precision --json",
+    "demo": "--out --photos --backbone --seed --set --device --precision --json",
     "fit": "data --out --names --template --keep-same-names --backbone --recipe --shots "
     "--classes --test-share --seed --set --device --precision --workers --overwrite "
     "--resume --no-report --log --json",

@@ -54,10 +54,10 @@ class Settings:
     text_width: int = 192
     embed_dim: int = 256
     layers: int = 4
-    reading_steps: int = 1500
+    reading_steps: int = 1300
     reading_batch: int = 1024
     reading_lr: float = 2e-3
-    steps: int = 2000
+    steps: int = 1500
     batch: int = 384
     lr: float = 1e-3
     trunk_lr: float = 0.2

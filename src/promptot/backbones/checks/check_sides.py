@@ -326,7 +326,10 @@ def _bundled_side(name: str) -> Side:
 
     folder = ASSETS / name
     config = read_json(folder / "config.json")
-    state = _plain_weights(folder / "model.safetensors")
+    stored = read_state_dict(folder / "model.safetensors")
+    state = {key: value.float() for key, value in stored.items()}
+    for key in [key for key in stored if f"{key}.scale" in stored]:  # integers, a factor a row
+        state[key] = state[key] * state.pop(f"{key}.scale")
     prefix = "image_tower.stem."
     trunk = create_model(config["architecture"]["image"]["trunk"], num_classes=0, global_pool="")
     own = f"{prefix}trunk."
@@ -356,6 +359,7 @@ def _bundled_side(name: str) -> Side:
         text["activation"],
         image["eps"],
         stem,
+        config["architecture"]["image"]["pool"] == "class_with_mean",
     )
     said = config["preprocess"]
     reading = Reading(

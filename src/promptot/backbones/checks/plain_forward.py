@@ -23,6 +23,7 @@ class PlainClip:
         image_activation, text_activation: "quick_gelu" or "gelu".
         eps: of the norms.
         stem: images [B, 3, R, R] → patch tokens [B, N, W]; CLIP's convolution if None.
+        class_with_mean: whether the mean of the patch tokens is added to the class token.
     """
 
     weights: Mapping[str, Tensor]
@@ -32,6 +33,7 @@ class PlainClip:
     text_activation: str = "quick_gelu"
     eps: float = 1e-5
     stem: Callable[[Tensor], Tensor] | None = None
+    class_with_mean: bool = False
 
     @torch.no_grad()
     def encode_images(self, pixels: Tensor) -> Tensor:
@@ -43,6 +45,8 @@ class PlainClip:
         else:
             x = self.stem(pixels)
         first = w["visual.class_embedding"].expand(len(x), 1, -1)
+        if self.class_with_mean:
+            first = first + x.sum(dim=1, keepdim=True) / x.shape[1]
         x = torch.cat([first, x], dim=1) + w["visual.positional_embedding"]
         x = self._norm(x, "visual.ln_pre")
         x = self._blocks(x, "visual.transformer", self.image_heads, self.image_activation, False)
