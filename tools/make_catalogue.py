@@ -124,7 +124,10 @@ PURPOSES = {
     "languages": "Names in many languages.",
 }
 RECOMMENDED: dict[str, tuple[str, str]] = {  # name → purpose and reason, best first
-    "bundled:tiny": ("start", "Knows drawings, not photographs; nothing to download."),
+    "bundled:tiny": (
+        "start",
+        "Small: drawings, and most things in photographs; nothing to download.",
+    ),
     "open_clip:ViT-B-32/datacomp_xl_s13b_b90k": ("small", "A third of a ViT-B/16's work."),
     "open_clip:ViT-B-32-256/datacomp_s34b_b86k": (
         "small",
