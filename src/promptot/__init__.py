@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from promptot.serving.server import serve
     from promptot.training.listener import Listener
 
-__version__ = "0.2.0"
+__version__ = "0.3.0.dev0"
 
 _LAZY = {
     "Backbone": "backbones.backbone",

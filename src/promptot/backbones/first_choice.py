@@ -68,13 +68,14 @@ def real_clip(backbone: str, own_images: bool, command: str | None = None) -> st
 
     Example:
         >>> print(real_clip("bundled:tiny", own_images=True))
-        bundled:tiny was made for drawings and knows little of photographs. A real CLIP:
-        --backbone open_clip:ViT-B-16/datacomp_xl_s13b_b90k (a download of 600 MB, once).
+        bundled:tiny is small: it knows most things by sight, few of them well. A real CLIP knows
+        far more: --backbone open_clip:ViT-B-16/datacomp_xl_s13b_b90k (a download of 600 MB, once).
         >>> real_clip("bundled:tiny", own_images=False)
     """
     if not (own_images and backbone.startswith(BUNDLED)):
         return None
     return (
-        f"{backbone} was made for drawings and knows little of photographs. A real CLIP: "
-        f"{command or f'--backbone {FIRST_CHOICE.name}'} (a download of {FIRST_CHOICE.size}, once)."
+        f"{backbone} is small: it knows most things by sight, few of them well. A real CLIP knows "
+        f"far more: {command or f'--backbone {FIRST_CHOICE.name}'} (a download of "
+        f"{FIRST_CHOICE.size}, once)."
     )

@@ -142,8 +142,9 @@ def _forecast_method(
         epochs = recipe.evaluate_epoch or recipe.optim.epochs
         own = epochs * max(1, images // recipe.optim.batch_size)
         steps += own
-        training += own * _between(timed, _classes(scenario)) + epochs * images * rates.read
-        training += views_used(first.recipe) * images * once
+        training += own * _between(timed, _classes(scenario))
+        views = views_used(recipe)  # read once, where they are fixed
+        training += views * images * once if views else epochs * images * rates.read
         if isinstance(recipe.prompts, IVLPConfig) and recipe.prompts.vision_tokens:
             testing += sum(len(part.test) for part in scenario.parts.values()) * once
     return MethodForecast(first.label, len(cells), steps, training, testing), memory
