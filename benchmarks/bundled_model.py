@@ -179,6 +179,11 @@ def main() -> None:
     parser.add_argument("--backbone", default="bundled:tiny")
     parser.add_argument("--out", type=Path, help="also write the figures as JSON")
     options = parser.parse_args()
+    unknown = set(options.only.split(",")) - PARTS.keys()
+    if unknown:
+        parser.error(f"--only takes {', '.join(PARTS)}, not {', '.join(sorted(unknown))}")
+    if options.root is None and {"caltech101", "everyday"} & set(options.only.split(",")):
+        parser.error("caltech101 and everyday need --root; or say --only drawings,cost")
     backbone = load_backbone(options.backbone, "cpu")
     results: dict[str, Any] = {"weights": backbone.weight_hash()}
     for name in options.only.split(","):

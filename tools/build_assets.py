@@ -100,7 +100,7 @@ def build(options: argparse.Namespace) -> None:
             FeatureStore(features, concepts, settings),
             Photographs(photographs),
             words,
-            read_shares(meanings),
+            read_shares(words, meanings),
             tokenizer,
         )
         pretrain(run, data, Validation(outside, held_out, concepts), settings)

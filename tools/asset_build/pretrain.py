@@ -1,4 +1,4 @@
-"""Contrastive pretraining of the small CLIP on cached trunk features, on one core."""
+"""Pretraining of the small CLIP on cached trunk features, on a CPU."""
 
 from __future__ import annotations
 
@@ -47,7 +47,10 @@ CHECKPOINT_SECONDS = 150
 
 @dataclass(frozen=True)
 class Settings:
-    """Everything that a training run depends on besides its data."""
+    """Everything that a training run depends on besides its data.
+
+    But for the pieces that the tokenizer splits at random (`bpe_dropout`): it has no seed.
+    """
 
     seed: int = 1
     image_width: int = 256
@@ -233,7 +236,12 @@ class ReadingList:
             for a, b, both in zip(first.tolist(), second.tolist(), paired.tolist(), strict=True)
         ]
         filled = [TEMPLATES[t].replace("{}", x) for t, x in zip(templates, texts, strict=True)]
-        encoded = [found.ids[:CONTEXT_LENGTH] for found in self.tokenizer.encode_batch(filled)]
+        encoded = [
+            [*found.ids[: CONTEXT_LENGTH - 1], found.ids[-1]][-CONTEXT_LENGTH:]
+            if len(found.ids) > CONTEXT_LENGTH
+            else found.ids
+            for found in self.tokenizer.encode_batch(filled)
+        ]
         target = self.directions[second]
         blended = F.normalize(0.6 * target + 0.4 * self.directions[first], dim=-1)
         return pack(encoded), torch.where(paired.unsqueeze(1), blended, target)
@@ -547,7 +555,6 @@ def _initialise(tower: Any) -> None:
         nn.init.normal_(tower.token_embedding.weight, std=0.02)
         return
     nn.init.normal_(tower.positional_embedding, std=0.02)
-    nn.init.normal_(tower.class_embedding, std=0.02)
     with torch.no_grad():
         tower.class_embedding.zero_()
         tower.proj.copy_(torch.eye(width, tower.embed_dim))

@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-import resvg_py
 from PIL import Image, ImageDraw, ImageFont
 
 from asset_build.concepts import Concept, alias_table, normalise
@@ -65,6 +64,8 @@ def _draw(
 ) -> Iterator[tuple[str, np.ndarray]]:
     package = Package(cache, style.package)
     if style.reader == "iconify":
+        import resvg_py  # here: reading what was rendered needs none
+
         for concept, svg in _chosen(package, style, table):
             try:
                 png = resvg_py.svg_to_bytes(svg_string=svg, width=SIZE, height=SIZE)

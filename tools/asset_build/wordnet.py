@@ -39,7 +39,6 @@ class Synset:
         lemmas: the words for it.
         gloss: its definition, without examples.
         above: numbers of what it is a kind of.
-        below: numbers of its kinds.
         named: whether it is one particular thing, such as a river or a person.
     """
 
@@ -48,7 +47,6 @@ class Synset:
     lemmas: tuple[str, ...]
     gloss: str
     above: tuple[str, ...]
-    below: tuple[str, ...]
     named: bool
 
 
@@ -117,7 +115,6 @@ def _parse(text: str) -> Iterator[Synset]:
             lemmas=tuple(word.replace("_", " ") for word in fields[4 : 4 + 2 * words : 2]),
             gloss=re.split(r'; "', gloss)[0].strip(),
             above=(*links.get("@", ()), *links.get("@i", ())),
-            below=(*links.get("~", ()), *links.get("~i", ())),
             named="@i" in links,
         )
 

@@ -25,6 +25,7 @@ class DemoOptions(common.Options):
 
 def demo(options: DemoOptions, screen: Screen) -> None:
     """Compare zero-shot, IVLP and Prompt-OT on drawings inside the package, or on images."""
+    from promptot.backbones.first_choice import real_clip
     from promptot.experiments.demo import headline, run_demo
     from promptot.reports import rich_table
 
@@ -32,5 +33,8 @@ def demo(options: DemoOptions, screen: Screen) -> None:
     screen.print(rich_table(result.table, title=result.title))
     screen.print(plain(headline(result.outcomes)))
     screen.print(f"[dim]{plain(result.table.caption)}[/]")
+    note = real_clip(options.backbone, own_images=options.photos is not None)
+    if note is not None:
+        screen.say(f"\n[yellow]![/] {note}\n")
     screen.say(f"{result.seconds:.0f} s. Report: [bold]{plain(result.page)}[/]")
     screen.result(result.as_json())

@@ -24,6 +24,7 @@ from promptot.data.catalog.drawings import (
     load_bundled_others,
 )
 from promptot.data.task import Progress, no_progress
+from promptot.errors import PromptotError
 from promptot.evaluation.metrics import harmonic_mean
 from promptot.evaluation.scoring import Scores, score
 from promptot.experiments.cell_progress import counter
@@ -52,6 +53,7 @@ GROUP = "animals"
 RESULTS, PAGE = "results.json", "report.html"
 SHOTS = 4
 PHOTO_SHOTS = 8
+LEAST_CLASSES = 4  # of one's own images; of one name every answer is right
 OVERRIDES = (
     "data.views=4",
     "optim.batch_size=16",
@@ -69,7 +71,7 @@ PARTS = ("base", "novel", "retention")
 TITLE = ("name", "summary", "paper")
 _SMALL_MODEL = (
     "The model is small and ships inside the package; the figures say how the methods compare on "
-    "it, not what they reach with a large CLIP.",
+    "it, not what they reach with a large CLIP."
 )
 
 
@@ -172,6 +174,13 @@ def own_subject(photos: str | Path, shots: int = PHOTO_SHOTS) -> Subject:
         PromptotError: the images can't be read, or are of too few classes.
     """
     (source,) = load_sources([str(photos)])
+    count = len(source.task.class_names)
+    if count < LEAST_CLASSES:
+        raise PromptotError(
+            f"'{photos}' has {count} classes, and half of them are held out: the demo needs "
+            f"{LEAST_CLASSES} or more.",
+            fix="`promptot fit` learns few classes too.",
+        )
     drawn = [load_bundled(group) for group in list_groups() if group != UNSEEN]
     return Subject(
         replace(source, others=merge(drawn, source.task.class_names)),
@@ -200,7 +209,7 @@ def run_demo(
         out: folder for `report.html` and `results.json`.
         seed: of the shots, the start and the order of training.
         overrides: recipe values that replace the demo's, for both methods.
-        device, precision: see `load_backbone`.
+        device, precision: see `load_backbone`; they do not touch a loaded backbone.
         photos: images to learn and to test, as `fit` takes them; None: drawings of the package.
         backbone: name of a frozen CLIP, or a loaded one.
         progress: is told how it goes.
@@ -347,9 +356,10 @@ def _report(
         caveats=[
             "One seed: a difference smaller than the intervals is not a result. Another seed gives "
             "another draw.",
-            *_SMALL_MODEL[: backbone.name == BUNDLED_MODEL],
+            *([_SMALL_MODEL] if backbone.name == BUNDLED_MODEL else []),
             "Both methods use their published objective and optimiser, with the changes that the "
-            "settings below show; those were chosen on the drawings of the validation styles.",
+            "settings below show; those were chosen for the drawings, and on no other images or "
+            "model.",
         ],
     )
 

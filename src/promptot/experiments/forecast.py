@@ -143,8 +143,10 @@ def _forecast_method(
         own = epochs * max(1, images // recipe.optim.batch_size)
         steps += own
         training += own * _between(timed, _classes(scenario))
-        views = views_used(recipe)  # read once, where they are fixed
-        training += views * images * once if views else epochs * images * rates.read
+        views = views_used(recipe)
+        training += views * images * once
+        if not views or recipe.data.teacher == "cached-views":  # else what is read once is kept
+            training += epochs * images * rates.read
         if isinstance(recipe.prompts, IVLPConfig) and recipe.prompts.vision_tokens:
             testing += sum(len(part.test) for part in scenario.parts.values()) * once
     return MethodForecast(first.label, len(cells), steps, training, testing), memory

@@ -18,6 +18,7 @@ from promptot.errors import PromptotError, PromptotWarning
 
 DEFAULT_EPS = 1e-5
 _TRUNK = "a convolutional network before its first block"
+_SEEDED = "a class token that begins with the mean of the patches"
 _BIAS = "a bias in its patch embedding"
 
 
@@ -38,6 +39,7 @@ def open_clip_config(backbone: Backbone) -> dict[str, Any]:
                 image.transformer.activation != text.transformer.activation
             ),
             _BIAS: image.patch_bias,
+            _SEEDED: image.pool == "class_with_mean",
         },
     )
     vision_cfg = {
@@ -45,7 +47,7 @@ def open_clip_config(backbone: Backbone) -> dict[str, Any]:
         "patch_size": image.patch,
         "head_width": image.transformer.width // image.transformer.heads,
         **_open_clip_transformer(image.transformer),
-        "pool_type": {"class": "tok", "mean": "avg"}[image.pool],
+        "pool_type": "avg" if image.pool == "mean" else "tok",
         "no_ln_pre": not image.pre_norm,
     }
     text_cfg = {
@@ -138,7 +140,8 @@ def clip_config(backbone: Backbone) -> dict[str, Any]:
         {
             _TRUNK: image.patch is None,
             _BIAS: image.patch_bias,
-            "an image feature that is the mean of the patches": image.pool != "class",
+            "an image feature that is the mean of the patches": image.pool == "mean",
+            _SEEDED: image.pool == "class_with_mean",
             "no norm before the first block": not image.pre_norm,
             "a bias in its text projection": text.projection_bias,
         },

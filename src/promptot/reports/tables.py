@@ -83,8 +83,8 @@ COMPARISON_COLUMNS = (
     Column("harmonic_mean", "Harmonic mean", note="Of base and novel: high only if both are."),
     Column(
         "retention",
-        "Other groups",
-        note="Accuracy on groups of classes that have nothing to do with the adaptation.",
+        "Other classes",
+        note="Accuracy on classes that have nothing to do with the adaptation.",
     ),
     Column(
         "off_diagonal_mass",

@@ -248,7 +248,7 @@ def check_backbone(card: Card, backbone: Backbone) -> None:
     """
     if backbone.weight_hash() != card.backbone.weight_hash:
         last = EARLIER_WEIGHTS.get(card.backbone.weight_hash)
-        if last is not None:
+        if last is not None and backbone.name == card.backbone.name:
             raise PromptotError(
                 f"This adapter was trained in the '{card.backbone.name}' of promptot {last} or "
                 "before, and this promptot has another model of that name.",

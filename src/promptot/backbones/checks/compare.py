@@ -28,8 +28,8 @@ PIXELS = 1e-4
 """Of normalised pixels; one of 256 grey levels is 0.015 under CLIP's deviations."""
 FEATURES = 5e-5
 """Of unit vectors, by the norm of the difference. Rounding in fp32 makes 1e-6 in a ViT-B/16 and a
-ViT-L/14; in the bundled model the other GELU makes 5e-2, and half a grey level in every pixel
-1e-2."""
+ViT-L/14; in the bundled model of 0.2.0 the other GELU made 5e-2, and half a grey level in every
+pixel 1e-2."""
 COSINES = 1e-4
 SCALE = 1e-5
 

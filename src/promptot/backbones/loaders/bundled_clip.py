@@ -72,7 +72,7 @@ _SCALE = ".scale"
 def quantize_rows(key: str, matrix: Tensor) -> dict[str, Tensor]:
     """A matrix [R, C] as it is stored in 8 bits: its integers, and a factor for each row.
 
-    Every row keeps its largest value to the bit, and any other within 1 / 254 of that one.
+    Every value is kept within 1 / 254 of the largest one of its row.
     """
     scale = matrix.float().abs().amax(dim=1, keepdim=True).clamp(min=1e-12) / 127
     integers = (matrix.float() / scale).round().to(torch.int8)

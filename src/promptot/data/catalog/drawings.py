@@ -83,7 +83,7 @@ def load_bundled_others(
     """The drawings of all groups but one: what a model that was tuned on it should still know.
 
     The classes are the concepts with at least one test drawing; those of the group `unseen` are
-    left out, because the bundled model never knew them. Arguments and errors are those of
+    left out, because the bundled model never saw them drawn. Arguments and errors are those of
     `load_bundled`.
     """
     _check_known(group, styles or (), drawings)
@@ -94,7 +94,7 @@ def load_bundled_others(
 def load_bundled_sample(
     exclude: Iterable[str], images: int, drawings: Path = DRAWINGS
 ) -> ImageTask:
-    """Some test drawings of everything that the bundled model knows, evenly spread.
+    """Some test drawings of all that the bundled model has seen drawn, evenly spread.
 
     Args:
         exclude: class names to leave out, in any case, with their drawings.

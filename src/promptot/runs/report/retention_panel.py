@@ -97,7 +97,7 @@ def retention_table(name: str, retention: Retention, scores: Mapping[str, Scores
         ("novel", "Held-out classes", scores.get("novel") or scores.get("other classes"),
          "Classes of the same folder that it saw no image of."),
         ("others", "Other drawings", retention.others,
-         "Drawings of other things, which the bundled model was made for; their names to choose "
+         "Drawings of other things, which the bundled model knows too; their names to choose "
          "from."),
     ):  # fmt: skip
         if tested is not None:
