@@ -118,7 +118,7 @@ def test_names_are_edited(page: Any, make_image: Images) -> None:
     assert "3 names" in page.locator("#names-note").inner_text()
     with page.expect_response("**/compare"):
         page.click("#use")
-    page.wait_for_function("document.querySelector('#frozen').innerText.includes('zebra')")
+    page.locator("#frozen", has_text="zebra").wait_for()
     names = {row.split("\n")[0] for row in rows(page, "adapted")}
     assert names == {"zebra", "moose", "hot dog"}
     page.fill("#names", "moose\nMoose")
@@ -231,7 +231,7 @@ def test_everything_by_keyboard(page: Any, make_image: Images, run_folder: Path)
     page.keyboard.type("zebra, moose")
     with page.expect_response("**/compare"):
         page.keyboard.press("Control+Enter")
-    page.wait_for_function("document.querySelector('#frozen').innerText.includes('zebra')")
+    page.locator("#frozen", has_text="zebra").wait_for()
     for expected in ("use", "trained", "strength"):
         page.keyboard.press("Tab")
         assert focused() == expected
@@ -252,7 +252,7 @@ def test_everything_by_keyboard(page: Any, make_image: Images, run_folder: Path)
     assert focused() == "flag"
     with page.expect_response("**/flag"):
         page.keyboard.press("Enter")
-    page.wait_for_function("document.querySelector('#flag-note').innerText.includes('1 flag')")
+    page.locator("#flag-note", has_text="1 flag").wait_for()
     with flags.open(encoding="utf-8", newline="") as stream:
         (row,) = csv.DictReader(stream)
     assert row["image"] == "'=evil.png"
