@@ -14,12 +14,12 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image, ImageEnhance
-from timm.data import ImageNetInfo
 from torch import Tensor
 
 from asset_build.augment import RESOLUTION
 from asset_build.features import to_tensor
 from asset_build.trunk import FastTrunk, Head, load_trunk
+from promptot.data.catalog.public.imagenet import imagenet_folders
 
 HELD_OUT_EVERY = 5
 """In the order of file names every fifth photograph, the first included, is never trained on."""
@@ -65,7 +65,7 @@ def extract_photographs(folder: Path, target: Path, views: int, *, held_out: boo
 
 def class_of(file: str) -> int:
     """ImageNet's label of a photograph called `n01440764_tench.jpg`."""
-    return ImageNetInfo().label_names().index(file.split("_")[0])
+    return imagenet_folders().index(file.split("_")[0])
 
 
 def centre_view(path: Path) -> np.ndarray:

@@ -434,7 +434,7 @@ class Trainer:
 
     def _reading_loss(self, count: int) -> Tensor:
         packed, meant = self.reading.sample(count, self.generator)
-        return (1 - (self.model.text_features(packed) * meant).sum(1)).mean()
+        return _apart(self.model.text_features(packed), meant)
 
     def _losses(self) -> tuple[Tensor, Tensor]:
         """(contrast of drawings with all names, all else by its weight)."""
@@ -449,7 +449,7 @@ class Trainer:
             trunk_features = self.head(torch.cat([maps, photos]))
             pooled = trunk_features.float().mean(1)
             teacher = self.head.classifier(pooled).float().softmax(-1)
-            kept = self.directions.project(pooled.float())
+            kept = self.directions.project(pooled[len(maps) :])
         features = model.image_features(trunk_features, settings.token_dropout)
         scale = model.log_scale.exp()
         drawn, seen = (scale * features).split([len(maps), len(photos)])
@@ -459,17 +459,10 @@ class Trainer:
         loss = F.cross_entropy(drawn @ names.T, labels, label_smoothing=settings.label_smoothing)
         classes = self.directions.classes.T
         taught, own = teacher.split([len(maps), len(photos)])
-        other = settings.photo_weight * F.cross_entropy(seen @ classes, own)
-        kept = kept[len(maps) :]
-        other = (
-            other
-            + settings.photo_weight
-            * settings.keep_weight
-            * (1 - (features[len(maps) :] * kept).sum(1)).mean()
-        )
-        words = (1 - (names * self.meant_names).sum(1)).mean()
-        words = words + self._reading_loss(settings.words_a_step)
-        other = other + settings.words_weight * words
+        photo = F.cross_entropy(seen @ classes, own)
+        photo = photo + settings.keep_weight * _apart(features[len(maps) :], kept)
+        words = _apart(names, self.meant_names) + self._reading_loss(settings.words_a_step)
+        other = settings.photo_weight * photo + settings.words_weight * words
         if self.step % 2:
             packed, fits = self.texts.captions.sample(settings.captions_a_step, self.generator)
             captions = _caption_loss(drawn @ model.text_features(packed).T, fits[:, labels].T)
@@ -578,6 +571,11 @@ def _mix_style(maps: Tensor, generator: torch.Generator) -> Tensor:
     new_mean = share * mean + (1 - share) * mean[other]
     new_deviation = share * deviation + (1 - share) * deviation[other]
     return (maps - mean) / deviation * new_deviation + new_mean
+
+
+def _apart(features: Tensor, meant: Tensor) -> Tensor:
+    """Mean of one minus the cosines of unit vectors, [B, D] and [B, D]."""
+    return (1 - (features * meant).sum(1)).mean()
 
 
 def _caption_loss(logits: Tensor, fits: Tensor) -> Tensor:

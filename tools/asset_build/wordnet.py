@@ -11,9 +11,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from timm.data import ImageNetInfo
-
 from asset_build.sources import Package
+from promptot.data.catalog.public.imagenet import imagenet_folders
 
 FILES = "database/3.0"
 
@@ -70,7 +69,7 @@ class WordNet:
         data, index = (
             package.bytes(f"{FILES}/{name}.noun").decode("latin-1") for name in ("data", "index")
         )
-        return cls(data, index, [label[1:] for label in ImageNetInfo().label_names()])
+        return cls(data, index, [folder[1:] for folder in imagenet_folders()])
 
     def above(self, number: str) -> frozenset[str]:
         """The meaning itself and all that it is a kind of."""
