@@ -53,15 +53,19 @@ def encode(backbone: Backbone, examples: Sequence[Example]) -> Tensor:
 
 @torch.inference_mode()
 def zero_shot(
-    backbone: Backbone, examples: Sequence[Example], names: Sequence[str]
+    backbone: Backbone, images: Tensor, labels: Tensor, names: Sequence[str]
 ) -> dict[str, float]:
-    """Accuracy over images, and its mean over classes, in percent."""
+    """Accuracy over image features [n, D], and its mean over classes, in percent."""
     text = backbone.encode_text(backbone.tokenize(names, TEMPLATE))
-    labels = torch.tensor([example.label for example in examples])
-    logits = encode(backbone, examples) @ text.T
+    logits = images @ text.T
     by_class = per_class_accuracy(logits, labels, len(names))
     right = (logits.argmax(1) == labels).float().mean().item()
     return {"accuracy": 100 * right, "over classes": 100 * float(by_class.mean())}
+
+
+def labels_of(examples: Sequence[Example]) -> Tensor:
+    """Labels [n]."""
+    return torch.tensor([example.label for example in examples])
 
 
 def drawings(backbone: Backbone, _: argparse.Namespace) -> dict[str, Any]:
@@ -69,18 +73,21 @@ def drawings(backbone: Backbone, _: argparse.Namespace) -> dict[str, Any]:
     groups = [group for group in list_groups() if group != UNSEEN]
     found: dict[str, dict[str, float]] = {}
     for style in list_styles():
-        tasks = {group: _in_style(load_bundled(group), style) for group in (*groups, UNSEEN)}
-        within = {g: zero_shot(backbone, task[0], task[1])["accuracy"] for g, task in tasks.items()}
-        names = [name for group in groups for name in tasks[group][1]]
-        whole = [
-            Example(example.path, names.index(tasks[group][1][example.label]))
-            for group in groups
-            for example in tasks[group][0]
-        ]
+        names: list[str] = []
+        images, labels, within = [], [], []
+        for group in groups:
+            examples, own = _in_style(load_bundled(group), style)
+            images.append(encode(backbone, examples))
+            within.append(zero_shot(backbone, images[-1], labels_of(examples), own)["accuracy"])
+            labels.append(labels_of(examples) + len(names))
+            names += own
+        unseen, own = _in_style(load_bundled(UNSEEN), style)
+        never = zero_shot(backbone, encode(backbone, unseen), labels_of(unseen), own)
+        whole = zero_shot(backbone, torch.cat(images), torch.cat(labels), names)
         found[style] = {
-            "within groups": sum(within[group] for group in groups) / len(groups),
-            "among all names": zero_shot(backbone, whole, names)["accuracy"],
-            "concepts never drawn": within[UNSEEN],
+            "within groups": sum(within) / len(within),
+            "among all names": whole["accuracy"],
+            "concepts never drawn": never["accuracy"],
         }
     keys = next(iter(found.values()))
     found["mean"] = {key: sum(row[key] for row in found.values()) / len(found) for key in keys}
@@ -95,11 +102,11 @@ def _in_style(task: ImageTask, style: str) -> tuple[list[Example], tuple[str, ..
 def caltech101(backbone: Backbone, options: argparse.Namespace) -> dict[str, Any]:
     """Zero-shot accuracy on base and novel classes."""
     task = load_public("caltech101", options.root).task
-    parts = {"base": task.base(), "novel": task.novel()}
-    found: dict[str, Any] = {
-        name: zero_shot(backbone, getattr(part, options.split), part.class_names)
-        for name, part in parts.items()
-    }
+    found: dict[str, Any] = {}
+    for name, part in (("base", task.base()), ("novel", task.novel())):
+        tested = getattr(part, options.split)
+        images, labels = encode(backbone, tested), labels_of(tested)
+        found[name] = zero_shot(backbone, images, labels, part.class_names)
     found["harmonic mean"] = harmonic_mean(found["base"]["accuracy"], found["novel"]["accuracy"])
     return found | {"split": options.split}
 
@@ -112,14 +119,14 @@ def everyday(backbone: Backbone, options: argparse.Namespace) -> dict[str, Any]:
     task = whole.select([whole.class_names.index(name) for name in EVERYDAY])
     few = task.few_shot(SHOTS, seed=1)
     tested = encode(backbone, task.validation)
-    labels = torch.tensor([example.label for example in task.validation])
+    labels = labels_of(task.validation)
     found: dict[str, Any] = {
         "images": len(labels),
-        "zero-shot": zero_shot(backbone, task.validation, EVERYDAY)["accuracy"],
+        "zero-shot": zero_shot(backbone, tested, labels, EVERYDAY)["accuracy"],
     }
     for name, examples in (("8 images a class", few.train), ("all training images", task.train)):
         probe = LogisticRegression(C=100, max_iter=2000)
-        probe.fit(encode(backbone, examples).numpy(), [example.label for example in examples])
+        probe.fit(encode(backbone, examples).numpy(), labels_of(examples).numpy())
         right = torch.from_numpy(probe.predict(tested.numpy())) == labels
         found[f"linear probe, {name}"] = 100 * right.float().mean().item()
     began = time.perf_counter()
