@@ -80,7 +80,7 @@ def test_a_new_card_says_what_the_backbone_does(adapter: Path, backbone: Backbon
 
 def gelu(backbone: Backbone) -> None:
     for block in backbone.image_tower.transformer.blocks:
-        block.mlp.quick = False
+        block.mlp.activation = "gelu"
 
 
 def heads(backbone: Backbone) -> None:

@@ -81,7 +81,7 @@ def spoil(change: Callable[[Backbone], Any]) -> Callable[[str], Backbone]:
 def swap_activation(tower: str) -> Callable[[Backbone], None]:
     def change(backbone: Backbone) -> None:
         for block in getattr(backbone, tower).transformer.resblocks:
-            block.mlp.quick = not block.mlp.quick
+            block.mlp.activation = "gelu" if block.mlp.activation == "quick_gelu" else "quick_gelu"
 
     return change
 
@@ -246,7 +246,7 @@ def test_the_librarys_side_has_the_activation_of_the_tag(stub_tag: Callable) -> 
         expected = F.normalize(model.encode_image(pixels), dim=-1)
         assert (side.encode_images(pixels) - expected).abs().max() < 1e-6
 
-    gelu = spoil(lambda b: [setattr(m.mlp, "quick", False) for m in b.modules()
+    gelu = spoil(lambda b: [setattr(m.mlp, "activation", "gelu") for m in b.modules()
                             if hasattr(m, "mlp")])  # fmt: skip
     report = check_backbone("open_clip:ViT-B-16/openai", load=gelu)
     assert {"activation, image", "activation, text", "image features"} <= {*report.differences}

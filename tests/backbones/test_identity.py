@@ -54,13 +54,13 @@ def changed(one: Backbone, two: Backbone) -> list[str]:
 
 
 def one_block(backbone: Backbone) -> None:
-    backbone.image_tower.transformer.blocks[1].mlp.quick = False
+    backbone.image_tower.transformer.blocks[1].mlp.activation = "gelu"
 
 
 def all_blocks(backbone: Backbone) -> None:
     for tower in (backbone.image_tower, backbone.text_tower):
         for block in tower.transformer.blocks:
-            block.mlp.quick = False
+            block.mlp.activation = "gelu"
 
 
 def more_heads(backbone: Backbone) -> None:

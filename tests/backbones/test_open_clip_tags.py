@@ -127,10 +127,10 @@ def test_both_activations_are_among_the_tags_and_differ(shrunk: Any) -> None:
     features = {}
     for tag in ("metaclip_fullcc", "metaclip_altogether"):  # names tell nothing
         backbone = load_backbone(f"open_clip:ViT-H-14/{tag}")
-        features[backbone.image_tower.transformer.blocks[0].mlp.quick] = backbone.encode_image(
+        features[backbone.image_tower.transformer.blocks[0].mlp.activation] = backbone.encode_image(
             pixels
         )
-    assert (features[True] - features[False]).abs().max() > 1e-3
+    assert (features["quick_gelu"] - features["gelu"]).abs().max() > 1e-3
 
 
 def test_a_tag_without_quick_gelu_overrules_the_architecture(
@@ -141,8 +141,8 @@ def test_a_tag_without_quick_gelu_overrules_the_architecture(
     plain = {**tags["openai"], "quick_gelu": False, "resize_mode": "longest", "fill_color": 9}
     monkeypatch.setitem(tags, "plain", plain)
     backbone = load_backbone("open_clip:ViT-B-32-quickgelu/plain")
-    assert not backbone.text_tower.transformer.blocks[0].mlp.quick
-    assert not backbone.image_tower.transformer.blocks[0].mlp.quick
+    assert backbone.text_tower.transformer.blocks[0].mlp.activation == "gelu"
+    assert backbone.image_tower.transformer.blocks[0].mlp.activation == "gelu"
     assert (backbone.preprocess.resize_mode, backbone.preprocess.fill) == ("longest", 9)
 
 

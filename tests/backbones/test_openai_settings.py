@@ -85,7 +85,7 @@ def test_a_file_beside_says_it_too_and_the_name_goes_before_it(laion: tuple[Path
     changed = load_backbone(f"openai:{path}?heads=5,2&resize_mode=longest")
     assert changed.image_tower.transformer.blocks[0].attn.heads == 5
     assert changed.preprocess.resize_mode == "longest"
-    assert not changed.image_tower.transformer.blocks[0].mlp.quick
+    assert changed.image_tower.transformer.blocks[0].mlp.activation == "gelu"
 
 
 def test_openai_s_own_archives_are_known_by_their_sizes(file: Path, tmp_path: Path) -> None:

@@ -84,7 +84,7 @@ def test_what_differs_is_named_and_is_exit_code_1(
     def wrong(name: str):
         backbone = load_backbone(name)
         for block in backbone.image_tower.transformer.resblocks:
-            block.mlp.quick = False
+            block.mlp.activation = "gelu"
         return backbone
 
     report = check_backbone(f"openai:{clip_file}", load=wrong)

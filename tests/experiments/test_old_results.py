@@ -41,7 +41,7 @@ def gelu(backbone: Backbone) -> Backbone:
     other = copy.deepcopy(backbone)
     for tower in (other.image_tower, other.text_tower):
         for block in tower.transformer.blocks:
-            block.mlp.quick = False
+            block.mlp.activation = "gelu"
     return other
 
 

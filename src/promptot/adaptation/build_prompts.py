@@ -97,7 +97,9 @@ def _read_words(config: IVLPConfig | MaPLeConfig | CoCoOpConfig, backbone: Backb
         return None, ""
     words = config.init_words.split()
     starts = [" ".join(words[:count]) for count in range(len(words) + 1)]
-    counts = [len(backbone.tokenizer.encode(start)) - 2 for start in starts]  # less [SOS], [EOS]
+    tokenizer, first = backbone.tokenizer, backbone.text_tower.starts
+    around = len(tokenizer.encode(""))  # [SOS] and [EOS], or what this model has of them
+    counts = [len(tokenizer.encode(start)) - around for start in starts]
     if config.text_tokens not in counts:
         raise PromptotError(
             f"'{config.init_words}' has {counts[-1]} tokens for this backbone, "
@@ -106,7 +108,7 @@ def _read_words(config: IVLPConfig | MaPLeConfig | CoCoOpConfig, backbone: Backb
             "other words stay frozen), or prompts.init_words=null for a random start.",
         )
     learned = counts.index(config.text_tokens)
-    ids = backbone.tokenizer.encode(starts[learned])[1:-1]
+    ids = tokenizer.encode(starts[learned])[first : first + config.text_tokens]
     embedding = backbone.text_tower.token_embedding
     start = embedding(torch.tensor(ids, device=embedding.weight.device)).detach().cpu()
     return start, " ".join(words[learned:])

@@ -84,15 +84,20 @@ class Backbone(nn.Module):
         architecture: Architecture,
         tokenizer: Tokenizer,
         preprocess: Preprocess,
+        stem: nn.Module | None = None,
     ) -> Backbone:
         """A backbone of weights under our names, see `promptot.backbones.layouts`.
+
+        Args:
+            stem: the image tower's, where the architecture names none.
 
         Raises:
             PromptotError: a weight is missing, unknown or of another shape.
         """
         towers = dict(weights)
         scale = towers.pop("logit_scale").float()
-        return cls(name, *build_towers(architecture, towers), scale, tokenizer, preprocess)
+        both = build_towers(architecture, towers, stem)
+        return cls(name, *both, scale, tokenizer, preprocess)
 
     def architecture(self) -> Architecture:
         """The shape of both towers as they are now; raises as `architecture_of`."""
@@ -172,9 +177,11 @@ class Backbone(nn.Module):
 
     def tokenize(self, class_names: Sequence[str], template: str = "a photo of a {}.") -> Packed:
         """Class names in a template, packed for `encode_text` without context."""
-        length = self.text_tower.context_length
-        return self.text_tower.pack(
-            tokenize_template(self.tokenizer, class_names, template, length)
+        tower = self.text_tower
+        return tower.pack(
+            tokenize_template(
+                self.tokenizer, class_names, template, tower.context_length, tower.starts
+            )
         )
 
     def tokenize_names(
@@ -184,8 +191,10 @@ class Backbone(nn.Module):
 
         `pack_names` of some of them gives what `encode_text` reads.
         """
-        length = self.text_tower.context_length
-        return tokenize_names(self.tokenizer, class_names, context_tokens, length, fixed_words)
+        length, starts = self.text_tower.context_length, self.text_tower.starts
+        return tokenize_names(
+            self.tokenizer, class_names, context_tokens, length, fixed_words, starts
+        )
 
     def pack_names(self, sequences: Sequence[Sequence[int]]) -> Packed:
         """Pack what `tokenize_names` gave, for `encode_text` with learned context after [SOS]."""

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
-from promptot.backbones.architecture import Architecture, Untold, infer_architecture
+from promptot.backbones.architecture import (
+    Architecture,
+    PaddedTextShape,
+    TextShape,
+    TransformerShape,
+)
 from promptot.backbones.encoders import ImageEncoder, TextEncoder
 from promptot.backbones.towers.image_tower import ImageTower
+from promptot.backbones.towers.padded_text_tower import PaddedTextTower
 from promptot.backbones.towers.stems import ConvStem, TrunkStem
 from promptot.backbones.towers.text_tower import TextTower
 from promptot.backbones.towers.transformer import Transformer
@@ -22,47 +29,76 @@ def architecture_of(image_tower: ImageEncoder, text_tower: TextEncoder) -> Archi
     Raises:
         PromptotError: they are of another kind than `build_towers` makes.
     """
-    if not (isinstance(image_tower, ImageTower) and isinstance(text_tower, TextTower)):
+    if not isinstance(image_tower, ImageTower) or not isinstance(
+        text_tower, TextTower | PaddedTextTower
+    ):
         raise PromptotError(
-            "This backbone's encoders are no Vision Transformer and causal text transformer.",
-            fix="Use one of CLIP's architecture, such as 'open_clip:ViT-B-16/openai'.",
+            "This backbone's image encoder is no Vision Transformer.",
+            fix="Use one that is, such as 'open_clip:ViT-B-16/openai'.",
         )
-    towers = nn.ModuleDict({"image_tower": image_tower, "text_tower": text_tower})
-    untold = [_untold(tower.transformer) for tower in (image_tower, text_tower)]
-    return infer_architecture(towers.state_dict(), untold, image_tower.pool)
+    image = image_tower.shape
+    image = replace(image, transformer=_as_it_is(image.transformer, image_tower.transformer))
+    own = _as_it_is(text_tower.shape.transformer, text_tower.transformer)
+    text = replace(text_tower.shape, transformer=own)
+    return Architecture(image_tower.embed_dim, image, text)
 
 
-def _untold(transformer: Transformer) -> Untold:
+def _as_it_is(shape: TransformerShape, transformer: Transformer) -> TransformerShape:
     block = transformer.blocks[0]
-    activation = "quick_gelu" if block.mlp.quick else "gelu"
-    return Untold(block.attn.heads, activation, block.ln_1.eps)
+    return replace(
+        shape, heads=block.attn.heads, activation=block.mlp.activation, eps=block.ln_1.eps
+    )
 
 
 def build_towers(
-    architecture: Architecture, weights: Mapping[str, Tensor] | None = None
-) -> tuple[ImageTower, TextTower]:
+    architecture: Architecture,
+    weights: Mapping[str, Tensor] | None = None,
+    stem: nn.Module | None = None,
+) -> tuple[ImageTower, TextTower | PaddedTextTower]:
     """Both towers, with `weights` in fp32 if given (keys `image_tower.*` and `text_tower.*`).
+
+    Args:
+        stem: the image tower's, where the architecture names none.
 
     Raises:
         PromptotError: a weight is missing, unknown or of another shape.
     """
-    image, width = architecture.image, architecture.image.transformer.width
-    stem: nn.Module
     with torch.device("cpu" if weights is None else "meta"):
-        if image.trunk is not None:
-            stem = TrunkStem(width, image.trunk)
-        elif image.patch is not None:
-            stem = ConvStem(width, image.patch, image.patch_bias)
-        else:
-            raise PromptotError(
-                "The image tower has neither a patch size nor a trunk.",
-                fix="Set `patch` or `trunk` in its configuration.",
-            )
-        image_tower = ImageTower(stem, image, architecture.embed_dim)
-        text_tower = TextTower(architecture.text, architecture.embed_dim)
+        image_tower = _image_tower(architecture, stem)
+        text_tower = _text_tower(architecture.text, architecture.embed_dim)
     if weights is not None:
         _load(nn.ModuleDict({"image_tower": image_tower, "text_tower": text_tower}), weights)
     return image_tower, text_tower
+
+
+def build_text_tower(
+    shape: TextShape | PaddedTextShape, embed_dim: int, weights: Mapping[str, Tensor]
+) -> TextTower | PaddedTextTower:
+    """A text tower alone, with its weights (keys `text_tower.*`) in fp32; raises as above."""
+    with torch.device("meta"):
+        tower = _text_tower(shape, embed_dim)
+    _load(nn.ModuleDict({"text_tower": tower}), weights)
+    return tower
+
+
+def _image_tower(architecture: Architecture, stem: nn.Module | None) -> ImageTower:
+    image, width = architecture.image, architecture.image.transformer.width
+    if stem is None and image.trunk is not None:
+        stem = TrunkStem(width, image.trunk)
+    elif stem is None and image.patch is not None:
+        stem = ConvStem(width, image.patch, image.patch_bias)
+    if stem is None:
+        raise PromptotError(
+            "The image tower has neither a patch size nor a trunk.",
+            fix="Set `patch` or `trunk` in its configuration.",
+        )
+    return ImageTower(stem, image, architecture.embed_dim)
+
+
+def _text_tower(shape: TextShape | PaddedTextShape, embed_dim: int) -> TextTower | PaddedTextTower:
+    if isinstance(shape, PaddedTextShape):
+        return PaddedTextTower(shape, embed_dim)
+    return TextTower(shape, embed_dim)
 
 
 def _load(towers: nn.Module, weights: Mapping[str, Tensor]) -> None:

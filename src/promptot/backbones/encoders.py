@@ -67,9 +67,14 @@ class TextEncoder(nn.Module, ABC):
     Attributes:
         width, layers: W, and the number of blocks.
         context_length: largest number of positions.
+        starts: tokens that begin every text, 0 or 1; learned context goes behind them.
+        recompute: whether what the backward pass needs is computed again rather than kept; None of
+            an encoder that can't.
         token_embedding: token ids → [.., W].
     """
 
+    starts: int = 1
+    recompute: bool | None = None
     width: int
     context_length: int
     token_embedding: nn.Embedding
@@ -80,10 +85,10 @@ class TextEncoder(nn.Module, ABC):
 
     @abstractmethod
     def pack(self, sequences: Sequence[Sequence[int]], *, prompted: bool = False) -> Packed:
-        """Token ids of C names, each from [SOS] to [EOS], on the encoder's device.
+        """Token ids of C names, each as the tokenizer gives it, on the encoder's device.
 
         Args:
-            prompted: whether `encode` will insert learned tokens behind [SOS].
+            prompted: whether `encode` will insert learned tokens behind the first `starts`.
         """
 
     @abstractmethod

@@ -17,8 +17,6 @@ from typing import Any, Protocol
 
 from torch import Tensor, nn
 
-from promptot.backbones.towers.transformer import MLP
-
 SCHEME = 1
 """Raise it when a change to promptot gives the same backbone another function."""
 
@@ -33,6 +31,7 @@ Value = bool | int | float | str | None | list[Any]
 _OWN = "promptot."
 _PLAIN = (bool, int, float, str, type(None))
 _IGNORED = {"training", "inplace"}  # of a module; they change no result
+_LATER = {"norms": "before"}  # settings that came later, with what every module had before
 
 
 class Encoder(Protocol):
@@ -112,17 +111,17 @@ def _named_settings(module: nn.Module) -> dict[str, Value]:
         return {"norm_eps": module.eps}
     if not type(module).__module__.startswith(_OWN):
         return {}
-    own = _settings(module)
-    if isinstance(module, MLP) and "quick" in own:
-        own["activation"] = "quick_gelu" if own.pop("quick") else "gelu"
-    return own
+    return _settings(module)
 
 
 def _settings(module: nn.Module) -> dict[str, Value]:
     return {
         name: _plain(value)
         for name, value in vars(module).items()
-        if not name.startswith("_") and name not in _IGNORED and _is_plain(value)
+        if not name.startswith("_")
+        and name not in _IGNORED
+        and _is_plain(value)
+        and (name not in _LATER or value != _LATER[name])
     }
 
 
@@ -132,12 +131,22 @@ def describe_structure(model: nn.Module) -> str:
         [
             place,
             type(module).__name__,
-            _settings(module) if place else {},
+            _as_before(_settings(module)) if place else {},
             [(name, str(tensor.dtype)) for name, tensor in _own_tensors(module)],
         ]
         for place, module in model.named_modules()
     ]
     return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()
+
+
+def _as_before(settings: dict[str, Value]) -> dict[str, Value]:
+    """CLIP's two activations as earlier versions stored them, so that what is kept stays known."""
+    quick = {"gelu": False, "quick_gelu": True}.get(str(settings.get("activation")))
+    if quick is None:
+        return settings
+    return {
+        ("quick" if name == "activation" else name): value for name, value in settings.items()
+    } | {"quick": quick}
 
 
 def _own_tensors(module: nn.Module) -> Iterator[tuple[str, Tensor]]:

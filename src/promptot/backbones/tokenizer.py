@@ -18,9 +18,29 @@ MOST_WORDS, LONGEST_WORD = 2**15, 256
 class Tokenizer(Protocol):
     """What a backbone needs of a tokenizer."""
 
-    def encode(self, text: str) -> list[int]:
-        """Token ids of `text`, [SOS] first and [EOS] last, without padding or truncation."""
+    @property
+    def pad(self) -> int:
+        """The token that fills a text up."""
         ...
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids of `text`, [EOS] last, without padding or truncation.
+
+        Where the model has one, [SOS] is first.
+        """
+        ...
+
+
+def leading_tokens(tokenizer: Tokenizer) -> int:
+    """How many tokens begin every text, 0 or 1.
+
+    Example:
+        >>> leading_tokens(ClipTokenizer())
+        1
+    """
+    one, other = tokenizer.encode("a"), tokenizer.encode("zebra")
+    empty = tokenizer.encode("")
+    return int(bool(empty) and one[0] == other[0] == empty[0] and len(empty) > 1)
 
 
 def open_clip_module(name: str) -> Any:
@@ -88,6 +108,8 @@ class ClipTokenizer:
         [49406, 320, 1125, 539, 320, 2368, 269, 49407]
     """
 
+    pad = 0
+
     def __init__(self, bpe: Any = None, words: int = MOST_WORDS) -> None:
         self._bpe = open_clip_module("tokenizer").SimpleTokenizer() if bpe is None else bpe
         self._bpe.cache = RecentWords(self._bpe.cache, words)
@@ -103,6 +125,8 @@ class FileTokenizer:
         path: the JSON file; its post-processor must add [SOS] and [EOS].
     """
 
+    pad = 0
+
     def __init__(self, path: str | Path) -> None:
         from tokenizers import Tokenizer as Backend
 
@@ -116,12 +140,17 @@ class FileTokenizer:
 
 
 def tokenize_template(
-    tokenizer: Tokenizer, class_names: Sequence[str], template: str, context_length: int
+    tokenizer: Tokenizer,
+    class_names: Sequence[str],
+    template: str,
+    context_length: int,
+    starts: int = 1,
 ) -> list[list[int]]:
     """Token ids of `template` filled with each class name, for a tower without learned context.
 
     Args:
         template: a text with one "{}" for the class name.
+        starts: tokens that begin every text, 0 or 1.
 
     Raises:
         PromptotError: the template has no "{}", a name is empty, or a text is longer than
@@ -133,7 +162,9 @@ def tokenize_template(
             fix="Write it like 'a photo of a {}.'.",
         )
     texts = [template.replace("{}", name) for name in class_names]
-    return _encode(tokenizer, class_names, texts, f"The template {template!r}", 0, context_length)
+    sequences = [tokenizer.encode(text) for text in texts]
+    where = f"The template {template!r}"
+    return _checked(tokenizer, class_names, sequences, where, 0, context_length, starts)
 
 
 def tokenize_names(
@@ -142,42 +173,72 @@ def tokenize_names(
     context_tokens: int,
     context_length: int,
     fixed_words: str = "",
+    starts: int = 1,
 ) -> list[list[int]]:
-    """Token ids of "<fixed words> <class name>.", for a tower with learned context after [SOS].
+    """Token ids of "<fixed words> <class name>.", for a tower with learned context before them.
+
+    They are those that the text has behind other words: some tokenizers (RoBERTa's) have other
+    tokens for a word that begins a text.
 
     Args:
         context_tokens: how many learned tokens will be inserted.
         fixed_words: words between the learned context and the class name, such as "of a".
+        starts: tokens that begin every text, 0 or 1; the context goes behind them.
 
     Raises:
         PromptotError: a name is empty, too long for the tower's context, or holds the token that
             ends a text.
     """
     before = f"{fixed_words} " if fixed_words else ""
-    texts = [f"{before}{name}." for name in class_names]
+    ahead = _words_ahead(tokenizer, starts)
+    sequences = []
+    for name in class_names:
+        text = f"{before}{name}."
+        if ahead:
+            ids = tokenizer.encode(f"{_WORD} {text}")
+            sequences.append(ids[:starts] + ids[starts + ahead :])
+        else:
+            sequences.append(tokenizer.encode(text))
     where = f"The context {fixed_words!r}"
-    return _encode(tokenizer, class_names, texts, where, context_tokens, context_length)
+    return _checked(
+        tokenizer, class_names, sequences, where, context_tokens, context_length, starts
+    )
 
 
-def _encode(
+_WORD = "a"
+
+
+def _words_ahead(tokenizer: Tokenizer, starts: int) -> int:
+    """How many tokens `_WORD` has, where a text behind it is not what it is alone; else 0."""
+    count = len(tokenizer.encode(_WORD)) - len(tokenizer.encode(""))
+    behind = tokenizer.encode(f"{_WORD} zebra")[starts + count :]
+    return 0 if behind == tokenizer.encode("zebra")[starts:] else count
+
+
+def _checked(
     tokenizer: Tokenizer,
     class_names: Sequence[str],
-    texts: Sequence[str],
+    sequences: Sequence[list[int]],
     where: str,
     context_tokens: int,
     context_length: int,
+    starts: int,
 ) -> list[list[int]]:
-    """Token ids of the texts, one a class name, that `context_tokens` more are to be added to."""
-    sequences = []
-    for number, (name, text) in enumerate(zip(class_names, texts, strict=True), start=1):
+    """Token ids of texts, one a class name, that `context_tokens` more are to be added to."""
+    for number, (name, sequence) in enumerate(zip(class_names, sequences, strict=True), start=1):
         if not name.strip():
             raise PromptotError(
                 f"Class name number {number} is empty.", fix="Give every class a name."
             )
-        sequence = tokenizer.encode(text)
-        ends = {sequence[0], sequence[-1]}  # a model would read a text only as far as one of them
-        if not ends.isdisjoint(sequence[1:-1]):
-            own = not ends.isdisjoint(tokenizer.encode(name)[1:-1])
+        if not any(map(str.isalnum, name)) and len(tokenizer.encode(name)) <= starts + 1:
+            raise PromptotError(
+                f"Of the class name '{name}' this model reads nothing: its tokenizer leaves out "
+                "such characters.",
+                fix="Write it in words.",
+            )
+        ends = {*sequence[:starts], sequence[-1]}  # a model would read only as far as one of them
+        if not ends.isdisjoint(sequence[starts:-1]):
+            own = not ends.isdisjoint(tokenizer.encode(name)[starts:-1])
             raise PromptotError(
                 f"{f'The class {name!r}' if own else where} holds a token that marks the start or "
                 "the end of a text for this model.",
@@ -191,5 +252,4 @@ def _encode(
                 f"takes {context_length}.",
                 fix=f"Shorten it by {length - context_length} tokens or more.",
             )
-        sequences.append(sequence)
-    return sequences
+    return list(sequences)

@@ -11,7 +11,13 @@ from typing import Any
 
 from torch import Tensor
 
-from promptot.backbones.architecture import TransformerShape
+from promptot.backbones.architecture import (
+    Architecture,
+    ImageShape,
+    PaddedTextShape,
+    TextShape,
+    TransformerShape,
+)
 from promptot.backbones.backbone import Backbone
 from promptot.backbones.preprocess import INTERPOLATIONS, Preprocess
 from promptot.errors import PromptotError, PromptotWarning
@@ -29,7 +35,7 @@ def open_clip_config(backbone: Backbone) -> dict[str, Any]:
         PromptotError: open_clip's CLIP can't be given this backbone's shape.
     """
     shape = backbone.architecture()
-    image, text = shape.image, shape.text
+    image, text = _plain(shape, "open_clip")
     quick = image.transformer.activation == "quick_gelu"
     _refuse(
         "open_clip",
@@ -134,7 +140,7 @@ def clip_config(backbone: Backbone) -> dict[str, Any]:
         PromptotError: transformers' CLIPModel can't be given this backbone's shape.
     """
     shape = backbone.architecture()
-    image, text = shape.image, shape.text
+    image, text = _plain(shape, "transformers")
     _refuse(
         "transformers",
         {
@@ -173,6 +179,35 @@ def weights_for(
     """A backbone's weights in a layout of `promptot.backbones.layouts`, as tensors of their own."""
     weights = layout(backbone.state_dict())
     return {key: value.detach().cpu().contiguous().clone() for key, value in weights.items()}
+
+
+def _plain(shape: Architecture, library: str) -> tuple[ImageShape, TextShape]:
+    """Both towers of a CLIP whose parts are those of CLIP's first models."""
+    image, text = shape.image, shape.text
+    kinds = (image.transformer, text.transformer)
+    plain_blocks = all(
+        kind.norms == "before"
+        and kind.activation in ("gelu", "quick_gelu")
+        and not (kind.gated or kind.attention_norm or kind.mlp_norm)
+        for kind in kinds
+    )
+    pools = ("class", "mean", "class_with_mean")
+    _refuse(
+        library,
+        {
+            "a text tower that reads its padding": isinstance(text, PaddedTextShape),
+            "an image feature that is pooled in another way": image.pool not in pools,
+            "no class token": not image.class_token,
+            "rotated positions": image.rotary,
+            "blocks of another kind": not plain_blocks,
+            "another projection": not image.projection
+            or image.projection_bias
+            or not image.final_norm,
+        },
+    )
+    assert isinstance(text, TextShape)
+    _refuse(library, {"no text projection": not text.projection})
+    return image, text
 
 
 def _open_clip_transformer(shape: TransformerShape) -> dict[str, Any]:

@@ -57,6 +57,9 @@ def check_memory(
 ) -> tuple[int, int]:
     """Estimated and available bytes for batches of images and `words` anchor words a step.
 
+    Where it would be too much and the text encoder can compute again in the backward pass what it
+    would keep, it is told to.
+
     Args:
         available: by default what `available_bytes` says.
 
@@ -65,6 +68,10 @@ def check_memory(
     """
     needed = memory_estimate(model, batch_size, words)
     available = available_bytes(model.backbone.device) if available is None else available
+    text = model.backbone.text_tower
+    if needed > available and text.recompute is False:
+        text.recompute = True
+        needed = memory_estimate(model, batch_size, words)
     if needed > available:
         more = f" and {words} anchor words" if words else ""
         raise PromptotError(

@@ -9,7 +9,7 @@ second reason: it reads files itself, while here nothing but tensors is ever rea
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
@@ -104,40 +104,26 @@ def _find_tag(spec: str) -> OpenClipSource:
 
 
 def check_config(config: Mapping[str, Any]) -> None:
-    """Refuse a model that can't be prompted yet by its configuration, before anything is built.
+    """Refuse a model that can't be computed here by its configuration, before anything is built.
 
-    Towers and tokenizers of other libraries are never built here: a configuration may name any
-    repository for them, and have its code run.
+    Text towers and tokenizers of other libraries are never built by their names: a configuration
+    may name any repository for them, and have its code run.
 
     Raises:
         PromptotError: a kind of model that is not supported.
     """
-    vision, text = config.get("vision_cfg", {}), config.get("text_cfg", {})
-    trunk, tokenizer = vision.get("timm_model_name"), text.get("hf_tokenizer_name")
-    other_text = "hf_model_name" in text or "multimodal_cfg" in config
-    refuse_first(
-        [
-            (isinstance(vision.get("layers"), list), "a ResNet image tower"),
-            ("init_logit_bias" in config, "a SigLIP objective"),
-            ("timm_model_name" in vision, f"the image tower {trunk} (as EVA, ConvNeXt)"),
-            (other_text, "a text tower of another kind (as CoCa, RoBERTa)"),
-            (bool(tokenizer), f"the tokenizer {tokenizer}"),
-        ]
-    )
-
-
-def refuse_first(parts: Iterable[tuple[bool, str]]) -> None:
-    """Raise the error for the first part that a model has."""
-    for has, what in parts:
-        if has:
-            raise unsupported(what)
+    text = config.get("text_cfg", {})
+    pooler = text.get("hf_pooler_type") if text.get("hf_model_name") else None
+    known = (None, "mean_pooler", "cls_pooler", "cls_last_hidden_state_pooler")
+    if pooler not in known:
+        raise unsupported(f"a text tower with the pooling '{pooler}'")
 
 
 def unsupported(what: str) -> PromptotError:
     """The error for a model that can't be prompted yet."""
     return PromptotError(
         f"This open_clip model has {what}, which is not supported yet.",
-        fix="Use a Vision-Transformer CLIP such as 'open_clip:ViT-B-16/openai'.",
+        fix="`promptot backbones` lists those that are, such as 'open_clip:ViT-B-16/openai'.",
     )
 
 

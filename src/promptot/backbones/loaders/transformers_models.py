@@ -20,6 +20,7 @@ class TransformersTokenizer:
 
     def __init__(self, tokenizer: Any) -> None:
         self._tokenizer = tokenizer
+        self.pad = int(tokenizer.pad_token_id or 0)
 
     def encode(self, text: str) -> list[int]:
         ids: list[int] = self._tokenizer(text, truncation=False, verbose=False)["input_ids"]

@@ -41,6 +41,11 @@ def text_bytes(
     return passes * (_transformer_bytes(transformer, tokens, TEXT_TENSORS) + weights)
 
 
+def padded_text_bytes(transformer: Transformer, tokens: int) -> int:
+    """Of all tokens in each block; PyTorch's attention keeps its result and no weights."""
+    return _transformer_bytes(transformer, tokens, IMAGE_TENSORS)
+
+
 def _transformer_bytes(transformer: Transformer, tokens: int, tensors: int) -> int:
     block = transformer.blocks[0]
     width, hidden = block.mlp.c_fc.in_features, block.mlp.c_fc.out_features

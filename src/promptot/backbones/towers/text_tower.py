@@ -9,7 +9,7 @@ are packed one after another instead of padded to the longest name.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -40,13 +40,16 @@ class TextTower(TextEncoder):
 
     def __init__(self, shape: TextShape, embed_dim: int) -> None:
         super().__init__()
+        assert shape.transformer.norms == "before", "the packed blocks are CLIP's"
+        self.shape = shape
         self.width = width = shape.transformer.width
         self.context_length = length = shape.context_length
         self.token_embedding = nn.Embedding(shape.vocabulary, width)
         self.positional_embedding = nn.Parameter(torch.randn(length, width) * 0.01)
-        self.transformer = Transformer(**asdict(shape.transformer))
+        self.transformer = Transformer(shape.transformer)
         self.ln_final = nn.LayerNorm(width, eps=shape.transformer.eps)
-        self.text_projection = nn.Parameter(torch.randn(width, embed_dim) * width**-0.5)
+        matrix = nn.Parameter(torch.randn(width, embed_dim) * width**-0.5)
+        self.text_projection = matrix if shape.projection else None
         bias = nn.Parameter(torch.zeros(embed_dim)) if shape.projection_bias else None
         self.projection_bias = bias
 
@@ -95,7 +98,9 @@ class TextTower(TextEncoder):
         rows = _replace(rows, context, len(blocks), kept)
         ends = _read_ends(last, rows, text)  # [C, W]
 
-        features = self.ln_final(ends) @ self.text_projection
+        features = self.ln_final(ends)
+        if self.text_projection is not None:
+            features = features @ self.text_projection
         if self.projection_bias is not None:
             features = features + self.projection_bias
         return text.unsort(features)
@@ -157,7 +162,7 @@ def _shared_prefix_block(block: Block, rows: _Rows, groups: Sequence[LengthGroup
             attend_packed(q, k, v, k_prefix, v_prefix, attn.heads, groups),
         ]
     )
-    return replace(rows, values=block.feed_forward(rows.values + attn.project_output(attended)))
+    return replace(rows, values=block.finish(rows.values, attended))
 
 
 def _read_ends(block: Block, rows: _Rows, text: PackedText) -> Tensor:
@@ -168,4 +173,4 @@ def _read_ends(block: Block, rows: _Rows, text: PackedText) -> Tensor:
     q = attn.project_queries(rows.split(normed)[1][text.ends])
     attended = attend_packed(q, k, v, k_prefix, v_prefix, attn.heads, text.groups, ends_only=True)
     own = rows.split(rows.values)[1]
-    return block.feed_forward(own[text.ends] + attn.project_output(attended))
+    return block.finish(own[text.ends], attended)

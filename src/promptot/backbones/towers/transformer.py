@@ -1,4 +1,4 @@
-"""The transformer block that both towers are made of: pre-norm, as in CLIP.
+"""The transformer block that both towers are made of: as in CLIP, and as in its successors.
 
 The matrices may be stored in bf16 while the residual stream and the norms stay in fp32; a product,
 and the attention on its results, is computed in the precision of its matrix.
@@ -6,6 +6,7 @@ and the attention on its results, is computed in the precision of its matrix.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import chain
 from typing import Any
 
@@ -13,10 +14,30 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from promptot.backbones.architecture import TransformerShape
 from promptot.backbones.towers.products import linear, product
 
 QUICK_GELU_SCALE = 1.702
-ACTIVATIONS = ("gelu", "quick_gelu")
+
+
+def quick_gelu(x: Tensor) -> Tensor:
+    """CLIP's approximation, x · sigmoid(1.702 x)."""
+    return x * torch.sigmoid(QUICK_GELU_SCALE * x)
+
+
+def gelu_tanh(x: Tensor) -> Tensor:
+    """GELU by its approximation with a hyperbolic tangent."""
+    return F.gelu(x, approximate="tanh")
+
+
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "gelu": F.gelu,
+    "quick_gelu": quick_gelu,
+    "gelu_tanh": gelu_tanh,
+    "silu": F.silu,
+    "relu": F.relu,
+}
+NORM_PLACES = ("before", "branch", "after")
 ROWS_ON_CPU = 512
 """Rows that a frozen MLP computes at a time there: what lies between its products stays small and
 in the cache. A GPU takes all at once."""
@@ -26,13 +47,19 @@ class Attention(nn.Module):
     """Multi-head attention, split so that a caller can choose who attends to what.
 
     Parameter names and layouts are those of `torch.nn.MultiheadAttention`.
+
+    Args:
+        norm_eps: of a norm on what was attended, before the output projection; None for no norm.
     """
 
-    def __init__(self, width: int, heads: int) -> None:
+    def __init__(self, width: int, heads: int, norm_eps: float | None = None) -> None:
         super().__init__()
         self.heads = heads
         self.in_proj_weight = nn.Parameter(torch.empty(3 * width, width))
         self.in_proj_bias = nn.Parameter(torch.zeros(3 * width))
+        self.norm: nn.LayerNorm | None
+        norm = None if norm_eps is None else nn.LayerNorm(width, eps=norm_eps)
+        self.register_module("norm", norm)
         self.out_proj = nn.Linear(width, width)
         nn.init.xavier_uniform_(self.in_proj_weight)
 
@@ -53,7 +80,8 @@ class Attention(nn.Module):
         return k, v
 
     def project_output(self, x: Tensor) -> Tensor:  # [..., W] → [..., W]
-        return linear(x, self.out_proj.weight, self.out_proj.bias)
+        normed = x if self.norm is None else self.norm(x.to(self.norm.weight.dtype))
+        return linear(normed, self.out_proj.weight, self.out_proj.bias)
 
     def split_heads(self, x: Tensor) -> Tensor:
         """[..., L, W] → [..., H, L, W / H]."""
@@ -63,19 +91,53 @@ class Attention(nn.Module):
         """[..., H, L, W / H] → [..., L, W]."""
         return x.transpose(-3, -2).flatten(-2)
 
-    def attend(self, q: Tensor, k: Tensor, v: Tensor, *, causal: bool = False) -> Tensor:
+    def attend(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        *,
+        causal: bool = False,
+        rotation: Tensor | None = None,
+        visible: Tensor | None = None,
+    ) -> Tensor:
         """Let queries [B, Lq, W] attend to keys and values [B, Lk, W].
+
+        Args:
+            causal: whether each looks only at those up to its own place.
+            rotation: see `rotate`; of the keys, and of the queries, which are the first of them.
+            visible: True where a query may look, broadcast to [B, H, Lq, Lk].
 
         Returns:
             [B, Lq, W], heads merged, before the output projection.
         """
         q, k, v = self.split_heads(q), self.split_heads(k), self.split_heads(v)
+        if rotation is not None:
+            q, k = rotate(q, rotation), rotate(k, rotation)
         if _attends_by_products(q) and not causal:
             scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)
+            if visible is not None:
+                scores = scores.masked_fill(~visible, float("-inf"))
             out = scores.softmax(dim=-1) @ v
         else:
-            out = F.scaled_dot_product_attention(q, k, v, is_causal=causal)
+            out = F.scaled_dot_product_attention(q, k, v, attn_mask=visible, is_causal=causal)
         return self.merge_heads(out)
+
+
+def rotate(x: Tensor, rotation: Tensor) -> Tensor:
+    """Neighbouring pairs of features rotated by an angle of their place (RoPE).
+
+    Args:
+        x: queries or keys [..., L, d].
+        rotation: cosines and sines [2, P, d] of the first P places; later ones stay as they are.
+    """
+    cosines, sines = rotation[:, : x.shape[-2]]
+    first = x[..., : len(cosines), :]
+    pairs = first.unflatten(-1, (-1, 2))
+    turned = torch.stack([-pairs[..., 1], pairs[..., 0]], dim=-1).flatten(-2)
+    rotated = (first * cosines + turned * sines).to(x.dtype)
+    rest = x[..., len(cosines) :, :]
+    return torch.cat([rotated, rest], dim=-2) if rest.shape[-2] else rotated
 
 
 def _attends_by_products(q: Tensor) -> bool:
@@ -90,19 +152,47 @@ def _attends_by_products(q: Tensor) -> bool:
 
 
 class MLP(nn.Module):
-    """Two linear layers around GELU or CLIP's QuickGELU, x · sigmoid(1.702 x)."""
+    """Two linear layers around an activation.
 
-    def __init__(self, width: int, hidden: int, activation: str) -> None:
+    Args:
+        shape: its `activation`, `gated`, `mlp_norm`, sizes and ε count.
+    """
+
+    def __init__(self, shape: TransformerShape) -> None:
         super().__init__()
-        if activation not in ACTIVATIONS:
-            raise ValueError(f"activation must be one of {ACTIVATIONS}, not '{activation}'")
-        self.quick = activation == "quick_gelu"
+        width, hidden = shape.width, shape.mlp_width
+        if shape.activation not in ACTIVATIONS:
+            raise ValueError(
+                f"activation must be one of {[*ACTIVATIONS]}, not {shape.activation!r}"
+            )
+        self.activation = shape.activation
         self.c_fc = nn.Linear(width, hidden)
+        self.gate: nn.Linear | None
+        self.register_module("gate", nn.Linear(width, hidden) if shape.gated else None)
+        norms = {None: 0, "input": width, "hidden": hidden}
+        norm = nn.LayerNorm(norms[shape.mlp_norm], eps=shape.eps) if shape.mlp_norm else None
+        self.input_norm: nn.LayerNorm | None
+        self.hidden_norm: nn.LayerNorm | None
+        self.register_module("input_norm", norm if shape.mlp_norm == "input" else None)
+        self.register_module("hidden_norm", norm if shape.mlp_norm == "hidden" else None)
         self.c_proj = nn.Linear(hidden, width)
 
+    @property
+    def plain(self) -> bool:
+        """Whether it is CLIP's: an activation between two products and nothing else."""
+        return self.gate is None and self.input_norm is None and self.hidden_norm is None
+
     def forward(self, x: Tensor) -> Tensor:  # [..., W] → [..., W]
+        if self.input_norm is not None:
+            x = self.input_norm(x)
         hidden = linear(x, self.c_fc.weight, self.c_fc.bias)
-        active = hidden * torch.sigmoid(QUICK_GELU_SCALE * hidden) if self.quick else F.gelu(hidden)
+        activate = ACTIVATIONS[self.activation]
+        if self.gate is None:
+            active = activate(hidden)
+        else:
+            active = activate(linear(x, self.gate.weight, self.gate.bias)) * hidden
+        if self.hidden_norm is not None:
+            active = self.hidden_norm(active.to(self.hidden_norm.weight.dtype))
         return linear(active, self.c_proj.weight, self.c_proj.bias)
 
 
@@ -125,9 +215,10 @@ class _FrozenFeedForward(torch.autograd.Function):
         fc_bias: Tensor,
         proj_weight: Tensor,
         proj_bias: Tensor,
-        quick: bool,
+        activation: str,
     ) -> Tensor:
-        a = QUICK_GELU_SCALE if quick else 1.0
+        a = QUICK_GELU_SCALE if activation == "quick_gelu" else 1.0
+        activate = _IN_PLACE[activation]
         rows = x.reshape(-1, x.shape[-1])
         norm_weight_a, norm_bias_a, fc_bias_a, proj_bias_a = (
             a * constant for constant in (norm_weight, norm_bias, fc_bias, proj_bias)
@@ -141,21 +232,21 @@ class _FrozenFeedForward(torch.autograd.Function):
             hidden = product(normed, fc_weight, fc_bias_a)  # [..., 4W], a times that of the MLP
             if ctx.needs_input_grad[0]:
                 kept.append([mean, rstd, hidden])
-                active = F.silu(hidden) if quick else F.gelu(hidden)
+                active = activate(hidden, False)
             else:
-                active = F.silu(hidden, inplace=True) if quick else F.gelu(hidden)
+                active = activate(hidden, True)
             torch.add(part, product(active, proj_weight, proj_bias_a), alpha=1 / a, out=into)
         if kept:
             ctx.save_for_backward(
                 rows, norm_weight, norm_bias, fc_weight, proj_weight, *chain.from_iterable(kept)
             )
-            ctx.quick = quick
+            ctx.activation = activation
         return out.view_as(x)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         rows, norm_weight, norm_bias, fc_weight, proj_weight, *kept = ctx.saved_tensors
-        backward = torch.ops.aten.silu_backward if ctx.quick else torch.ops.aten.gelu_backward
+        backward = _BACKWARD[ctx.activation]
         gradient = gradients[0].reshape(rows.shape)
         out = torch.empty_like(rows)
         parts = zip(_parts(rows), _parts(gradient), _parts(out), strict=True)
@@ -171,47 +262,109 @@ class _FrozenFeedForward(torch.autograd.Function):
         return out.view_as(gradients[0]), *[None] * 8
 
 
+_IN_PLACE: dict[str, Callable[[Tensor, bool], Tensor]] = {
+    "quick_gelu": F.silu,  # of what was multiplied by 1.702 before
+    "silu": F.silu,
+    "gelu": lambda x, _: F.gelu(x),
+    "gelu_tanh": lambda x, _: gelu_tanh(x),
+    "relu": F.relu,
+}
+"""The activations, over the memory of their input where that is asked for and can be."""
+
+_aten = torch.ops.aten
+_BACKWARD: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "quick_gelu": _aten.silu_backward,
+    "silu": _aten.silu_backward,
+    "gelu": _aten.gelu_backward,
+    "gelu_tanh": lambda above, x: _aten.gelu_backward(above, x, approximate="tanh"),
+    "relu": lambda above, x: _aten.threshold_backward(above, x, 0),
+}
+
+
 def _parts(rows: Tensor) -> tuple[Tensor, ...]:
     return rows.split(ROWS_ON_CPU if rows.device.type == "cpu" else max(1, len(rows)))
 
 
 class Block(nn.Module):
-    """x + attention(norm(x)), then x + mlp(norm(x))."""
+    """Attention, then an MLP, each added to the tokens; see `TransformerShape` for its kinds."""
 
-    def __init__(
-        self, width: int, heads: int, mlp_width: int, activation: str, eps: float = 1e-5
-    ) -> None:
+    def __init__(self, shape: TransformerShape) -> None:
         super().__init__()
-        self.ln_1 = nn.LayerNorm(width, eps=eps)
-        self.attn = Attention(width, heads)
-        self.ln_2 = nn.LayerNorm(width, eps=eps)
-        self.mlp = MLP(width, mlp_width, activation)
+        if shape.norms not in NORM_PLACES:
+            raise ValueError(f"norms must be one of {NORM_PLACES}, not {shape.norms!r}")
+        self.norms = shape.norms
+        self.ln_1 = nn.LayerNorm(shape.width, eps=shape.eps)
+        self.attn = Attention(shape.width, shape.heads, shape.eps if shape.attention_norm else None)
+        self.ln_2 = nn.LayerNorm(shape.width, eps=shape.eps)
+        self.mlp = MLP(shape)
 
-    def forward(self, x: Tensor, kept: int | None = None) -> Tensor:
+    def forward(
+        self,
+        x: Tensor,
+        kept: int | None = None,
+        *,
+        rotation: Tensor | None = None,
+        visible: Tensor | None = None,
+    ) -> Tensor:
         """The block's output [B, L, W] of `x` [B, L, W], or only at the first `kept` positions.
 
         All positions are attended to either way.
-        """
-        q, k, v = self.attn.project(self.ln_1(x))
-        attended = self.attn.attend(q[:, :kept], k, v)
-        return self.feed_forward(x[:, :kept] + self.attn.project_output(attended))
 
-    def read(self, x: Tensor, position: int) -> Tensor:
-        """The block's output at one position, [B, 1, W], without computing the others."""
-        normed = self.ln_1(x)
-        chosen = slice(position, position + 1)
-        q = self.attn.project_queries(normed[:, chosen])
-        k, v = self.attn.project_keys_values(normed)
-        attended = self.attn.project_output(self.attn.attend(q, k, v))
-        return self.feed_forward(x[:, chosen] + attended)
+        Args:
+            rotation, visible: see `Attention.attend`.
+        """
+        q, k, v = self.attn.project(self.read_by_attention(x))
+        if visible is not None and visible.shape[-2] > 1:
+            visible = visible[..., :kept, :]
+        attended = self.attn.attend(q[:, :kept], k, v, rotation=rotation, visible=visible)
+        return self.finish(x[:, :kept], attended)
+
+    def read(
+        self,
+        x: Tensor,
+        position: int | Tensor,
+        *,
+        rotation: Tensor | None = None,
+        visible: Tensor | None = None,
+    ) -> Tensor:
+        """The block's output at one position, [B, 1, W], without computing the others.
+
+        Args:
+            position: the same in all rows, or one a row, [B] long.
+            rotation: of the keys; a position that is read is not rotated.
+            visible: as for that position, broadcast to [B, H, 1, L].
+        """
+        source = self.read_by_attention(x)
+        q = self.attn.project_queries(_at(source, position))
+        k, v = self.attn.project_keys_values(source)
+        if rotation is not None:
+            k = self.attn.merge_heads(rotate(self.attn.split_heads(k), rotation))
+        attended = self.attn.attend(q, k, v, visible=visible)
+        return self.finish(_at(x, position), attended)
+
+    def read_by_attention(self, x: Tensor) -> Tensor:  # [..., W] → [..., W]
+        return self.ln_1(x) if self.norms == "before" else x
+
+    def finish(self, x: Tensor, attended: Tensor) -> Tensor:
+        """What the block makes of tokens `x` and of what they attended to, both [..., W]."""
+        attended = self.attn.project_output(attended)
+        if self.norms == "branch":
+            x = x + self.ln_1(attended)
+            return x + self.ln_2(self.mlp(x))
+        if self.norms == "after":
+            x = self.ln_1(x + attended)
+            return self.ln_2(x + self.mlp(x))
+        return self.feed_forward(x + attended)
 
     def feed_forward(self, x: Tensor) -> Tensor:  # [..., W] → [..., W]
+        """x + mlp(norm(x)), of a block whose norms are before."""
         norm, fc, proj = self.ln_2, self.mlp.c_fc, self.mlp.c_proj
-        if any(parameter.requires_grad for parameter in (norm.weight, fc.weight, proj.weight)):
+        learns = any(p.requires_grad for p in (norm.weight, fc.weight, proj.weight))
+        if learns or not self.mlp.plain:
             return x + self.mlp(norm(x))
         out: Tensor = _FrozenFeedForward.apply(
             x, norm.weight, norm.bias, norm.eps, fc.weight, fc.bias, proj.weight, proj.bias,
-            self.mlp.quick,
+            self.mlp.activation,
         )  # fmt: skip
         return out
 
@@ -222,28 +375,26 @@ class Block(nn.Module):
 
     def store_matrices(self, dtype: torch.dtype) -> None:
         """Store the matrices and their biases in `dtype`; products are computed in it."""
-        for module in (self.attn.out_proj, self.mlp.c_fc, self.mlp.c_proj):
-            module.to(dtype)
+        for module in (self.attn.out_proj, self.mlp.c_fc, self.mlp.gate, self.mlp.c_proj):
+            if module is not None:
+                module.to(dtype)
         for parameter in (self.attn.in_proj_weight, self.attn.in_proj_bias):
             parameter.data = parameter.data.to(dtype)
+
+
+def _at(x: Tensor, position: int | Tensor) -> Tensor:
+    """[B, L, W] → [B, 1, W] at one position, or at one a row."""
+    if isinstance(position, int):
+        return x[:, position, None]
+    return x[torch.arange(len(x), device=x.device), position, None]
 
 
 class Transformer(nn.Module):
     """A stack of blocks, named as in the OpenAI checkpoints (`resblocks`)."""
 
-    def __init__(
-        self,
-        width: int,
-        layers: int,
-        heads: int,
-        mlp_width: int,
-        activation: str,
-        eps: float = 1e-5,
-    ) -> None:
+    def __init__(self, shape: TransformerShape) -> None:
         super().__init__()
-        self.resblocks = nn.ModuleList(
-            Block(width, heads, mlp_width, activation, eps) for _ in range(layers)
-        )
+        self.resblocks = nn.ModuleList(Block(shape) for _ in range(shape.layers))
 
     @property
     def blocks(self) -> list[Block]:
