@@ -185,18 +185,23 @@ class Student(nn.Module):
             image_features: the student's, [N, D].
             text: what `shared_text` gave, to compute it once for many images.
         """
-        scale = self.backbone.logit_scale
+        scale, bias = self.backbone.logit_scale, self.backbone.logit_bias
         if text is None:
             text = self.shared_text()
         if text is not None or self._packed is None or not self.reads_text:
-            return self.readout(image_features, text, scale, self._rows)
+            return self.readout(image_features, text, scale, self._rows, bias)
         images = max(1, self.backbone.tokens_together // self._packed.tokens)
         return torch.cat(
             [
-                self.readout(some, self.encode_classes(some), scale, self._rows)
+                self.readout(some, self.encode_classes(some), scale, self._rows, bias)
                 for some in image_features.split(images)
             ]
         )
+
+    def teacher_logits(self, image_features: Tensor) -> Tensor:
+        """The teacher's logits [N, C] of its image features [N, D]."""
+        scale, bias = self.backbone.logit_scale, self.backbone.logit_bias
+        return Features(image_features, self.teacher_text).logits(scale, bias)
 
     def as_matrix(self) -> tuple[Tensor, Tensor] | None:
         """A matrix [C, D] and a bias [C] that make logits of the student's image features.
@@ -205,7 +210,8 @@ class Student(nn.Module):
         """
         if self.reads_text and self.text_per_image:
             return None
-        return self.readout.as_matrix(self.shared_text(), self.backbone.logit_scale, self._rows)
+        scale, bias = self.backbone.logit_scale, self.backbone.logit_bias
+        return self.readout.as_matrix(self.shared_text(), scale, self._rows, bias)
 
     @property
     def teacher_text(self) -> Tensor:

@@ -11,7 +11,6 @@ from torch import Tensor
 from promptot.adaptation.student import Student
 from promptot.data.loader import Batch
 from promptot.evaluation.metrics import accuracy, wilson_interval
-from promptot.objectives.features import Features
 
 
 class NothingToScore(ValueError):  # noqa: N818 - what it is, not how it ends
@@ -92,7 +91,6 @@ def score(
         NothingToScore: there is no batch.
     """
     device = model.backbone.device
-    scale = model.backbone.logit_scale
     text = model.shared_text()
     labels, student, teacher, indices = [], [], [], []
     features: list[tuple[Tensor, Tensor]] = []
@@ -102,7 +100,7 @@ def score(
         frozen = model.encode_frozen(patches) if known is None else known.to(device)
         prompted = model.encode_images(patches, frozen)
         student.append(model.logits(prompted, text).float().cpu())
-        teacher.append(Features(frozen, model.teacher_text).logits(scale).float().cpu())
+        teacher.append(model.teacher_logits(frozen).float().cpu())
         labels.append(batch.labels)
         indices.append(batch.indices)
         if keep_features:

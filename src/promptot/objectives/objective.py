@@ -38,7 +38,7 @@ class ObjectiveResult:
 
 
 class Objective:
-    """L = CE(s · ṽ t̃ᵀ, y) + λ · preservation(student, teacher), in fp32 or better.
+    """L = CE(s · ṽ t̃ᵀ + b, y) + λ · preservation(student, teacher), in fp32 or better.
 
     16-bit features are raised to fp32 here, whatever precision the towers ran in, and autocast
     is off inside. No gradient flows into the teacher.
@@ -90,7 +90,12 @@ class Objective:
         self.control = control
 
     def __call__(
-        self, student: Features, teacher: Features, labels: Tensor, logit_scale: Tensor | float
+        self,
+        student: Features,
+        teacher: Features,
+        labels: Tensor,
+        logit_scale: Tensor | float,
+        logit_bias: Tensor | float | None = None,
     ) -> ObjectiveResult:
         """The loss of one batch.
 
@@ -100,6 +105,8 @@ class Objective:
             teacher: features of the frozen model on the same images, classes and words.
             labels: [B] long, class of each image.
             logit_scale: s, the factor on the cosine (CLIP's `logit_scale.exp()`, about 100).
+            logit_bias: b, what a model that was trained with a sigmoid loss adds (about -10); None
+                adds nothing.
 
         Raises:
             PromptotError: the shapes don't fit, or a feature is NaN or infinite.
@@ -107,7 +114,7 @@ class Objective:
         _check_shapes(student, teacher, labels)
         student, teacher = student.at_least_float32(), teacher.at_least_float32().detach()
         with torch.autocast(device_type=student.image.device.type, enabled=False):
-            logits = student.logits(logit_scale)  # [B, C]
+            logits = student.logits(logit_scale, logit_bias)  # [B, C]
             cross_entropy = total = F.cross_entropy(logits, labels)
             strength = cross_entropy.new_full((), self.strength)
             kept = words = PreservationResult(torch.zeros_like(cross_entropy))

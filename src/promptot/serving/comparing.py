@@ -12,7 +12,6 @@ from promptot.adaptation.student import Student
 from promptot.data.class_names import check_class_names
 from promptot.data.images.read_image import ImageLike, load_image
 from promptot.errors import PromptotError
-from promptot.objectives.features import Features
 from promptot.runs.classifier import Classifier
 
 KEPT_LISTS = 8
@@ -58,10 +57,9 @@ class Comparer:
         patches = model.patch_tokens(pixels)
         frozen = model.encode_frozen(patches)
         adapted = model.encode_images(patches, frozen)
-        scale = model.backbone.logit_scale
         return Comparison(
             names,
-            tuple(Features(frozen, model.teacher_text).logits(scale)[0].tolist()),
+            tuple(model.teacher_logits(frozen)[0].tolist()),
             tuple(model.logits(adapted, text)[0].tolist()),
         )
 
