@@ -16,6 +16,7 @@ from promptot.backbones.encoders import Packed
 from promptot.backbones.injection import Injection
 from promptot.errors import PromptotError
 from promptot.objectives.features import Features
+from promptot.objectives.fit import Fit, probabilities
 
 if TYPE_CHECKING:
     from promptot.data.class_names import TemplateMean
@@ -45,6 +46,7 @@ class Student(nn.Module):
             text feature is the normalised mean of their normalised features. A synonym that is
             itself one of `class_names` is left out.
         template_mean: whether features are normalised before the mean over templates.
+        fit: what the logits are fitted by, and so how they become `probabilities`; both models'.
 
     Attributes:
         adapts_images: whether the student's image features are not the teacher's.
@@ -68,6 +70,7 @@ class Student(nn.Module):
         trained_names: Sequence[str] | None = None,
         synonyms: Mapping[str, Sequence[str]] | None = None,
         template_mean: TemplateMean = "normalised",
+        fit: Fit = "softmax",
     ) -> None:
         super().__init__()
         self.backbone = backbone
@@ -76,6 +79,7 @@ class Student(nn.Module):
         self.class_names = tuple(class_names)
         self.template = template if isinstance(template, str) else tuple(template)
         self.template_mean = template_mean
+        self.fit: Fit = fit
         self.vocabulary = tuple(vocabulary)
         self.trained_names = self.class_names if trained_names is None else tuple(trained_names)
         self.synonyms = {name: tuple(others) for name, others in (synonyms or {}).items()}
@@ -203,6 +207,10 @@ class Student(nn.Module):
         scale, bias = self.backbone.logit_scale, self.backbone.logit_bias
         return Features(image_features, self.teacher_text).logits(scale, bias)
 
+    def probabilities(self, image_features: Tensor, text: Tensor | None = None) -> Tensor:
+        """The student's probabilities [N, C]; arguments are those of `logits`."""
+        return probabilities(self.logits(image_features, text), self.fit)
+
     def as_matrix(self) -> tuple[Tensor, Tensor] | None:
         """A matrix [C, D] and a bias [C] that make logits of the student's image features.
 
@@ -284,6 +292,7 @@ class Student(nn.Module):
             trained_names=self.trained_names,
             synonyms={**self.synonyms, **(synonyms or {})},
             template_mean=self.template_mean,
+            fit=self.fit,
         )
 
     def pack(self, words: Tensor) -> Packed:
