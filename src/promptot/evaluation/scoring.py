@@ -11,6 +11,7 @@ from torch import Tensor
 from promptot.adaptation.student import Student
 from promptot.data.loader import Batch
 from promptot.evaluation.metrics import accuracy, wilson_interval
+from promptot.objectives.fit import Fit
 
 
 class NothingToScore(ValueError):  # noqa: N818 - what it is, not how it ends
@@ -27,6 +28,7 @@ class Scores:
         indices: position of each image in the list of examples, [N].
         student_images, teacher_images: both models' image features, [N, D], fp32, on the CPU; None
             unless they were asked for.
+        fit: how logits become probabilities.
     """
 
     labels: Tensor
@@ -35,6 +37,7 @@ class Scores:
     indices: Tensor
     student_images: Tensor | None = None
     teacher_images: Tensor | None = None
+    fit: Fit = "softmax"
 
     @property
     def student_accuracy(self) -> float:
@@ -109,9 +112,17 @@ def score(
             progress(len(batch.labels))
     if not labels:
         raise NothingToScore("there are no images to score")
-    images = [torch.cat(side) for side in zip(*features, strict=True)]  # of the student, teacher
+    prompted_images, frozen_images = None, None
+    if keep_features:
+        prompted_images, frozen_images = map(torch.cat, zip(*features, strict=True))
     return Scores(
-        torch.cat(labels), torch.cat(student), torch.cat(teacher), torch.cat(indices), *images
+        torch.cat(labels),
+        torch.cat(student),
+        torch.cat(teacher),
+        torch.cat(indices),
+        prompted_images,
+        frozen_images,
+        model.fit,
     )
 
 
