@@ -165,19 +165,23 @@ def convert(model: Any, tokenizer: Tokenizer, name: str, text: TextPart | None =
         text = read_text(getattr(model, "text", model), tokenizer)
     weights = {f"text_tower.{key}": value for key, value in text.weights.items()}
     scale = model.logit_scale.detach().float().exp().reshape(())
+    bias = None if model.logit_bias is None else model.logit_bias.detach().float().reshape(())
     preprocess = read_preprocess(get_model_preprocess_cfg(model), height)
     if image is None:
         embed_dim = _features(visual)
         tower = build_text_tower(text.shape, embed_dim, weights)
         extractor = ImageExtractor(_in_memory(visual), embed_dim)
-        return Backbone(name, extractor, tower, scale, tokenizer, preprocess)
+        return Backbone(name, extractor, tower, scale, tokenizer, preprocess, bias)
     embed_dim = _width_of(image)
     weights |= {f"image_tower.{key}": value for key, value in image.weights.items()}
     if image.stem is not None:
         weights |= {f"image_tower.stem.{k}": v for k, v in image.stem.state_dict().items()}
+    weights |= (
+        {"logit_scale": scale} if bias is None else {"logit_scale": scale, "logit_bias": bias}
+    )
     return Backbone.from_weights(
         name,
-        weights | {"logit_scale": scale},
+        weights,
         Architecture(embed_dim, image.shape, text.shape),
         tokenizer,
         preprocess,
