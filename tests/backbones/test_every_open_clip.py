@@ -16,7 +16,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from families import randomise, save_family, small_trunks
-from library_oracle import context_in_text, prompts_in_image
+from prompted_library import context_in_text, prompts_in_image
 from safetensors.torch import save_file
 from torch import Tensor
 
