@@ -13,10 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import open_clip
+import pytest
 import torch
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
-WIDTH, LAYERS, HEADS, EMBED = 32, 2, 2, 24
+from promptot.backbones import Backbone, load_backbone
+
+WIDTH, LAYERS, HEADS, EMBED = 64, 2, 2, 48
 VOCABULARY = 512
 
 # What timm's models are given beside their name. ViTamin's stem has its width, so its stays.
@@ -202,3 +206,77 @@ def save_tokenizer(folder: Path, name: str) -> None:
     ids = [(part, tokenizer.token_to_id(part)) for part in named]
     tokenizer.post_processor = TemplateProcessing(single=form, special_tokens=ids)
     PreTrainedTokenizerFast(tokenizer_object=tokenizer, **special).save_pretrained(folder)
+
+
+class Families:
+    """A tag's model and transform by open_clip's own factory, and our backbone; made when asked.
+
+    Args:
+        folder: where their files go.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._known: dict[str, tuple[Any, Any, Backbone]] = {}
+
+    def __call__(self, name: str) -> tuple[Any, Any, Backbone]:
+        """The library's model (its `tokenizer` beside it), its transform, and ours."""
+        if name not in self._known:
+            architecture, _, tag = name.rpartition("/")
+            with self.offline(architecture, tag):
+                described = open_clip.get_pretrained_cfg(architecture, tag)
+                model, _, transform = open_clip.create_model_and_transforms(
+                    architecture, pretrained=tag, pretrained_hf=False,
+                    force_quick_gelu=described.get("quick_gelu", False),
+                )  # fmt: skip
+                model.tokenizer = open_clip.get_tokenizer(architecture)
+                self._known[name] = model.eval(), transform, load_backbone(f"open_clip:{name}")
+        return self._known[name]
+
+    @contextlib.contextmanager
+    def offline(self, architecture: str, tag: str) -> Iterator[None]:
+        """open_clip finds the shrunk architecture, and weights where it would download them."""
+        with pytest.MonkeyPatch.context() as patch, small_trunks():
+            config = save_family(self.folder, architecture)
+            patch.setitem(open_clip.factory._MODEL_CONFIGS, architecture, config)
+            file = self.folder / f"{architecture}.safetensors"
+            for module in (open_clip, open_clip.factory, open_clip.pretrained):
+                patch.setattr(module, "download_pretrained", lambda *_, **__: str(file))
+            if not file.exists():
+                made = open_clip.create_model(architecture, pretrained_hf=False)
+                randomise(made)
+                save_file({k: v.contiguous() for k, v in made.state_dict().items()}, file)
+            yield
+
+
+KINDS = (
+    "RN50/openai",
+    "convnext_base/laion400m_s13b_b51k",
+    "convnext_large_d/laion2b_s26b_b102k_augreg",
+    "coca_ViT-B-32/laion2b_s13b_b90k",
+    "roberta-ViT-B-32/laion2b_s12b_b32k",
+    "xlm-roberta-base-ViT-B-32/laion5b_s13b_b90k",
+    "nllb-clip-base/v1",
+    "nllb-clip-base-siglip/v1",
+    "EVA01-g-14/laion400m_s11b_b41k",
+    "EVA02-B-16/merged2b_s8b_b131k",
+    "EVA02-E-14/laion2b_s4b_b115k",
+    "ViT-B-16-SigLIP/webli",
+    "ViT-SO400M-14-SigLIP/webli",
+    "ViT-SO400M-16-SigLIP-i18n-256/webli",
+    "ViT-B-16-SigLIP2-256/webli",
+    "ViT-gopt-16-SigLIP2-256/webli",
+    "ViT-L-14-CLIPA/datacomp1b",
+    "MobileCLIP-S1/datacompdr",
+    "MobileCLIP2-S3/dfndr2b",
+    "MobileCLIP-B/datacompdr",
+    "MobileCLIP2-L-14/dfndr2b",
+    "ViTamin-S/datacomp1b",
+    "PE-Core-B-16/meta",
+    "PE-Core-bigG-14-448/meta",
+    "ViT-H-14-worldwide-quickgelu/metaclip2_worldwide",
+    "ViT-B-16/laion2b_s34b_b88k",
+)
+"""One of each kind of tower and tokenizer."""
+WITHOUT_TOKENS = ("RN", "convnext", "MobileCLIP-S", "MobileCLIP2-S")
+"""What architectures begin with whose image tower takes no prompts."""

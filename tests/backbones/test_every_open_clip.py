@@ -7,94 +7,31 @@ model is made by its own factory. One architecture of each kind runs by default,
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import open_clip
 import pytest
 import torch
 import torch.nn.functional as F
-from families import randomise, save_family, small_trunks
-from prompted_library import context_in_text, prompts_in_image
-from safetensors.torch import save_file
+from families import KINDS, WITHOUT_TOKENS, Families
 from torch import Tensor
 
-from promptot.backbones import Backbone, load_backbone
+from prompted_library import context_in_text, prompts_in_image
+from promptot.backbones import Backbone
 from promptot.backbones.injection import Injection
 from promptot.backbones.towers.image_extractor import ImageExtractor
 
 NAMES = ["cat", "Great white shark", "Boeing 737-800 (aircraft)"]
 TEMPLATE = "a photo of a {}."
-KINDS = (
-    "RN50/openai",
-    "convnext_base/laion400m_s13b_b51k",
-    "convnext_large_d/laion2b_s26b_b102k_augreg",
-    "coca_ViT-B-32/laion2b_s13b_b90k",
-    "roberta-ViT-B-32/laion2b_s12b_b32k",
-    "xlm-roberta-base-ViT-B-32/laion5b_s13b_b90k",
-    "nllb-clip-base/v1",
-    "nllb-clip-base-siglip/v1",
-    "EVA01-g-14/laion400m_s11b_b41k",
-    "EVA02-B-16/merged2b_s8b_b131k",
-    "EVA02-E-14/laion2b_s4b_b115k",
-    "ViT-B-16-SigLIP/webli",
-    "ViT-SO400M-14-SigLIP/webli",
-    "ViT-SO400M-16-SigLIP-i18n-256/webli",
-    "ViT-B-16-SigLIP2-256/webli",
-    "ViT-gopt-16-SigLIP2-256/webli",
-    "ViT-L-14-CLIPA/datacomp1b",
-    "MobileCLIP-S1/datacompdr",
-    "MobileCLIP2-S3/dfndr2b",
-    "MobileCLIP-B/datacompdr",
-    "MobileCLIP2-L-14/dfndr2b",
-    "ViTamin-S/datacomp1b",
-    "PE-Core-B-16/meta",
-    "PE-Core-bigG-14-448/meta",
-    "ViT-H-14-worldwide-quickgelu/metaclip2_worldwide",
-    "ViT-B-16-quickgelu/dfn2b",
-    "ViT-B-16/laion2b_s34b_b88k",
-)
 TAGS = [f"{architecture}/{tag}" for architecture, tag in open_clip.list_pretrained()]
 ALL = [
     pytest.param(name, marks=[] if name in KINDS else pytest.mark.slow, id=name) for name in TAGS
 ]
-PROMPTED = [name for name in KINDS if "quickgelu/dfn" not in name]
-WITHOUT_TOKENS = ("RN", "convnext", "MobileCLIP-S", "MobileCLIP2-S")
-
-Both = tuple[Any, Any, Backbone]
 
 
 @pytest.fixture(scope="module")
-def both(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], Both]]:
-    """A tag's model and transform by open_clip's own factory, and our backbone."""
-    folder = tmp_path_factory.mktemp("families")
-    asked: list[Path] = []
-    known: dict[str, Both] = {}
-
-    def load(name: str) -> Both:
-        if name in known:
-            return known[name]
-        architecture, _, tag = name.rpartition("/")
-        with pytest.MonkeyPatch.context() as patch, small_trunks():
-            config = save_family(folder, architecture)
-            patch.setitem(open_clip.factory._MODEL_CONFIGS, architecture, config)
-            for module in (open_clip, open_clip.factory, open_clip.pretrained):
-                patch.setattr(module, "download_pretrained", lambda *_, **__: str(asked[-1]))
-            made = open_clip.create_model(architecture, pretrained_hf=False)
-            randomise(made)
-            asked.append(folder / f"{architecture}.safetensors")
-            save_file({k: v.contiguous() for k, v in made.state_dict().items()}, asked[-1])
-            described = open_clip.get_pretrained_cfg(architecture, tag)
-            model, _, transform = open_clip.create_model_and_transforms(
-                architecture, pretrained=tag, pretrained_hf=False,
-                force_quick_gelu=described.get("quick_gelu", False),
-            )  # fmt: skip
-            model.tokenizer = open_clip.get_tokenizer(architecture)
-            known[name] = model.eval(), transform, load_backbone(f"open_clip:{name}")
-        return known[name]
-
-    yield load
+def both(tmp_path_factory: pytest.TempPathFactory) -> Families:
+    return Families(tmp_path_factory.mktemp("families"))
 
 
 def pixels(model: Any, count: int = 2) -> Tensor:
@@ -112,7 +49,7 @@ def encode_text(model: Any, ids: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_its_features_are_the_library_s(both: Callable[[str], Both], name: str) -> None:
+def test_its_features_are_the_library_s(both: Families, name: str) -> None:
     model, _, backbone = both(name)
     images = pixels(model, 3)
     with torch.no_grad():
@@ -148,10 +85,8 @@ def check_gradients(ours: list[Tensor], theirs: list[Tensor]) -> None:
 
 
 @pytest.mark.parametrize("depth", [1, 2])
-@pytest.mark.parametrize("name", PROMPTED)
-def test_its_text_with_context_is_a_padded_one(
-    both: Callable[[str], Both], name: str, depth: int
-) -> None:
+@pytest.mark.parametrize("name", KINDS)
+def test_its_text_with_context_is_a_padded_one(both: Families, name: str, depth: int) -> None:
     """The library's own padded text, its tokens of the context overwritten in each block."""
     model, _, backbone = both(name)
     tower = backbone.text_tower
@@ -181,9 +116,9 @@ def tower_word(backbone: Backbone) -> int:
 
 
 @pytest.mark.parametrize("depth", [1, 2])
-@pytest.mark.parametrize("name", [n for n in PROMPTED if not n.startswith(WITHOUT_TOKENS)])
+@pytest.mark.parametrize("name", [n for n in KINDS if not n.startswith(WITHOUT_TOKENS)])
 def test_its_image_with_prompts_is_the_library_s_with_more_tokens(
-    both: Callable[[str], Both], name: str, depth: int
+    both: Families, name: str, depth: int
 ) -> None:
     model, _, backbone = both(name)
     prompts = draw(depth, 3, backbone.image_tower.width)
@@ -201,7 +136,7 @@ def test_its_image_with_prompts_is_the_library_s_with_more_tokens(
 
 
 @pytest.mark.parametrize("name", [name for name in KINDS if name.startswith(WITHOUT_TOKENS)])
-def test_a_network_without_tokens_takes_none(both: Callable[[str], Both], name: str) -> None:
+def test_a_network_without_tokens_takes_none(both: Families, name: str) -> None:
     _, _, backbone = both(name)
     assert isinstance(backbone.image_tower, ImageExtractor)
     with pytest.raises(ValueError, match="promptable"):

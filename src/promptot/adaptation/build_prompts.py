@@ -13,6 +13,7 @@ from promptot.adaptation.ivlp import IVLPPrompts
 from promptot.adaptation.maple import MaPLePrompts
 from promptot.backbones.backbone import Backbone
 from promptot.errors import PromptotError
+from promptot.recipes.recipe_files import list_recipes, load_recipe
 from promptot.recipes.schema import (
     CoCoOpConfig,
     IVLPConfig,
@@ -42,10 +43,11 @@ def build_prompts(
 
     Raises:
         PromptotError: `init_words` does not fill the context, the context ends within a word, or
-            tokens are asked for in an image encoder that takes none.
+            as `check_prompts` raises it.
     """
     if isinstance(config, LinearProbeConfig | NoPromptsConfig):
         raise ValueError(f"design {config.design} has no prompts to build")
+    check_prompts(config, backbone)
     initial_context, fixed_words = _read_words(config, backbone)
     start = {
         "initial_context": initial_context,
@@ -53,13 +55,29 @@ def build_prompts(
         "generator": generator,
     }
     build: Callable[..., Adaptation] = DESIGNS[config.design]
-    prompts = build(**_SIZES[config.design](config, backbone, classes), **start)
-    if not backbone.image_tower.promptable and prompts().image_tokens:
-        raise PromptotError(
-            "The image encoder of this backbone takes no prompts.",
-            fix="Set prompts.vision_tokens=0, or use a backbone with a Vision Transformer.",
-        )
-    return prompts
+    return build(**_SIZES[config.design](config, backbone, classes), **start)
+
+
+def check_prompts(config: PromptsConfig, backbone: Backbone) -> None:
+    """Refuse prompts in an image encoder that takes none, such as a ResNet.
+
+    Raises:
+        PromptotError: they are asked for; it names the recipes that the backbone can take.
+    """
+    if backbone.image_tower.promptable or not _prompts_images(config):
+        return
+    others = [name for name in list_recipes() if not _prompts_images(load_recipe(name).prompts)]
+    raise PromptotError(
+        f"The image encoder of '{backbone.name}' takes no prompts: it is no Vision Transformer.",
+        fix=f"Take a recipe without them ({', '.join(others)}), or another backbone: "
+        "`promptot backbones` says what can learn in each.",
+    )
+
+
+def _prompts_images(config: PromptsConfig) -> bool:
+    if isinstance(config, IVLPConfig):
+        return config.vision_tokens > 0 and config.vision_depth > 0
+    return isinstance(config, MaPLeConfig)
 
 
 def _ivlp(config: IVLPConfig, backbone: Backbone, classes: int) -> dict[str, int | None]:

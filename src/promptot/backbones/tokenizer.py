@@ -250,6 +250,7 @@ def _checked(
             raise PromptotError(
                 f"The class name '{shown}' needs {length} tokens, and this backbone's text tower "
                 f"takes {context_length}.",
-                fix=f"Shorten it by {length - context_length} tokens or more.",
+                fix=f"Shorten it by {length - context_length} tokens or more"
+                f"{', or lower prompts.text_tokens' if context_tokens else ''}.",
             )
     return list(sequences)

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from promptot.adaptation import build_prompts
+from promptot.adaptation.build_prompts import check_prompts
 from promptot.adaptation.linear_head import LinearHead, fit_linear_probe
 from promptot.adaptation.student import Student
 from promptot.backbones.backbone import Backbone
@@ -62,10 +63,10 @@ def adapt(
         the model over the task's classes, on the backbone's device.
 
     Raises:
-        PromptotError: the backbone can't do what the recipe says, see `check_fit` and
+        PromptotError: the backbone can't do what the recipe says, see `check_recipe` and
             `build_prompts`; or as `fit_linear_probe` or `train` raise it.
     """
-    check_fit(recipe, backbone)
+    check_recipe(recipe, backbone)
     names, listener = task.class_names, listener or Listener()
     templates = teacher_templates(recipe.data.templates, task.template)
     if recipe.probes or not recipe.trains:
@@ -194,12 +195,14 @@ def build_objective(recipe: Recipe, steps: int) -> Objective:
     )
 
 
-def check_fit(recipe: Recipe, backbone: Backbone) -> None:
-    """Refuse a sigmoid where there is no logit bias to make a probability of it.
+def check_recipe(recipe: Recipe, backbone: Backbone) -> None:
+    """Refuse, before anything is computed, what a backbone can't do.
 
     Raises:
-        PromptotError: the recipe says `objective.fit: sigmoid`, and the backbone has no logit bias.
+        PromptotError: the recipe puts prompts into an image encoder that takes none, or says
+            `objective.fit: sigmoid` and there is no logit bias to make a probability of it.
     """
+    check_prompts(recipe.prompts, backbone)
     if recipe.objective.fit != "sigmoid" or backbone.logit_bias is not None:
         return
     raise PromptotError(

@@ -40,7 +40,7 @@ from promptot.files.writing import write_text
 from promptot.recipes import Recipe, load_recipe
 from promptot.recipes.recipe_files import Overrides, as_overrides
 from promptot.runs.keyword_settings import takes
-from promptot.runs.learning import check_fit
+from promptot.runs.learning import check_recipe
 
 TRIALS = "trials.jsonl"
 PAGE = "report.html"
@@ -195,7 +195,7 @@ def _make_trials(asked: TuneSettings, recipe: Recipe) -> TuningTrials:
     backbone = asked.backbone
     if not isinstance(backbone, Backbone):
         backbone = load_backbone(backbone, pick_device(asked.device), asked.precision)
-    check_fit(recipe, backbone)
+    check_recipe(recipe, backbone)
     scenario = Scenario(task.name, task, asked.classes, parts, recipe.data.shots or 0)
     cache = asked.folder / "cache"
     images = ImageFeatures(cache, backbone, asked.workers)

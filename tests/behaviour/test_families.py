@@ -1,0 +1,221 @@
+"""Every prompt design, under every kind of objective, on every kind of open_clip's towers.
+
+By default each design meets each kind of tower once, with one objective after the other; the whole
+product runs by `-m slow`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from families import KINDS, WITHOUT_TOKENS, Families
+from matrix import DESIGNS, NAMES, start_model
+
+from promptot.adaptation.student import Student
+from promptot.backbones import Backbone
+from promptot.data import Batch, ImageTask
+from promptot.errors import PromptotError
+from promptot.objectives import ObjectiveResult
+from promptot.recipes import Recipe, load_recipe
+from promptot.runs.adapter import build_model, load_adapter, save_adapter
+from promptot.runs.learning import adapt, build_objective
+from promptot.training.listener import Listener
+from promptot.training.training_log import EpochRecord, Log
+
+OBJECTIVES = {
+    "cross-entropy": ["objective=none"],
+    "ot": ["objective=ot"],
+    "pointwise": ["objective=pointwise"],
+    "promptsrc": ["objective=promptsrc", "objective.strength=0.1"],
+    "text-cosine": ["objective=text-cosine"],
+    "sigmoid": ["objective=ot", "objective.fit=sigmoid"],
+}
+SCHEDULE = ["optim.lr=0.003", "optim.epochs=2", "optim.warmup_epochs=0", "optim.batch_size=4"]
+QUICK = (
+    "RN50/", "coca_ViT-B-32/", "roberta-ViT-B-32/", "nllb-clip-base-siglip/", "EVA02-B-16/",
+    "EVA02-E-14/", "ViT-B-16-SigLIP/", "ViT-B-16-SigLIP2-256/", "ViT-L-14-CLIPA/", "PE-Core-B-16/",
+    "MobileCLIP2-L-14/", "ViT-H-14-worldwide-quickgelu/",
+)  # fmt: skip
+"""Those that differ in what a design meets: pooling, masks, rotation, start tokens, a bias."""
+
+
+def has_bias(name: str) -> bool:
+    return "siglip" in name.lower()
+
+
+def pairs() -> Iterator[Any]:
+    """Each design once on each kind, objectives in turn; of kinds alike in all, fewer."""
+    turn = 0
+    for name in KINDS:
+        for design in DESIGNS:
+            known = [key for key in OBJECTIVES if key != "sigmoid" or has_bias(name)]
+            chosen = known[turn % len(known)]
+            turn += 1
+            for objective in known:
+                quick = objective == chosen and name.startswith(QUICK)
+                marks = [] if quick else pytest.mark.slow
+                label = f"{name.partition('/')[0]}-{design}-{objective}"
+                yield pytest.param(name, design, objective, marks=marks, id=label)
+
+
+@pytest.fixture(scope="module")
+def families(tmp_path_factory: pytest.TempPathFactory) -> Families:
+    return Families(tmp_path_factory.mktemp("families"))
+
+
+class TwoBatches:
+    """The same two batches of images every epoch."""
+
+    def __init__(self, side: int) -> None:
+        self.batch = make_batch(side, 6)
+
+    def __len__(self) -> int:
+        return 2
+
+    def batches(self, epoch: int) -> Iterator[Batch]:
+        whole = self.batch
+        for half in (slice(0, 3), slice(3, 6)):
+            yield Batch(whole.images[half], whole.labels[half], whole.indices[half])
+
+
+def make_batch(side: int, count: int) -> Batch:
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.arange(count) % len(NAMES)
+    images = torch.randn(count, 3, side, side, generator=generator) + labels.view(-1, 1, 1, 1)
+    return Batch(images, labels, torch.arange(count))
+
+
+def step(model: Student, recipe: Recipe, batch: Batch) -> ObjectiveResult:
+    student, teacher = model(batch.images)
+    objective, own = build_objective(recipe, steps=8), model.backbone
+    return objective(student, teacher, batch.labels, own.logit_scale, own.logit_bias)
+
+
+@pytest.mark.parametrize(("name", "design", "objective"), pairs())
+def test_it_learns_stops_and_comes_back(
+    families: Families, tmp_path: Path, name: str, design: str, objective: str
+) -> None:
+    """The loss falls, gradients reach prompts alone; resumed and loaded it has the same bits."""
+    _, _, backbone = families(name)
+    short = backbone.text_tower.context_length < 20 and design == "coop-class-specific"
+    fewer = ["prompts.text_tokens=4"] if short else []
+    recipe = load_recipe(design, [*OBJECTIVES[objective], *fewer, *SCHEDULE])
+    loader = TwoBatches(backbone.preprocess.resolution)
+
+    def train(checkpoint: Path | None = None, on_epoch: Any = None) -> Student:
+        return adapt(
+            backbone,
+            ImageTask("made", NAMES),
+            recipe,
+            Log(None if checkpoint is None else tmp_path),
+            loader=loader,
+            checkpoint=checkpoint,
+            listener=Listener(on_epoch=on_epoch),
+        )
+
+    if design in ("vpt", "ivlp", "maple") and name.startswith(WITHOUT_TOKENS):
+        with pytest.raises(PromptotError, match="takes no prompts") as refused:
+            train()
+        assert "cocoop" in str(refused.value)
+        assert "maple" not in str(refused.value).partition("Take")[2]
+        return
+
+    def interrupt(record: EpochRecord) -> None:
+        if record.epoch == 1:
+            raise KeyboardInterrupt
+
+    model = train()
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path / "checkpoint.safetensors", interrupt)
+    resumed = train(tmp_path / "checkpoint.safetensors")
+    assert model.prompts is not None
+    assert resumed.prompts is not None
+    for a, b in zip(model.prompts.parameters(), resumed.prompts.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+    start = start_model(backbone, recipe)
+    before = step(start, recipe, loader.batch)
+    before.total.backward()
+    gradients = [parameter.grad for parameter in start.prompts.parameters()]
+    assert all(g is not None and g.isfinite().all() and g.abs().sum() > 0 for g in gradients)
+    assert all(parameter.grad is None for parameter in backbone.parameters())
+    with torch.no_grad():
+        after = step(model, recipe, loader.batch)
+        logits = model.logits(model.encode_images(loader.batch.images))
+    assert after.total < before.total
+
+    save_adapter(tmp_path / "adapter", model.learned, backbone, NAMES, model.template)
+    loaded = build_model(*load_adapter(tmp_path / "adapter"), backbone)
+    with torch.no_grad():
+        again = loaded.logits(loaded.encode_images(loader.batch.images))
+    assert torch.equal(again, logits)
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_half_precision_points_the_same_way(families: Families, name: str) -> None:
+    """Gradients with matrices in bf16 beside those in fp32."""
+    _, _, backbone = families(name)
+    architecture, _, tag = name.rpartition("/")
+    with families.offline(architecture, tag):
+        from promptot.backbones import load_backbone
+
+        half = load_backbone(f"open_clip:{name}", precision="bf16")
+    design = "coop" if name.startswith(WITHOUT_TOKENS) else "ivlp"
+    recipe = load_recipe(design, ["objective=ot", *SCHEDULE])
+    directions = []
+    for own in (backbone, half):
+        model = start_model(own, recipe)
+        step(model, recipe, make_batch(own.preprocess.resolution, 3)).total.backward()
+        found = [parameter.grad for parameter in model.prompts.parameters()]
+        directions.append(torch.cat([gradient.flatten() for gradient in found]))
+    exact, close = directions
+    assert torch.cosine_similarity(exact, close, dim=0) > 0.97
+
+
+def shallow(backbone: Backbone) -> Student:
+    recipe = load_recipe("coop", ["objective=none", *SCHEDULE])
+    return start_model(backbone, recipe)
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_context_of_words_is_those_words(families: Families, name: str) -> None:
+    """A context that starts as "a photo of a" reads names as the sentence does."""
+    _, _, backbone = families(name)
+    words = "a photo of a"
+    count = len(backbone.tokenizer.encode(words)) - len(backbone.tokenizer.encode(""))
+    recipe = load_recipe(
+        "coop", [f"prompts.text_tokens={count}", f"prompts.init_words={words}", *SCHEDULE]
+    )
+    model = start_model(backbone, recipe)
+    with torch.no_grad():
+        ours = model.encode_classes()
+        sentence = backbone.encode_text(backbone.tokenize(NAMES, "a photo of a {}."))
+    assert (ours - sentence).abs().max() < 1e-5
+
+
+@pytest.mark.parametrize(
+    "name", ["ViT-B-16-SigLIP/webli", "coca_ViT-B-32/laion2b_s13b_b90k", "nllb-clip-base/v1"]
+)
+def test_computing_again_changes_no_bit(
+    families: Families, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where names are several parts, and each image has a context of its own."""
+    _, _, backbone = families(name)
+    monkeypatch.setattr("promptot.backbones.towers.padded_text_tower.TOGETHER", 4)
+    for design in ("ivlp", "coop-class-specific", "cocoop"):
+        recipe = load_recipe(design, ["objective=ot", *SCHEDULE])
+        found = []
+        for again in (False, True):
+            backbone.text_tower.recompute = again
+            model = start_model(backbone, recipe)
+            step(model, recipe, make_batch(backbone.preprocess.resolution, 3)).total.backward()
+            found.append([parameter.grad for parameter in model.prompts.parameters()])
+            kept = model.activation_bytes(3)
+            assert kept > 0
+        backbone.text_tower.recompute = False
+        for one, other in zip(*found, strict=True):
+            assert torch.equal(one, other)
