@@ -95,7 +95,7 @@ def step(model: Student, recipe: Recipe, batch: Batch) -> ObjectiveResult:
     return objective(student, teacher, batch.labels, own.logit_scale, own.logit_bias)
 
 
-@pytest.mark.parametrize(("name", "design", "objective"), pairs())
+@pytest.mark.parametrize(("name", "design", "objective"), list(pairs()))
 def test_it_learns_stops_and_comes_back(
     families: Families, tmp_path: Path, name: str, design: str, objective: str
 ) -> None:

@@ -155,6 +155,8 @@ def clip_config(backbone: Backbone) -> dict[str, Any]:
         },
     )
     ends = backbone.tokenizer.encode("")
+    # where a CLIPModel is told so, it reads a text at its largest token, as old ones were saved
+    _refuse("transformers", {"texts that end with the token 2": ends[-1] == 2})
     return {
         "projection_dim": shape.embed_dim,
         "vision_config": {

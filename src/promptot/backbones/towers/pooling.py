@@ -44,7 +44,7 @@ class AttentionPool(nn.Module):
             part.unflatten(-1, (self.heads, -1)).transpose(1, 2)  # [B, H, L, d]
             for part in linear(x, self.kv_weight, self.kv_bias).chunk(2, dim=-1)
         )
-        q = self.query.to(k.dtype).view(self.heads, 1, -1).expand(len(x), -1, -1, -1)
+        q = self.query.to(k.dtype).view(self.heads, 1, -1)
         scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)  # [B, H, 1, L]
         attended = (scores.softmax(dim=-1) @ v).flatten(1)  # [B, E]
         pooled = linear(attended, self.out_proj.weight, self.out_proj.bias)

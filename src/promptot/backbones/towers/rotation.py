@@ -15,7 +15,11 @@ def rotate(x: Tensor, rotation: Tensor) -> Tensor:
         x: queries or keys [..., L, d].
         rotation: cosines and sines [2, P, d] of the first P places; later ones stay as they are.
     """
-    out: Tensor = _Rotation.apply(x, rotation[:, : x.shape[-2]])
+    own = rotation[:, : x.shape[-2]]
+    tracing: bool = torch.jit.is_tracing()  # type: ignore[attr-defined]
+    if tracing:  # exporters don't know functions of ours
+        return _turn(x, own[0], own[1])
+    out: Tensor = _Rotation.apply(x, own)
     return out
 
 
