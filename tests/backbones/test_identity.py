@@ -247,7 +247,7 @@ def write_transformers_tokenizer(folder: Path) -> None:
 def three(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """The same byte-pair encoding in its three classes."""
     transformers = pytest.importorskip("transformers")
-    from promptot.backbones.loaders.transformers_models import TransformersTokenizer
+    from promptot.backbones.loaders.transformers_tokenizers import TransformersTokenizer
 
     folder = tmp_path_factory.mktemp("tokenizer")
     path = tokenizers_file(folder)

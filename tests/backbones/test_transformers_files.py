@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from test_transformers_models import SHAPES, save_model
 
 from promptot.backbones import load_backbone
-from promptot.backbones.loaders.transformers_models import read_preprocess
+from promptot.backbones.loaders.transformers_processors import read_preprocess
 from promptot.errors import PromptotError
 
 REFERENCE = getattr(transformers, "CLIPImageProcessorPil", transformers.CLIPImageProcessor)
@@ -167,9 +167,9 @@ def test_what_the_library_logs_is_an_error(folder: Path, monkeypatch: pytest.Mon
     original = transformers.CLIPTokenizerFast.from_pretrained
     logger = logging.getLogger("transformers.tokenization_utils")
 
-    def speak(source: Any) -> Any:
+    def speak(source: Any, **rest: Any) -> Any:
         logger.warning("The tokenizer class you load is not the one of the checkpoint.")
-        return original(source)
+        return original(source, **rest)
 
     monkeypatch.setattr(transformers.CLIPTokenizerFast, "from_pretrained", speak)
     with pytest.raises(PromptotError, match="transformers warned while.*tokenizer class you load"):

@@ -122,8 +122,8 @@ def test_parity(shape: str, tmp_path: Path) -> None:
 
 
 def test_another_kind_of_model_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "config.json").write_text(json.dumps({"model_type": "siglip"}))
-    with pytest.raises(PromptotError, match="type 'siglip' is not supported yet"):
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "flava"}))
+    with pytest.raises(PromptotError, match="type 'flava' is not supported yet.*SiglipModel"):
         load_backbone(f"hf:{tmp_path}")
 
 

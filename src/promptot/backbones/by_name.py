@@ -47,7 +47,7 @@ SOURCES: dict[str, Source] = {
     ),
     "hf": Source(
         "hf:<repo or dir>",
-        "a CLIPModel of transformers",
+        "a CLIP, SigLIP, SigLIP 2 (fixed grid) or MetaCLIP 2 of transformers",
         _loader("transformers_models", "load_transformers"),
     ),
     "openai": Source(

@@ -11,6 +11,8 @@ from collections.abc import Iterable, Mapping
 import torch
 from torch import Tensor
 
+from promptot.backbones.towers.pooling import projected_query
+
 SIZES = ("input_resolution", "context_length", "vocab_size")
 """Numbers that OpenAI's own files hold beside their weights."""
 _NO_WEIGHTS = ("logit_scale", "logit_bias", *SIZES)
@@ -43,6 +45,7 @@ _PROJECTIONS = (
     ("visual_projection.weight", "image_tower.proj"),
     ("text_projection.weight", "text_tower.text_projection"),
 )
+_POOLING = "image_tower.attention_pool."
 _LINEAR = "text_tower.text_projection."  # where open_clip's is a layer, mostly with a bias
 
 
@@ -70,9 +73,39 @@ def to_openai(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def from_transformers(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Weights of a CLIPModel under our names; queries, keys and values become one matrix."""
+    """Weights of a CLIPModel or a MetaClip2Model under our names."""
     ours = {"logit_scale": _factor(weights)}
     ours |= {name: weights[theirs].T for theirs, name in _PROJECTIONS}
+    return ours | _transformers_towers(weights)
+
+
+def from_siglip(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Weights of transformers' SiglipModel under our names.
+
+    The query that pools an image is kept as it comes out of its projection, see `AttentionPool`.
+    """
+    towers = _transformers_towers(weights)
+    heads = {key: towers.pop(key) for key in [*towers] if ".head." in key}
+    ours = towers | {"logit_scale": _factor(weights), "logit_bias": weights["logit_bias"]}
+    ours[_LINEAR[:-1]] = heads.pop("text_tower.head.weight").T
+    ours["text_tower.projection_bias"] = heads.pop("text_tower.head.bias")
+    pool = {key.removeprefix("image_tower.head."): value for key, value in heads.items()}
+    query, *others = pool.pop("attention.in_proj_weight").chunk(3)
+    query_bias, *other_biases = pool.pop("attention.in_proj_bias").chunk(3)
+    ours |= {
+        f"{_POOLING}query": projected_query(pool.pop("probe").reshape(-1), query, query_bias),
+        f"{_POOLING}kv_weight": torch.cat(others),
+        f"{_POOLING}kv_bias": torch.cat(other_biases),
+    }
+    for key, value in pool.items():
+        name = key.removeprefix("attention.").replace("layernorm.", "norm.")
+        ours[f"{_POOLING}{name}"] = value
+    return ours
+
+
+def _transformers_towers(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Weights of both towers; queries, keys and values of a block become one matrix."""
+    ours: dict[str, Tensor] = {}
     for key, value in weights.items():
         name = _replace_all(key, _TRANSFORMERS)
         if name == key or key.endswith("position_ids"):

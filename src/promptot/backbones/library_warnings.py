@@ -44,6 +44,12 @@ HARMLESS: tuple[Harmless, ...] = (
         r"`clean_up_tokenization_spaces` was not set\. .*",
         "transformers 4 says it of tokenizers; it concerns turning ids into text, not done here",
     ),
+    Harmless(
+        r"Model config: (bos|eos|pad)_token_id must be `None` or an integer within the vocabulary "
+        r".*",
+        "transformers 5 says it of SigLIP, whose configuration names tokens of CLIP that it never "
+        "reads; where one is read (CLIP's end token), it is compared with the tokenizer's",
+    ),
 )
 """Messages that are passed over; where versions word one differently, the end is left open."""
 

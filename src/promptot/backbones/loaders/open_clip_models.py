@@ -124,6 +124,8 @@ def load_weights(model: Any, weights: Mapping[str, Tensor]) -> dict[str, Tensor]
             state[scalar] = state[scalar].reshape(own.shape)
         elif scalar in state:  # some were saved with one that their architecture has not
             del state[scalar]
+    if "logit_bias" not in state and getattr(model, "logit_bias", None) is not None:
+        state["logit_bias"] = torch.zeros_like(model.logit_bias, device="cpu")
     outside: dict[str, Tensor] = {}
     if any(key.startswith("text.transformer.") and ".resblocks." not in key for key in state):
         outside = {k.removeprefix("text."): state.pop(k) for k in [*state] if k.startswith("text.")}

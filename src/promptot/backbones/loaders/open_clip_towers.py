@@ -27,6 +27,7 @@ from promptot.backbones.loaders.parts import (
 )
 from promptot.backbones.loaders.timm_towers import read_timm
 from promptot.backbones.tokenizer import Tokenizer, leading_tokens
+from promptot.backbones.towers.pooling import projected_query
 
 
 @torch.no_grad()
@@ -212,7 +213,7 @@ def _read_pooler(pooler: Any) -> tuple[PoolShape, Weights] | None:
     biases = attn.in_proj_bias
     width = attn.embed_dim
     weights: Mapping[str, Tensor] = {
-        f"{name}.query": pooler.ln_q(pooler.query)[0] @ query.T + biases[:width],
+        f"{name}.query": projected_query(pooler.ln_q(pooler.query)[0], query, biases[:width]),
         f"{name}.kv_weight": torch.cat([key, value]),
         f"{name}.kv_bias": biases[width:],
         f"{name}.out_proj.weight": attn.out_proj.weight,

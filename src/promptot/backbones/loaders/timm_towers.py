@@ -19,6 +19,7 @@ from promptot.backbones.loaders.parts import (
     linear_of,
     merged,
 )
+from promptot.backbones.towers.pooling import projected_query
 from promptot.backbones.towers.stems import FixedStem
 
 TRUNKS = ("VisionTransformer", "Eva")
@@ -249,8 +250,10 @@ def _read_pool(trunk: Any) -> tuple[str, PoolShape | None, Weights] | None:
         return None
     pool, norms = trunk.attn_pool, Norms()
     name = "attention_pool"
-    with torch.no_grad():
-        query = pool.q(pool.latent).reshape(-1)
+    asked = linear_of(pool.q, "q")
+    if asked is None:
+        return None
+    query = projected_query(pool.latent.reshape(-1), asked["q.weight"], asked["q.bias"])
     keys = linear_of(pool.kv, f"{name}.kv", joined="_")
     parts = [keys, linear_of(pool.proj, f"{name}.out_proj")]
     activation: str | None = "gelu"

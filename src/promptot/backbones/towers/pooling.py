@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 
@@ -59,3 +61,15 @@ class AttentionPool(nn.Module):
             parameter.data = parameter.data.to(dtype)
         if self.mlp is not None:
             self.mlp.to(dtype)
+
+
+def projected_query(probe: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """W · probe + b [E] of a learned probe [W], a matrix [E, W] and a bias [E], in fp32.
+
+    Each sum is rounded once, at its end, so that the weights have one hash on every machine: what
+    a matrix product gives depends on the processor, and on where in memory its factors lie.
+    """
+    if weight.is_meta:  # it is only looked at
+        return torch.empty(len(weight), device="meta")
+    terms = torch.cat([weight.double() * probe.double(), bias.double()[:, None]], dim=1)
+    return torch.tensor([math.fsum(row.tolist()) for row in terms])
