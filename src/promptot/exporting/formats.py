@@ -81,10 +81,10 @@ def _template(model: Student, blocks: int) -> Template:
     if not blocks:
         return model.template if isinstance(model.template, str) else list(model.template)
     count = model.context_tokens
-    usual, neutral = CLIP_WORDS[:count], ("x",) * count
-    for words in (usual, neutral):
-        encoded = model.backbone.tokenizer.encode(" ".join(words))
-        if len(encoded) - 2 == count:  # less [SOS] and [EOS]
+    tokenizer = model.backbone.tokenizer
+    around = len(tokenizer.encode(""))  # [SOS] and [EOS], or what this model has of them
+    for words in (CLIP_WORDS[:count], *((word,) * count for word in ("x", "a", "the"))):
+        if len(tokenizer.encode(" ".join(words))) - around == count:
             return " ".join([*words, *model.adaptation.fixed_words.split(), "{}."])
     raise PromptotError(
         "This backbone's tokenizer has no word that is one token to stand for learned ones.",
