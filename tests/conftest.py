@@ -47,6 +47,15 @@ def backbone(clip_file: Path) -> Backbone:
 
 
 @pytest.fixture(scope="session")
+def biased() -> Backbone:
+    """The bundled model with a logit bias, as models have one that a sigmoid loss has trained."""
+    tiny = load_backbone("bundled:tiny", "cpu")
+    towers = tiny.image_tower, tiny.text_tower
+    bias = torch.tensor(-8.0)
+    return Backbone("biased", *towers, tiny.logit_scale, tiny.tokenizer, tiny.preprocess, bias)
+
+
+@pytest.fixture(scope="session")
 def smallest_clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A random CLIP of one block a tower and 16 px, for benchmarks of many cells."""
     from weights import openai_state_dict

@@ -42,6 +42,17 @@ def test_a_sure_and_right_model_has_no_error_and_empty_bins() -> None:
     assert np.isnan(found.accuracy[:4]).all()
 
 
+def test_sigmoids_need_not_sum_to_1() -> None:
+    """The confidence is that of the predicted class, and may be below 1/C of a softmax."""
+    found = reliability([[0.9, 0.8], [0.1, 0.2]], [0, 0], bins=4, fit="sigmoid")
+    assert found.counts.tolist() == [1, 0, 0, 1]
+    assert found.accuracy[[0, 3]].tolist() == [0, 1]
+    assert found.error == pytest.approx((0.2 + 0.1) / 2)
+    for wrong in ([[1.2, 0.1]], [[-0.1, 0.5]], [[float("nan"), 0.5]], [0.5, 0.5]):
+        with pytest.raises(ValueError, match="at most 1"):
+            reliability(wrong, [0], fit="sigmoid")
+
+
 def test_what_is_no_probability_is_refused() -> None:
     with pytest.raises(ValueError, match="sum to 1"):
         reliability([[0.4, 0.4]], [0])

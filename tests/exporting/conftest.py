@@ -17,7 +17,7 @@ from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel
 
 from promptot.adaptation import build_prompts
 from promptot.backbones import Backbone, load_backbone
-from promptot.recipes import load_recipe
+from promptot.recipes import describe, load_recipe
 from promptot.runs.adapter import save_adapter
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -129,3 +129,19 @@ def make_adapter(
         return folder
 
     return make
+
+
+@pytest.fixture(scope="session")
+def sigmoid_adapter(
+    backbones: Callable[[str], Backbone], tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, Backbone]:
+    """An adapter of a run with a sigmoid, and the random CLIP with a logit bias that it is for."""
+    plain, recipe = backbones("hf"), load_recipe("prompt-ot", ["objective.fit=sigmoid"])
+    parts = plain.image_tower, plain.text_tower, plain.logit_scale, plain.tokenizer
+    backbone = Backbone("biased", *parts, plain.preprocess, torch.tensor(-2.5))
+    generator = torch.Generator().manual_seed(0)
+    prompts = build_prompts(recipe.prompts, backbone, len(NAMES), generator)
+    folder = tmp_path_factory.mktemp("sigmoid")
+    template, values = recipe.data.template, describe(recipe)
+    save_adapter(folder, prompts, backbone, NAMES, template, recipe=values)
+    return folder, backbone

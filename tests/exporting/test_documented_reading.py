@@ -165,6 +165,20 @@ def test_its_probabilities_are_those_of_predict(
     assert np.abs(probabilities(moved, paths) - expected).max() > 1e-3
 
 
+def test_it_takes_a_sigmoid_where_the_run_has_one(
+    sigmoid_adapter: tuple[Path, Backbone], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    adapter, backbone = sigmoid_adapter
+    promptot.export(adapter, tmp_path / "exports" / "onnx", "onnx", NAMES, backbone=backbone)
+    Image.fromarray(picture(64, 48)).save(tmp_path / "new.jpg")
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {"__name__": "snippet"}
+    exec(compile(snippet(), str(PAGE), "exec"), names)
+    expected, _ = promptot.load(adapter, backbone).probabilities(["new.jpg"], NAMES)
+    assert np.abs(names["probabilities"] - expected.numpy()).max() < 1e-4
+    assert abs(float(expected.sum()) - 1) > 0.01
+
+
 def test_it_reads_a_file_into_the_same_pixels(definitions: dict[str, Any], tmp_path: Path) -> None:
     for path in write_files(tmp_path / "files"):
         assert np.array_equal(definitions["read"](path), load_image(path)), path.name

@@ -22,6 +22,7 @@ from promptot.backbones import Backbone
 from promptot.errors import PromptotError
 from promptot.exporting import export as exporting
 from promptot.exporting.fixed import FixedClassifier
+from promptot.objectives import fit_loss
 from promptot.runs.adapter import save_adapter
 
 Adapter = Callable[..., Path]
@@ -274,6 +275,54 @@ def test_other_prompts_in_transformers(
     torch.testing.assert_close(found.logits, expected, atol=CLOSE, rtol=0)
     loss = torch.nn.functional.cross_entropy(expected, torch.tensor([0, 1, 2, 0, 1]))
     torch.testing.assert_close(found.loss, loss, atol=1e-3, rtol=0)
+
+
+# A logit bias, and a sigmoid
+
+
+@pytest.mark.parametrize("format", ["onnx", "torchscript", "open_clip", "transformers"])
+def test_a_sigmoid_is_one_there_too(
+    sigmoid_adapter: tuple[Path, Backbone], tmp_path: Path, format: str
+) -> None:
+    (adapter, backbone), out = sigmoid_adapter, tmp_path / "out"
+    made = promptot.export(adapter, out, format, backbone=backbone)
+    assert made.difference.largest < CLOSE
+    output = json.loads((out / "classifier.json").read_text())["output"]
+    assert output["probabilities"] == "sigmoid of each logit"
+    assert output["none_of_these_below"] == 0.5
+    model, images = promptot.load(adapter, backbone).model, random_images(backbone)
+    expected = expected_logits(model, images)
+    labels = torch.tensor([0, 1, 2, 0, 1])
+    if format == "open_clip":
+        loaded = import_file(out / "prompted_open_clip.py").load(out, "cpu")
+        assert loaded.model.logit_bias.item() == -2.5
+        with torch.no_grad():
+            features = loaded.model.encode_image(images, normalize=True)
+        found = loaded.probabilities(features @ loaded.classifier + loaded.bias)
+        torch.testing.assert_close(found, expected.sigmoid(), atol=CLOSE, rtol=0)
+    if format == "transformers":
+        from promptot.exporting.standalone import modeling_prompted_clip as modeling
+
+        theirs = modeling.PromptedCLIPForImageClassification.from_pretrained(out).eval()
+        assert theirs.config.problem_type == "multi_label_classification"  # pipelines go by it
+        with torch.no_grad():
+            answer = theirs(images, labels=labels)
+        torch.testing.assert_close(answer.logits, expected, atol=CLOSE, rtol=0)
+        loss = fit_loss(expected, labels, "sigmoid")
+        torch.testing.assert_close(answer.loss, loss, atol=1e-3, rtol=0)
+
+
+def test_a_softmax_is_said_as_before(
+    make_adapter: Adapter, backbones: Callable[[str], Backbone], tmp_path: Path
+) -> None:
+    backbone, adapter = backbones("open_clip"), make_adapter("open_clip")
+    promptot.export(adapter, tmp_path / "out", "open_clip", backbone=backbone)
+    output = json.loads((tmp_path / "out" / "classifier.json").read_text())["output"]
+    assert output["probabilities"] == "softmax over the last axis"
+    assert "none_of_these_below" not in output
+    loaded = import_file(tmp_path / "out" / "prompted_open_clip.py").load(tmp_path / "out", "cpu")
+    logits = torch.randn(3, 4)
+    assert torch.equal(loaded.probabilities(logits), logits.softmax(dim=1))
 
 
 # What is refused

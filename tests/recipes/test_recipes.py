@@ -358,7 +358,7 @@ def test_a_section_that_the_file_leaves_out_can_be_overridden() -> None:
         ("optim.lrr=1", ["Unknown recipe key 'optim.lrr'", "Did you mean 'optim.lr'?"]),
         ("lr=1", ["'lr'", "Did you mean 'optim.lr'?"]),
         ("optmi.epochs=1", ["Did you mean 'optim.epochs'?"]),
-        ("objective.lambda=1", ["Valid: objective.preservation, objective.strength"]),
+        ("objective.lambda=1", ["Valid: objective.preservation, objective.fit"]),
         ("optim=sgd", ["section", "optim.lr"]),
         ("objective=oot", ["'objective.preservation' is 'oot'"]),
         ("objective.queue=5000", ["objective.queue", "less than or equal to 4096"]),

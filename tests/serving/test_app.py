@@ -90,6 +90,18 @@ def test_a_linear_probe_answers_beside_the_zero_shot_model(
     assert "can't serve 'zebra'" in refused.json()["problem"]
 
 
+def test_the_page_is_told_of_a_sigmoid(
+    client: TestClient, classifier: Classifier, make_image: Images, tmp_path: Path
+) -> None:
+    assert ask(client, make_image()).json()["fit"] == "softmax"
+    recipe = {"objective.fit": "sigmoid"}
+    card = classifier.card.model_copy(update={"recipe": recipe})
+    model = classifier.adapter._replace(card=card).model(classifier.model.backbone)
+    with client_of(Comparer(Classifier(model, card)), tmp_path / "flags.csv") as other:
+        for names in (None, ["moose", "boat"]):
+            assert ask(other, make_image(), names).json()["fit"] == "sigmoid"
+
+
 def test_what_the_page_is_told(client: TestClient, classifier: Classifier) -> None:
     about = client.get("/about").json()
     assert about["title"] == "photos"

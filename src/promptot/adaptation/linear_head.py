@@ -23,6 +23,8 @@ MOST_STEPS = 5000
 class LinearHead(Readout):
     """Logits v Wᵀ + b of L2-normalised image features v; its classes are fixed.
 
+    The backbone's logit scale and logit bias have no part in them.
+
     Args:
         weight: [C, D].
         bias: [C].
@@ -50,7 +52,11 @@ class LinearHead(Readout):
         return len(self.weight)
 
     def as_matrix(
-        self, text: Tensor | None, scale: Tensor | None, rows: Sequence[int] | None
+        self,
+        text: Tensor | None,
+        scale: Tensor | None,
+        rows: Sequence[int] | None,
+        bias: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         if rows is None:
             return self.weight, self.bias

@@ -16,6 +16,7 @@ from promptot.backbones.encoders import Packed
 from promptot.backbones.injection import Injection
 from promptot.errors import PromptotError
 from promptot.objectives.features import Features
+from promptot.objectives.fit import Fit, probabilities
 
 if TYPE_CHECKING:
     from promptot.data.class_names import TemplateMean
@@ -45,6 +46,7 @@ class Student(nn.Module):
             text feature is the normalised mean of their normalised features. A synonym that is
             itself one of `class_names` is left out.
         template_mean: whether features are normalised before the mean over templates.
+        fit: what the logits are fitted by, and so how they become `probabilities`; both models'.
 
     Attributes:
         adapts_images: whether the student's image features are not the teacher's.
@@ -68,6 +70,7 @@ class Student(nn.Module):
         trained_names: Sequence[str] | None = None,
         synonyms: Mapping[str, Sequence[str]] | None = None,
         template_mean: TemplateMean = "normalised",
+        fit: Fit = "softmax",
     ) -> None:
         super().__init__()
         self.backbone = backbone
@@ -76,6 +79,7 @@ class Student(nn.Module):
         self.class_names = tuple(class_names)
         self.template = template if isinstance(template, str) else tuple(template)
         self.template_mean = template_mean
+        self.fit: Fit = fit
         self.vocabulary = tuple(vocabulary)
         self.trained_names = self.class_names if trained_names is None else tuple(trained_names)
         self.synonyms = {name: tuple(others) for name, others in (synonyms or {}).items()}
@@ -185,18 +189,27 @@ class Student(nn.Module):
             image_features: the student's, [N, D].
             text: what `shared_text` gave, to compute it once for many images.
         """
-        scale = self.backbone.logit_scale
+        scale, bias = self.backbone.logit_scale, self.backbone.logit_bias
         if text is None:
             text = self.shared_text()
         if text is not None or self._packed is None or not self.reads_text:
-            return self.readout(image_features, text, scale, self._rows)
+            return self.readout(image_features, text, scale, self._rows, bias)
         images = max(1, self.backbone.tokens_together // self._packed.tokens)
         return torch.cat(
             [
-                self.readout(some, self.encode_classes(some), scale, self._rows)
+                self.readout(some, self.encode_classes(some), scale, self._rows, bias)
                 for some in image_features.split(images)
             ]
         )
+
+    def teacher_logits(self, image_features: Tensor) -> Tensor:
+        """The teacher's logits [N, C] of its image features [N, D]."""
+        scale, bias = self.backbone.logit_scale, self.backbone.logit_bias
+        return Features(image_features, self.teacher_text).logits(scale, bias)
+
+    def probabilities(self, image_features: Tensor, text: Tensor | None = None) -> Tensor:
+        """The student's probabilities [N, C]; arguments are those of `logits`."""
+        return probabilities(self.logits(image_features, text), self.fit)
 
     def as_matrix(self) -> tuple[Tensor, Tensor] | None:
         """A matrix [C, D] and a bias [C] that make logits of the student's image features.
@@ -205,7 +218,8 @@ class Student(nn.Module):
         """
         if self.reads_text and self.text_per_image:
             return None
-        return self.readout.as_matrix(self.shared_text(), self.backbone.logit_scale, self._rows)
+        scale, bias = self.backbone.logit_scale, self.backbone.logit_bias
+        return self.readout.as_matrix(self.shared_text(), scale, self._rows, bias)
 
     @property
     def teacher_text(self) -> Tensor:
@@ -278,6 +292,7 @@ class Student(nn.Module):
             trained_names=self.trained_names,
             synonyms={**self.synonyms, **(synonyms or {})},
             template_mean=self.template_mean,
+            fit=self.fit,
         )
 
     def pack(self, words: Tensor) -> Packed:

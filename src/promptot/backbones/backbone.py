@@ -43,6 +43,8 @@ class Backbone(nn.Module):
         tokenizer: text to token ids.
         preprocess: image to tensor.
         logit_scale: s, the factor on cosine similarities, 0-d.
+        logit_bias: b, what is added to s · cosine, 0-d; None of a model that has none. Those that
+            were trained with a sigmoid loss have one (about -10); a softmax does not see it.
         precision: of the towers' matrices, "fp32" or "bf16".
         names_together: class names that are computed together, but in training.
         tokens_together: tokens of class names that are computed together where each image has its
@@ -50,6 +52,7 @@ class Backbone(nn.Module):
     """
 
     logit_scale: Tensor
+    logit_bias: Tensor | None
     names_together: int = 1024
     tokens_together: int = 2**15
 
@@ -61,6 +64,7 @@ class Backbone(nn.Module):
         logit_scale: Tensor,
         tokenizer: Tokenizer,
         preprocess: Preprocess,
+        logit_bias: Tensor | None = None,
     ) -> None:
         super().__init__()
         self.name = name
@@ -69,6 +73,7 @@ class Backbone(nn.Module):
         self.tokenizer = tokenizer
         self.preprocess = preprocess
         self.register_buffer("logit_scale", logit_scale)
+        self.register_buffer("logit_bias", logit_bias)  # in no hash where it is None
         self.precision = "fp32"
         self._weight_hash: str | None = None
         self._tokenizer_known: tuple[Tokenizer, dict[str, str]] | None = None
@@ -88,6 +93,8 @@ class Backbone(nn.Module):
     ) -> Backbone:
         """A backbone of weights under our names, see `promptot.backbones.layouts`.
 
+        `logit_bias` may be among them.
+
         Args:
             stem: the image tower's, where the architecture names none.
 
@@ -96,8 +103,11 @@ class Backbone(nn.Module):
         """
         towers = dict(weights)
         scale = towers.pop("logit_scale").float()
+        bias = towers.pop("logit_bias", None)
+        if bias is not None:
+            bias = bias.float().reshape(())  # some save it as [1]
         both = build_towers(architecture, towers, stem)
-        return cls(name, *both, scale, tokenizer, preprocess)
+        return cls(name, *both, scale, tokenizer, preprocess, bias)
 
     def architecture(self) -> Architecture:
         """The shape of both towers as they are now; raises as `architecture_of`."""

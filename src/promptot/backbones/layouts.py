@@ -89,6 +89,7 @@ def to_transformers(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Weights under our names as those of a CLIPModel."""
     ours = dict(weights)
     theirs = {"logit_scale": ours.pop("logit_scale").log()}
+    ours.pop("logit_bias", None)  # a CLIPModel has no place for it
     theirs |= {name: ours.pop(own).T for name, own in _PROJECTIONS}
     for key, value in ours.items():
         name = _replace_all(key, _swapped(_TRANSFORMERS))

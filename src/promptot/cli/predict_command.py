@@ -69,16 +69,24 @@ def _as_json(prediction: Prediction) -> dict[str, Any]:
         "class_names": list(prediction.class_names),
         "probabilities": [round(value, 6) for value in prediction.probabilities],
         "problem": prediction.problem,
+        **({"none_of_these": prediction.none_of_these} if prediction.fit == "sigmoid" else {}),
     }
 
 
 def _write_csv(predictions: Sequence[Prediction]) -> None:
     from promptot.files.csv_text import csv_line
 
-    sys.stdout.write(csv_line(["image", "rank", "class_name", "probability", "problem"]))
+    can_be_none = any(p.fit == "sigmoid" for p in predictions)
+
+    def write(cells: list[Any], prediction: Prediction) -> None:
+        more = [str(prediction.none_of_these).lower()] if can_be_none else []
+        sys.stdout.write(csv_line([*cells, *more]))
+
+    header = ["image", "rank", "class_name", "probability", "problem"]
+    sys.stdout.write(csv_line([*header, *(["none_of_these"] if can_be_none else [])]))
     for p in predictions:
         ranked = enumerate(zip(p.class_names, p.probabilities, strict=True), start=1)
         for rank, (name, probability) in ranked:
-            sys.stdout.write(csv_line([p.image, rank, name, f"{probability:.6f}", ""]))
+            write([p.image, rank, name, f"{probability:.6f}", ""], p)
         if p.problem:
-            sys.stdout.write(csv_line([p.image, "", "", "", p.problem]))
+            write([p.image, "", "", "", p.problem], p)

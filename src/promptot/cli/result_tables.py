@@ -79,16 +79,21 @@ def _measure(value: float, interval: tuple[float, float]) -> str:
 
 
 def prediction_table(predictions: Iterable[Prediction]) -> Table:
-    """The likeliest names of each image, with bars; a reason where it could not be read."""
+    """The likeliest names of each image, with bars; a reason where it could not be read.
+
+    Where it is none of the names, a line in front says so.
+    """
     probability = Column("probability", no_wrap=True, min_width=24)
     table = grid(folded("image", ratio=2), Column("class", ratio=2), probability)
     for p in predictions:
         if p.problem:
             table.add_row(plain(p.image), f"[red]not read: {plain(p.problem)}[/]", "")
+        if p.none_of_these:
+            table.add_row(plain(p.image), "[bold]none of these[/]", "")
         for rank, (name, value) in enumerate(zip(p.class_names, p.probabilities, strict=True)):
-            style = "bold" if rank == 0 else "dim"
+            style = "bold" if rank == 0 and not p.none_of_these else "dim"
             table.add_row(
-                plain(p.image) if rank == 0 else "",
+                plain(p.image) if rank == 0 and not p.none_of_these else "",
                 f"[{style}]{plain(name)}[/]",
                 f"[{style}]{100 * value:5.1f} %[/] [cyan]{'█' * round(16 * value)}[/]",
             )

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from promptot.evaluation.metrics import FloatArray, IntArray, predicted_and_right, to_numpy
+from promptot.objectives.fit import Fit
 
 BINS = 10
 
@@ -31,16 +32,20 @@ class Reliability:
     error: float
 
 
-def reliability(probabilities: Any, labels: Any, bins: int = BINS) -> Reliability:
+def reliability(
+    probabilities: Any, labels: Any, bins: int = BINS, *, fit: Fit = "softmax"
+) -> Reliability:
     """The reliability diagram of a classifier.
 
     Examples are put into equal bins by the probability of the predicted class. A bin holds its
     upper end: (0, 1/bins], ..., ((bins-1)/bins, 1].
 
     Args:
-        probabilities: [N, C], each row sums to 1 (softmax the logits first).
+        probabilities: [N, C], see `promptot.objectives.probabilities`; each row sums to 1 unless
+            they are sigmoids.
         labels: right classes [N].
         bins: how many equal bins between 0 and 1.
+        fit: whether they are of a softmax, or a sigmoid for each class.
 
     Raises:
         ValueError: rows that are not probabilities, no bins, and as `accuracy`.
@@ -55,8 +60,9 @@ def reliability(probabilities: Any, labels: Any, bins: int = BINS) -> Reliabilit
         (0.25, [0.0, 0.0, 2.0, 0.0], 0.5)
     """
     table = to_numpy(probabilities).astype(np.float64)  # [N, C]
-    if table.ndim != 2 or (table < 0).any() or not np.allclose(table.sum(axis=1), 1, atol=1e-3):
-        raise ValueError("probabilities must be [N, C], not negative, and sum to 1 in every row")
+    if table.ndim != 2 or not _are_probabilities(table, fit):
+        what = "and sum to 1 in every row" if fit == "softmax" else "and at most 1"
+        raise ValueError(f"probabilities must be [N, C], not negative, {what}")
     if bins < 1:
         raise ValueError(f"at least one bin is needed, not {bins}")
     predicted, right = predicted_and_right(table, labels)
@@ -76,7 +82,9 @@ def reliability(probabilities: Any, labels: Any, bins: int = BINS) -> Reliabilit
     return Reliability(np.arange(bins + 1) / bins, counts, mean(confidence), mean(hits), error)
 
 
-def expected_calibration_error(probabilities: Any, labels: Any, bins: int = 15) -> float:
+def expected_calibration_error(
+    probabilities: Any, labels: Any, bins: int = 15, *, fit: Fit = "softmax"
+) -> float:
     """How far a classifier's confidence is from its accuracy, on average.
 
     The mean over examples of their bin's |accuracy - mean confidence|, a share in 0..1; 0 is
@@ -90,7 +98,16 @@ def expected_calibration_error(probabilities: Any, labels: Any, bins: int = 15) 
         >>> expected_calibration_error([[0.75, 0.25], [0.75, 0.25]], [0, 1])
         0.25
     """
-    return reliability(probabilities, labels, bins).error
+    return reliability(probabilities, labels, bins, fit=fit).error
+
+
+def _are_probabilities(table: FloatArray, fit: Fit) -> bool:
+    """Whether a table [N, C] can be what a softmax over its rows gives, or sigmoids."""
+    if (table < 0).any():
+        return False
+    if fit == "sigmoid":
+        return bool((table <= 1).all())
+    return np.allclose(table.sum(axis=1), 1, atol=1e-3)
 
 
 def _bins_of(confidence: FloatArray, probabilities: Any, bins: int) -> IntArray:

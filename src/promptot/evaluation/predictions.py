@@ -13,6 +13,7 @@ from promptot.evaluation.scoring import Scores
 from promptot.files.csv_text import Number, csv_line, read_cell
 from promptot.files.reading import Unreadable, read_csv, read_text
 from promptot.files.writing import write_text
+from promptot.objectives.fit import probabilities
 
 COLUMNS = (
     "tested_on",
@@ -30,6 +31,8 @@ def write_predictions(
 ) -> None:
     """Write a line for each image that was tested; names and paths as `csv_text` says.
 
+    Of a run with a sigmoid, a probability below 0.5 says that it is rather none of the classes.
+
     Args:
         path: of the CSV.
         tested: what the images and class names of each part are.
@@ -39,14 +42,17 @@ def write_predictions(
     for part, answered in scores.items():
         task = tested[part]
         answers = [
-            (logits.argmax(dim=1).tolist(), logits.softmax(dim=1).amax(dim=1).tolist())
+            (
+                logits.argmax(dim=1).tolist(),
+                probabilities(logits, answered.fit).amax(dim=1).tolist(),
+            )
             for logits in (answered.teacher, answered.student)
         ]
         for row, index in enumerate(answered.indices.tolist()):
             example = task.test[index]
             line = [part, example.path, task.class_names[example.label]]
-            for places, probabilities in answers:
-                line += [task.class_names[places[row]], Number(f"{probabilities[row]:.4f}")]
+            for places, sure in answers:
+                line += [task.class_names[places[row]], Number(f"{sure[row]:.4f}")]
             lines.append(csv_line(line))
     write_text(path, "".join(lines))
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from promptot.adaptation.student import Student
 from promptot.data.loader import Batch
 from promptot.evaluation.metrics import accuracy, wilson_interval
-from promptot.objectives.features import Features
+from promptot.objectives.fit import Fit
 
 
 class NothingToScore(ValueError):  # noqa: N818 - what it is, not how it ends
@@ -28,6 +28,7 @@ class Scores:
         indices: position of each image in the list of examples, [N].
         student_images, teacher_images: both models' image features, [N, D], fp32, on the CPU; None
             unless they were asked for.
+        fit: how logits become probabilities.
     """
 
     labels: Tensor
@@ -36,6 +37,7 @@ class Scores:
     indices: Tensor
     student_images: Tensor | None = None
     teacher_images: Tensor | None = None
+    fit: Fit = "softmax"
 
     @property
     def student_accuracy(self) -> float:
@@ -92,7 +94,6 @@ def score(
         NothingToScore: there is no batch.
     """
     device = model.backbone.device
-    scale = model.backbone.logit_scale
     text = model.shared_text()
     labels, student, teacher, indices = [], [], [], []
     features: list[tuple[Tensor, Tensor]] = []
@@ -102,7 +103,7 @@ def score(
         frozen = model.encode_frozen(patches) if known is None else known.to(device)
         prompted = model.encode_images(patches, frozen)
         student.append(model.logits(prompted, text).float().cpu())
-        teacher.append(Features(frozen, model.teacher_text).logits(scale).float().cpu())
+        teacher.append(model.teacher_logits(frozen).float().cpu())
         labels.append(batch.labels)
         indices.append(batch.indices)
         if keep_features:
@@ -111,9 +112,17 @@ def score(
             progress(len(batch.labels))
     if not labels:
         raise NothingToScore("there are no images to score")
-    images = [torch.cat(side) for side in zip(*features, strict=True)]  # of the student, teacher
+    prompted_images, frozen_images = None, None
+    if keep_features:
+        prompted_images, frozen_images = map(torch.cat, zip(*features, strict=True))
     return Scores(
-        torch.cat(labels), torch.cat(student), torch.cat(teacher), torch.cat(indices), *images
+        torch.cat(labels),
+        torch.cat(student),
+        torch.cat(teacher),
+        torch.cat(indices),
+        prompted_images,
+        frozen_images,
+        model.fit,
     )
 
 

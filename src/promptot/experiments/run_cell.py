@@ -42,7 +42,7 @@ from promptot.experiments.scenarios import Scenario, Unit
 from promptot.experiments.training_views import TrainingViews
 from promptot.recipes.templates import teacher_templates
 from promptot.runs.draw import select_classes
-from promptot.runs.learning import adapt
+from promptot.runs.learning import adapt, check_fit
 from promptot.training.batches import views_used
 from promptot.training.training_log import Log
 
@@ -190,9 +190,10 @@ def learn_cell(cell: Cell, context: CellContext, log: Log | None = None) -> Trai
         log: gets a record a step and an epoch; what is kept has none.
 
     Raises:
-        PromptotError: as `adapt` raises it.
+        PromptotError: as `adapt` and `check_fit` raise it.
     """
     scenario, recipe, seed = context.scenarios[cell.unit], cell.method.recipe, cell.seed
+    check_fit(recipe, context.backbone)  # before views are computed
     drawn = context.draw(cell)
     train = replace(drawn.train, template=_template(cell, scenario, drawn.train))
     tested = [name for part in scenario.parts.values() for name in part.class_names]

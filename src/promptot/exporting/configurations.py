@@ -37,6 +37,7 @@ def open_clip_config(backbone: Backbone) -> dict[str, Any]:
     shape = backbone.architecture()
     image, text = _plain(shape, "open_clip")
     quick = image.transformer.activation == "quick_gelu"
+    bias = backbone.logit_bias
     _refuse(
         "open_clip",
         {
@@ -69,6 +70,7 @@ def open_clip_config(backbone: Backbone) -> dict[str, Any]:
             "quick_gelu": quick,
             "vision_cfg": vision_cfg,
             "text_cfg": text_cfg,
+            **({} if bias is None else {"init_logit_bias": float(bias)}),
         },
         "preprocess_cfg": _open_clip_preprocess(backbone.preprocess),
     }

@@ -25,6 +25,7 @@ from promptot.exporting.formats import ABOUT, Content, Read, describe
 from promptot.files.owned import head_of, kind_of, replace_folder, temporary_name, unknown_in
 from promptot.files.reading import Unreadable, parse_json
 from promptot.files.writing import check_replaceable, output_folder, system_errors, write_json
+from promptot.objectives.fit import NONE_BELOW, Fit, probabilities
 
 TOLERANCE = 1e-4
 LARGEST_ABOUT = 2**28  # bytes
@@ -38,6 +39,11 @@ EARLIER_FILES = (
 )  # fmt: skip
 """What exports of any version may consist of; no other name is removed, whatever one lists."""
 IMAGES = 12
+PROBABILITIES: dict[Fit, dict[str, Any]] = {
+    "softmax": {"probabilities": "softmax over the last axis"},
+    "sigmoid": {"probabilities": "sigmoid of each logit", "none_of_these_below": NONE_BELOW},
+}
+"""How logits become probabilities, in `classifier.json`; what lies below in all is none of them."""
 
 
 @dataclass(frozen=True)
@@ -165,15 +171,16 @@ def compare(read: Read, model: Student, images: Tensor) -> Difference:
     singly = torch.cat([read.logits(image) for image in images.split(1)])
     together = read.logits(images)
     scale = max(1.0, float(model.backbone.logit_scale)) if model.reads_text else 1.0
-    probabilities = max(
-        _largest(found.softmax(dim=1), expected.softmax(dim=1)) for found in (singly, together)
+    sure = max(
+        _largest(probabilities(found, model.fit), probabilities(expected, model.fit))
+        for found in (singly, together)
     )
     cosines = max(_largest(found / scale, expected / scale) for found in (singly, together))
     text = None
     if read.text is not None:
         single = model.for_classes(model.class_names, synonyms=dict.fromkeys(model.class_names, ()))
         text = _largest(read.text(model.class_names), single.encode_classes().cpu())
-    return Difference(len(images), probabilities, cosines, text)
+    return Difference(len(images), sure, cosines, text)
 
 
 def check_export(
@@ -232,7 +239,7 @@ def _about(format: str, content: Content, name: str) -> dict[str, Any]:
         "output": {
             "name": "logits",
             "shape": ["batch", len(model.class_names)],
-            "probabilities": "softmax over the last axis",
+            **PROBABILITIES[model.fit],
         },
         "backbone": {
             "name": name,

@@ -89,6 +89,7 @@ def write_transformers(folder: Path, content: Content) -> None:
         text_tokens=len(content.text[0]) if content.text else 0,
         text_blocks=len(content.text),
         template=content.template,
+        **({"problem_type": "multi_label_classification"} if model.fit == "sigmoid" else {}),
         id2label=dict(enumerate(names)),
         label2id={name: index for index, name in enumerate(names)},
     )

@@ -15,6 +15,7 @@ from promptot.objectives.build_objective import (
 )
 from promptot.objectives.comparisons import Comparison, Pointwise, Transport, TransportDivergence
 from promptot.objectives.features import Features
+from promptot.objectives.fit import Fit, fit_loss, probabilities
 from promptot.objectives.objective import Objective, ObjectiveResult
 from promptot.objectives.objective_state import Stateful
 from promptot.objectives.preservation import Preservation, PreservationResult
@@ -28,6 +29,7 @@ __all__ = [
     "BudgetStrength",
     "Comparison",
     "Features",
+    "Fit",
     "JointTransport",
     "Objective",
     "ObjectiveResult",
@@ -48,4 +50,6 @@ __all__ = [
     "build_control",
     "build_preservation",
     "build_vocabulary",
+    "fit_loss",
+    "probabilities",
 ]

@@ -121,7 +121,7 @@ def build_control(name: str, *, steps: int, budget: float = 0.05) -> StrengthCon
 
 
 def _no_term() -> None:
-    """Cross-entropy alone."""
+    """What fits the logits, alone."""
 
 
 def _pointwise_rows(rows: Rows = "joint", **options: Any) -> Preservation:

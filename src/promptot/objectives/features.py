@@ -55,11 +55,18 @@ class Features:
         """The same features as constants."""
         return self._map(Tensor.detach)
 
-    def logits(self, scale: Tensor | float) -> Tensor:
-        """Scaled cosine of each image with each class, [B, C]."""
+    def logits(self, scale: Tensor | float, bias: Tensor | float | None = None) -> Tensor:
+        """s · cosine + b of each image with each class, [B, C].
+
+        Args:
+            scale: s, 0-d.
+            bias: b, 0-d; None adds nothing.
+        """
         if self.text.dim() == 2:
-            return scale * (self.image @ self.text.T)
-        return scale * (self.text @ self.image[:, :, None]).squeeze(dim=2)
+            logits = scale * (self.image @ self.text.T)
+        else:
+            logits = scale * (self.text @ self.image[:, :, None]).squeeze(dim=2)
+        return logits if bias is None else logits + bias
 
     def text_of(self, labels: Tensor) -> Tensor:
         """The text row of each image's class, [B, D]; `labels` [B]."""

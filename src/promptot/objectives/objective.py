@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from promptot.errors import PromptotError
 from promptot.objectives.features import Features
+from promptot.objectives.fit import Fit, fit_loss
 from promptot.objectives.objective_state import Stateful
 from promptot.objectives.preservation import Preservation, PreservationResult
 from promptot.objectives.strength import StrengthControl
@@ -23,7 +23,7 @@ class ObjectiveResult:
     """The loss, its parts, and what to log. All are 0-d but for `logits` and `plan`."""
 
     total: Tensor  # cross_entropy + strength · preservation + …, differentiable
-    cross_entropy: Tensor
+    cross_entropy: Tensor  # of the softmax; or those of the sigmoids, summed over the classes
     preservation: Tensor  # 0 without a preservation term
     strength: Tensor  # λ of this step
     vocabulary: Tensor  # 0 without a vocabulary term
@@ -38,7 +38,7 @@ class ObjectiveResult:
 
 
 class Objective:
-    """L = CE(s · ṽ t̃ᵀ, y) + λ · preservation(student, teacher), in fp32 or better.
+    """L = CE(s · ṽ t̃ᵀ + b, y) + λ · preservation(student, teacher), in fp32 or better.
 
     16-bit features are raised to fp32 here, whatever precision the towers ran in, and autocast
     is off inside. No gradient flows into the teacher.
@@ -53,6 +53,9 @@ class Objective:
         vocabulary: a second term, on the text features of all classes and anchor words.
         vocabulary_strength: factor on that term, zero or more; no control changes it.
         control: changes λ over the steps; None leaves it constant.
+        fit: what the logits are fitted by, see `fit_loss`; the terms beside it are the same. With
+            "sigmoid" CE is the binary cross-entropy of every class, and b should be there: without
+            it a cosine's sigmoid is near 1 for every class.
 
     Raises:
         PromptotError: a strength is negative or not finite.
@@ -76,6 +79,7 @@ class Objective:
         vocabulary: VocabularyTerm | None = None,
         vocabulary_strength: float = 0.0,
         control: StrengthControl | None = None,
+        fit: Fit = "softmax",
     ) -> None:
         for term, value in (("preservation", strength), ("vocabulary", vocabulary_strength)):
             if not (math.isfinite(value) and value >= 0):
@@ -88,9 +92,15 @@ class Objective:
         self.vocabulary = vocabulary
         self.vocabulary_strength = vocabulary_strength
         self.control = control
+        self.fit = fit
 
     def __call__(
-        self, student: Features, teacher: Features, labels: Tensor, logit_scale: Tensor | float
+        self,
+        student: Features,
+        teacher: Features,
+        labels: Tensor,
+        logit_scale: Tensor | float,
+        logit_bias: Tensor | float | None = None,
     ) -> ObjectiveResult:
         """The loss of one batch.
 
@@ -100,6 +110,8 @@ class Objective:
             teacher: features of the frozen model on the same images, classes and words.
             labels: [B] long, class of each image.
             logit_scale: s, the factor on the cosine (CLIP's `logit_scale.exp()`, about 100).
+            logit_bias: b, what a model that was trained with a sigmoid loss adds (about -10); None
+                adds nothing.
 
         Raises:
             PromptotError: the shapes don't fit, or a feature is NaN or infinite.
@@ -107,8 +119,8 @@ class Objective:
         _check_shapes(student, teacher, labels)
         student, teacher = student.at_least_float32(), teacher.at_least_float32().detach()
         with torch.autocast(device_type=student.image.device.type, enabled=False):
-            logits = student.logits(logit_scale)  # [B, C]
-            cross_entropy = total = F.cross_entropy(logits, labels)
+            logits = student.logits(logit_scale, logit_bias)  # [B, C]
+            cross_entropy = total = fit_loss(logits, labels, self.fit)
             strength = cross_entropy.new_full((), self.strength)
             kept = words = PreservationResult(torch.zeros_like(cross_entropy))
             if self.preservation is not None:

@@ -57,6 +57,7 @@ class Preservation(Protocol):
         """Distance of `student` from `teacher` on a batch with `labels` [B], long.
 
         The student's text may be [C, D] or [B, C, D], the teacher's is [C, D]. `logit_scale` is
-        the factor on the cosine that makes logits.
+        the factor on the cosine that makes logits. A backbone's logit bias is not given: it is the
+        same for all classes, and no softmax sees it.
         """
         ...

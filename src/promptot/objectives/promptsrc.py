@@ -21,6 +21,7 @@ class PromptSRC:
     the logits; the means are over all entries, the divergence is summed over the batch and
     divided by the number of logits (Khattak et al., 2023, "Self-regulating prompts", and its
     reference code; λ = 1). Published with the mean feature of many templates as the teacher's text.
+    p is a softmax also beside a sigmoid loss, and a logit bias would leave it as it is.
 
     Args:
         text_weight: w_t, zero or more.

@@ -49,8 +49,11 @@ class _Section(BaseModel):
         return {key: getattr(self, key) for key in sorted(chosen)}
 
 
-_ABOUT_IT = {"preservation", "comparison", "strength", "control", "budget", "words", "per_step"}
-"""Fields of a term that are not arguments of the term itself: its name, and what weighs it."""
+_ABOUT_IT = {
+    "preservation", "fit", "comparison", "strength", "control", "budget", "words", "per_step",
+}  # fmt: skip
+"""Fields of a term that are not arguments of the term itself: its name, what stands beside it, and
+what weighs it."""
 
 
 class NoPromptsConfig(_Section):
@@ -137,8 +140,21 @@ PromptsConfig = Annotated[
 """What learns."""
 
 
-class NoTermConfig(_Section):
-    """Cross-entropy alone: as a term whose λ is 0."""
+class _Objective(_Section):
+    fit: Literal["softmax", "sigmoid"] = "softmax"
+    """What the logits are fitted by. softmax: the cross-entropy of the classes, of which one is
+    right. sigmoid: SigLIP's loss, for each class whether the image shows it; it needs a backbone
+    with a logit bias, probabilities need not sum to 1, and none of the classes is a possible
+    answer."""
+
+    def used_fields(self) -> set[str]:
+        """The fields that have an effect; a softmax is what happens without a word about it."""
+        used = super().used_fields()
+        return used - {"fit"} if self.fit == "softmax" else used
+
+
+class NoTermConfig(_Objective):
+    """No term: as one whose λ is 0."""
 
     preservation: Literal["none"]
     strength: ClassVar[float] = 0.0
@@ -146,7 +162,7 @@ class NoTermConfig(_Section):
     budget: ClassVar[float] = 0.05
 
 
-class _Term(_Section):
+class _Term(_Objective):
     strength: NonNegativeFloat
     """λ; left out or null, the one that the term was published with."""
     control: Literal["constant", "ramp", "ramp-down", "budget"] = "constant"
@@ -260,7 +276,7 @@ ObjectiveConfig = Annotated[
     NoTermConfig | PointwiseConfig | OTConfig | TextCosineConfig | PromptSRCConfig,
     Field(discriminator="preservation"),
 ]
-"""Cross-entropy plus `strength` (λ) times a term that holds on to the frozen model."""
+"""What fits the logits, plus `strength` (λ) times a term that holds on to the frozen model."""
 
 
 class NoVocabularyConfig(_Section):
@@ -456,6 +472,8 @@ class Recipe(_Section):
         """The fields that have an effect, by section ("" for those of the recipe itself)."""
         data = {"templates", "template" if self.data.templates == "one" else "template_mean"}
         used = {"": {"name", "summary", "paper"}, "prompts": self.prompts.used_fields()}
+        if self.objective.fit != "softmax":  # probabilities are other ones, also of a frozen model
+            used["objective"] = {"fit"}
         if self.trains:
             used[""].add("evaluate_epoch")
             used["objective"] = self.objective.used_fields()
@@ -490,6 +508,11 @@ class Recipe(_Section):
         if self.evaluate_epoch is not None and self.evaluate_epoch > self.optim.epochs:
             raise ValueError(
                 f"evaluate_epoch is {self.evaluate_epoch}, but optim.epochs is {self.optim.epochs}"
+            )
+        if self.probes and self.objective.fit == "sigmoid":
+            raise ValueError(
+                "a linear probe is fitted by multinomial logistic regression, which is a softmax; "
+                "set objective.fit=softmax, or another prompts.design"
             )
         prompts = self.prompts
         specific = isinstance(prompts, IVLPConfig) and bool(
@@ -613,9 +636,11 @@ def complete_values(recipe: Recipe) -> dict[str, Any]:
         defaults: dict[str, Any] = {}
         if values[section].get("preservation") == "none":
             defaults["strength"] = 0.0
+        if values[section].get("fit") == "softmax":  # what there was before there was a choice
+            del values[section]["fit"]
         for kind in kinds_of(section):
             for key, field in kind.model_fields.items():
-                if not field.is_required():
+                if not field.is_required() and key != "fit":
                     defaults.setdefault(key, field.default)
         values[section] = {**defaults, **values[section]}
     return values

@@ -228,6 +228,7 @@ def build_model(card: Card, learned: Learned, backbone: Backbone) -> Student:
         card.template,
         synonyms=card.synonyms,
         template_mean=card.template_mean,
+        fit=card.fit,
     )
 
 

@@ -13,6 +13,7 @@ from promptot.data.class_names import TemplateMean, check_template, is_name
 from promptot.errors import PromptotError
 from promptot.files.owned import head_of
 from promptot.files.reading import Unreadable, parse_json
+from promptot.objectives.fit import Fit
 
 CARD = "card.json"
 FORMAT_VERSION = 4
@@ -84,6 +85,11 @@ class Card(_Part):
     metrics: dict[str, float] = {}
     versions: dict[str, str] = {}
     tensors_sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+
+    @property
+    def fit(self) -> Fit:
+        """What the logits were fitted by; a softmax where the card does not say."""
+        return "sigmoid" if self.recipe.get("objective.fit") == "sigmoid" else "softmax"
 
     @property
     def recipe_name(self) -> str | None:

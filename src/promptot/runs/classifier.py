@@ -23,6 +23,7 @@ from promptot.devices import pick_device
 from promptot.errors import PromptotError, warn_of_former_name
 from promptot.exporting.export import Export, export_model
 from promptot.files.reading import PathLike
+from promptot.objectives.fit import NONE_BELOW, Fit
 from promptot.runs.adapter import Adapter, load_adapter
 from promptot.runs.card import Card
 from promptot.runs.hub import adapter_folder, push_adapter
@@ -44,12 +45,22 @@ class Prediction:
         image: its path, or "image <position>".
         class_names, probabilities: the k likeliest; empty if the image could not be read.
         problem: why it could not be read.
+        fit: how probabilities come of logits. "softmax": those of all classes sum to 1. "sigmoid",
+            of a run whose recipe says so: each is for itself, and they need not.
     """
 
     image: str
     class_names: tuple[str, ...]
     probabilities: tuple[float, ...]
     problem: str | None = None
+    fit: Fit = "softmax"
+
+    @property
+    def none_of_these(self) -> bool:
+        """Whether no class reaches 0.5; a softmax can't say so, whatever the image shows."""
+        if self.fit == "softmax" or not self.probabilities:
+            return False
+        return self.probabilities[0] < NONE_BELOW
 
 
 class Adapted(ABC):
@@ -185,6 +196,7 @@ class Classifier(Adapted):
 
         Returns:
             one prediction an image, in their order; an unreadable image gets one with a `problem`.
+            Of a run with a sigmoid, see `Prediction.none_of_these`.
 
         Raises:
             PromptotError: a class name is empty, repeated or too long, or can't be served.
@@ -196,11 +208,12 @@ class Classifier(Adapted):
             for image in read:
                 name = _name_of(images[len(results)], len(results))
                 if isinstance(image, Skipped):
-                    results.append(Prediction(image.path, (), (), image.reason))
+                    unread = Prediction(image.path, (), (), image.reason, self.model.fit)
+                    results.append(unread)
                     continue
                 values, places = image.topk(min(top_k, len(names)))
                 best = tuple(names[place] for place in places.tolist())
-                results.append(Prediction(name, best, tuple(values.tolist())))
+                results.append(Prediction(name, best, tuple(values.tolist()), fit=self.model.fit))
             progress(len(read))
         return results
 
@@ -219,7 +232,8 @@ class Classifier(Adapted):
 
         Returns:
             probabilities [N, C] in the order of the images and of the names, NaN for an image that
-            can't be read; and those images.
+            can't be read; and those images. Rows sum to 1, but of a run with a sigmoid, where each
+            is the probability that the image shows this class.
         """
         rows: list[Tensor] = []
         skipped: list[Skipped] = []
@@ -254,7 +268,7 @@ class Classifier(Adapted):
                 read = [image for image in opened if isinstance(image, Tensor)]
                 if read:
                     features = model.encode_images(torch.stack(read).to(model.backbone.device))
-                    found = iter(model.logits(features, text).softmax(dim=1).cpu())
+                    found = iter(model.probabilities(features, text).cpu())
                 yield (
                     [next(found) if isinstance(image, Tensor) else image for image in opened],
                     model.class_names,

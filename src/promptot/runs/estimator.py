@@ -155,6 +155,8 @@ class PromptClassifier(ClassifierMixin, Adapted, BaseEstimator):
     def predict_proba(self, X: Any, class_names: ClassNames | None = None) -> np.ndarray:
         """The probability of each class, [N, C], in the order of `classes_` or of the names.
 
+        Rows sum to 1, but with `objective.fit=sigmoid`, where each class has one of its own.
+
         Arguments and errors are those of `predict`.
         """
         return self._probabilities(X, class_names)
@@ -248,7 +250,9 @@ class PromptClassifier(ClassifierMixin, Adapted, BaseEstimator):
             if skipped:
                 raise BadInput(_count(skipped, "not readable"), fix="Leave them out.")
         values = found.double().numpy()
-        return np.asarray(values / values.sum(axis=1, keepdims=True))
+        if self.classifier.model.fit == "softmax":
+            values = values / values.sum(axis=1, keepdims=True)
+        return np.asarray(values)
 
     def _load_recipe(self) -> Recipe:
         shots = {"data.shots": self.shots}  # None is all of them, whatever the recipe says

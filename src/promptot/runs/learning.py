@@ -60,7 +60,12 @@ def adapt(
 
     Returns:
         the model over the task's classes, on the backbone's device.
+
+    Raises:
+        PromptotError: the backbone can't do what the recipe says, see `check_fit` and
+            `build_prompts`; or as `fit_linear_probe` or `train` raise it.
     """
+    check_fit(recipe, backbone)
     names, listener = task.class_names, listener or Listener()
     templates = teacher_templates(recipe.data.templates, task.template)
     if recipe.probes or not recipe.trains:
@@ -71,6 +76,7 @@ def adapt(
             templates,
             synonyms=task.synonyms,
             template_mean=recipe.data.template_mean,
+            fit=recipe.objective.fit,
         )
     model = _untrained(backbone, names, recipe, templates, seed, held_out, task.synonyms)
     vocabulary = model.vocabulary
@@ -141,6 +147,7 @@ def _untrained(
         vocabulary,
         synonyms=synonyms,
         template_mean=recipe.data.template_mean,
+        fit=recipe.objective.fit,
     )
 
 
@@ -165,7 +172,8 @@ def timed_step(model: Student, recipe: Recipe) -> float:
     for step in (1, 2, 3):  # the first one warms up
         read = None if anchors is None else anchors.positions(1, step)
         student, frozen = model(images, teacher, read)
-        result = objective(student, frozen, labels, model.backbone.logit_scale)
+        scale, bias = model.backbone.logit_scale, model.backbone.logit_bias
+        result = objective(student, frozen, labels, scale, bias)
         result.total.backward()
         result.total.item()  # waits for the device
         marks.append(time.perf_counter())
@@ -182,6 +190,23 @@ def build_objective(recipe: Recipe, steps: int) -> Objective:
         vocabulary=build_vocabulary(words.comparison, **words.options()),
         vocabulary_strength=words.strength,
         control=build_control(kept.control, steps=steps, budget=kept.budget),
+        fit=kept.fit,
+    )
+
+
+def check_fit(recipe: Recipe, backbone: Backbone) -> None:
+    """Refuse a sigmoid where there is no logit bias to make a probability of it.
+
+    Raises:
+        PromptotError: the recipe says `objective.fit: sigmoid`, and the backbone has no logit bias.
+    """
+    if recipe.objective.fit != "sigmoid" or backbone.logit_bias is not None:
+        return
+    raise PromptotError(
+        f"The recipe says objective.fit=sigmoid, and '{backbone.name}' has no logit bias: without "
+        "one, the sigmoid of a scaled cosine is near 1 for every class.",
+        fix="Set objective.fit=softmax, or use a backbone that has one, such as "
+        "'open_clip:ViT-B-16-SigLIP2-256/webli'.",
     )
 
 

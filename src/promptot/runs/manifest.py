@@ -162,7 +162,7 @@ class Manifest(_Part):
         own = {k.removeprefix("objective."): v for k, v in self.recipe.items()
                if k.startswith("objective.")}  # fmt: skip
         try:
-            return read_objective(own or {"preservation": "none"})
+            return read_objective({"preservation": "none", **own})
         except ValidationError:
             raise _malformed(Path(MANIFEST)) from None
 

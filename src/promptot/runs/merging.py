@@ -150,6 +150,8 @@ def _check_alike(card: Card, other: Card, which: str) -> None:
         one, two = card.prompts.model_dump(), other.prompts.model_dump()
         keys = [key for key in {**one, **two} if one.get(key) != two.get(key)]
         raise differ("the prompt design", *({k: c.get(k) for k in keys} for c in (one, two)))
+    if card.fit != other.fit:
+        raise differ("what the logits are fitted by", card.fit, other.fit)
     if card.class_names != other.class_names:
         ours, theirs = set(card.class_names), set(other.class_names)
         only = [sorted(names)[:3] for names in (ours - theirs, theirs - ours)]

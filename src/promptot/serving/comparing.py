@@ -12,7 +12,7 @@ from promptot.adaptation.student import Student
 from promptot.data.class_names import check_class_names
 from promptot.data.images.read_image import ImageLike, load_image
 from promptot.errors import PromptotError
-from promptot.objectives.features import Features
+from promptot.objectives.fit import Fit
 from promptot.runs.classifier import Classifier
 
 KEPT_LISTS = 8
@@ -22,11 +22,12 @@ MOST_NAMES = 1000
 
 @dataclass(frozen=True)
 class Comparison:
-    """Logits over the same names, [C] each, in their order."""
+    """Logits over the same names, [C] each, in their order; `fit` makes probabilities of them."""
 
     class_names: tuple[str, ...]
     frozen: tuple[float, ...]
     adapted: tuple[float, ...]
+    fit: Fit = "softmax"
 
 
 class Comparer:
@@ -58,11 +59,11 @@ class Comparer:
         patches = model.patch_tokens(pixels)
         frozen = model.encode_frozen(patches)
         adapted = model.encode_images(patches, frozen)
-        scale = model.backbone.logit_scale
         return Comparison(
             names,
-            tuple(Features(frozen, model.teacher_text).logits(scale)[0].tolist()),
+            tuple(model.teacher_logits(frozen)[0].tolist()),
             tuple(model.logits(adapted, text)[0].tolist()),
+            model.fit,
         )
 
     def _model_over(self, names: tuple[str, ...]) -> tuple[Student, Tensor | None]:

@@ -41,8 +41,8 @@ class StudentLoss:
         """See `Loss`; the batch has images [B, 3, R, R] or patch tokens [B, N, W]."""
         words = None if self.anchors is None else self.anchors.positions(epoch, step)
         student, teacher = self.model(batch.images, batch.teacher, words)
-        scale = self.model.backbone.logit_scale
-        result = self.objective(student, teacher, batch.labels, scale)
+        scale, bias = self.model.backbone.logit_scale, self.model.backbone.logit_bias
+        result = self.objective(student, teacher, batch.labels, scale, bias)
         accuracy = (result.logits.argmax(dim=1) == batch.labels).float().mean()
         values: Mapping[str, Tensor | None] = {**vars(result), "accuracy": accuracy}
         missing = torch.full_like(accuracy, math.nan)

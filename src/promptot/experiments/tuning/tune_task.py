@@ -40,6 +40,7 @@ from promptot.files.writing import write_text
 from promptot.recipes import Recipe, load_recipe
 from promptot.recipes.recipe_files import Overrides, as_overrides
 from promptot.runs.keyword_settings import takes
+from promptot.runs.learning import check_fit
 
 TRIALS = "trials.jsonl"
 PAGE = "report.html"
@@ -181,7 +182,8 @@ def _make_trials(asked: TuneSettings, recipe: Recipe) -> TuningTrials:
     """The images to learn from and to test on, and what computes with them.
 
     Raises:
-        PromptotError: there are too few validation images, or no such backbone.
+        PromptotError: there are too few validation images, no such backbone, or the recipe asks
+            for a sigmoid that this one can't give.
     """
     task = put_aside(asked.data, recipe, asked.folder, asked.validation_share, asked.test_share)
     drawn = choose_shots(task, recipe.data.shots, asked.seed)
@@ -193,6 +195,7 @@ def _make_trials(asked: TuneSettings, recipe: Recipe) -> TuningTrials:
     backbone = asked.backbone
     if not isinstance(backbone, Backbone):
         backbone = load_backbone(backbone, pick_device(asked.device), asked.precision)
+    check_fit(recipe, backbone)
     scenario = Scenario(task.name, task, asked.classes, parts, recipe.data.shots or 0)
     cache = asked.folder / "cache"
     images = ImageFeatures(cache, backbone, asked.workers)

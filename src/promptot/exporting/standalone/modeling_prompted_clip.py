@@ -27,6 +27,10 @@ class PromptedCLIPConfig(PretrainedConfig):
     `template` says how to write names for `get_text_features`, such as "a photo of a {}."; of
     several, normalise, average and normalise their features. It is None where what was learned
     serves the names of the classifier only.
+
+    `problem_type` is "multi_label_classification" where the probability of a class is the sigmoid
+    of its logit, and none of the classes is a possible answer; pipelines read it. Else it is None,
+    and probabilities are a softmax.
     """
 
     model_type = "prompted_clip"
@@ -79,12 +83,20 @@ class PromptedCLIPForImageClassification(PreTrainedModel):
         return_dict: bool | None = None,
         **kwargs: Any,
     ) -> ImageClassifierOutput | tuple[Tensor, ...]:
-        """Logits [B, C] of images [B, 3, R, R]; the cross-entropy too if there are labels [B]."""
+        """Logits [B, C] of images [B, 3, R, R]; the loss too if there are labels [B]."""
         logits = self.classifier(self.get_image_features(pixel_values))
-        loss = None if labels is None else F.cross_entropy(logits, labels)
+        loss = None if labels is None else self._loss(logits, labels)
         if return_dict is False:
             return (logits,) if loss is None else (loss, logits)
         return ImageClassifierOutput(loss=loss, logits=logits)
+
+    def _loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """The cross-entropy; with sigmoids that of every class, summed over the classes."""
+        if self.config.problem_type != "multi_label_classification":
+            return F.cross_entropy(logits, labels)
+        own = F.one_hot(labels, logits.shape[1]).to(logits.dtype)
+        total = F.binary_cross_entropy_with_logits(logits, own, reduction="sum")
+        return total / len(logits)
 
     def get_image_features(self, pixel_values: Tensor) -> Tensor:
         """L2-normalised features [B, D]."""

@@ -34,6 +34,8 @@ class Loaded(NamedTuple):
         template: how to write other names for `encode_text`, such as "a photo of a {}."; of
             several, normalise, average and normalise their features. None where what was learned
             serves the C names only.
+        probabilities: from logits [B, C] to the probability of each class: their softmax, or, as
+            the model was trained, the sigmoid of each, which need not sum to 1.
     """
 
     model: Any
@@ -43,6 +45,7 @@ class Loaded(NamedTuple):
     classifier: Tensor
     bias: Tensor
     template: str | list[str] | None
+    probabilities: Callable[[Tensor], Tensor]
 
 
 def load(folder: str | os.PathLike[str] = ".", device: str | torch.device = "auto") -> Loaded:
@@ -77,7 +80,12 @@ def load(folder: str | os.PathLike[str] = ".", device: str | torch.device = "aut
         learned["matrix"].T.to(device),
         learned["bias"].to(device),
         about["template"],
+        torch.sigmoid if about["output"]["probabilities"].startswith("sigmoid") else _softmax,
     )
+
+
+def _softmax(logits: Tensor) -> Tensor:
+    return logits.softmax(dim=-1)
 
 
 class _CropDown:

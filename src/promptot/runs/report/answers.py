@@ -9,6 +9,7 @@ from promptot.data.task import ImageTask
 from promptot.evaluation.calibration import reliability
 from promptot.evaluation.metrics import confusion
 from promptot.evaluation.scoring import Scores
+from promptot.objectives.fit import NONE_BELOW, probabilities
 from promptot.reports.page_values import (
     Answer,
     Calibration,
@@ -65,7 +66,10 @@ def answer_details(name: str, scores: Scores, task: ImageTask, tested: str) -> D
         confusions=Table.of(_CONFUSIONS, confusions, corner="Class") if confusions else None,
         picture=ConfusionPicture(after, names),
         calibrations=[
-            Calibration(label, reliability(logits.softmax(dim=1), scores.labels))
+            Calibration(
+                label,
+                reliability(probabilities(logits, scores.fit), scores.labels, fit=scores.fit),
+            )
             for label, logits in ((FROZEN, scores.teacher), (name, scores.student))
         ],
     )
@@ -73,9 +77,9 @@ def answer_details(name: str, scores: Scores, task: ImageTask, tested: str) -> D
 
 def worst_mistakes(name: str, scores: Scores, task: ImageTask) -> list[ExampleImage]:
     """Images that the adapted model gets wrong, the surest of its errors first."""
-    probabilities = scores.student.softmax(dim=1)
-    right = probabilities.gather(1, scores.labels[:, None]).squeeze(1)
-    margin = probabilities.amax(dim=1) - right  # 0 where it is right
+    sure = probabilities(scores.student, scores.fit)
+    right = sure.gather(1, scores.labels[:, None]).squeeze(1)
+    margin = sure.amax(dim=1) - right  # 0 where it is right
     frozen_right = scores.teacher.argmax(dim=1) == scores.labels
     mistakes: list[ExampleImage] = []
     for row in margin.argsort(descending=True, stable=True).tolist():
@@ -87,15 +91,20 @@ def worst_mistakes(name: str, scores: Scores, task: ImageTask) -> list[ExampleIm
         except UnreadableImage:  # it could be read a moment ago; the page can do without
             continue
         file = Path(example.path.rpartition("::")[2]).name
+        notes = [file]
+        if frozen_right[row]:
+            notes.append("zero-shot had it right")
+        if scores.fit == "sigmoid" and sure[row].amax() < NONE_BELOW:
+            notes.append("none of these")
         mistakes.append(
             ExampleImage(
                 image=image,
                 label=task.class_names[example.label],
                 answers=[
-                    Answer(FROZEN, likeliest(scores.teacher[row], task.class_names)),
-                    Answer(name, likeliest(scores.student[row], task.class_names)),
+                    Answer(label, likeliest(logits[row], task.class_names, fit=scores.fit))
+                    for label, logits in ((FROZEN, scores.teacher), (name, scores.student))
                 ],
-                note=f"{file} · zero-shot had it right" if frozen_right[row] else file,
+                note=" · ".join(notes),
             )
         )
     return mistakes

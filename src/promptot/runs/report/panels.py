@@ -9,7 +9,7 @@ import torch
 
 from promptot.adaptation.student import Student
 from promptot.evaluation.scoring import Scores
-from promptot.objectives import build_preservation
+from promptot.objectives import Fit, build_preservation, probabilities
 from promptot.objectives.features import Features
 from promptot.recipes.schema import ObjectiveConfig
 from promptot.reports import History, PlanPicture
@@ -32,9 +32,11 @@ def history(name: str, log: Log, recipe: Mapping[str, Any]) -> History:
     return History(name, range(1, len(log.steps) + 1), series)
 
 
-def likeliest(logits: torch.Tensor, names: Sequence[str], k: int = 3) -> list[tuple[str, float]]:
+def likeliest(
+    logits: torch.Tensor, names: Sequence[str], k: int = 3, fit: Fit = "softmax"
+) -> list[tuple[str, float]]:
     """The k likeliest names of one image, from its logits [C]."""
-    values, places = logits.softmax(0).topk(min(k, len(names)))
+    values, places = probabilities(logits, fit).topk(min(k, len(names)))
     return [(names[i], v) for v, i in zip(values.tolist(), places.tolist(), strict=True)]
 
 

@@ -24,13 +24,24 @@ function between(answer, strength) {
   return answer.frozen.map((logit, i) => (1 - strength) * logit + strength * answer.adapted[i]);
 }
 
-function likeliest(names, logits) {
+function shares(logits, fit) {
+  if (fit === "sigmoid") return logits.map((logit) => 1 / (1 + Math.exp(-logit)));
   const most = logits.reduce((a, b) => Math.max(a, b), -Infinity);
   const weights = logits.map((logit) => Math.exp(logit - most));
   const total = weights.reduce((a, b) => a + b, 0);
-  return names
-    .map((name, i) => ({ name, share: weights[i] / total, logit: logits[i] }))
+  return weights.map((weight) => weight / total);
+}
+
+function likeliest(logits) {
+  const { class_names, fit } = state.answer;
+  const found = shares(logits, fit);
+  return class_names
+    .map((name, i) => ({ name, share: found[i], logit: logits[i] }))
     .sort((a, b) => b.logit - a.logit);
+}
+
+function isNone(share) { // a softmax can't say so
+  return state.answer.fit === "sigmoid" && share < 0.5;
 }
 
 function percent(share) {
@@ -46,7 +57,9 @@ function element(tag, className, text) {
 }
 
 function fill(list, ranked) {
+  const none = isNone(ranked[0].share) ? [element("li", "empty", "None of these")] : [];
   list.replaceChildren(
+    ...none,
     ...ranked.slice(0, SHOWN).map(({ name, share }) => {
       const row = element("li");
       const label = element("span", "name", name);
@@ -75,14 +88,18 @@ function show() {
     }
     return;
   }
-  fill(byId("frozen"), likeliest(answer.class_names, answer.frozen));
-  fill(byId("adapted"), likeliest(answer.class_names, answer.adapted));
-  fill(byId("between"), likeliest(answer.class_names, between(answer, strength())));
+  fill(byId("frozen"), likeliest(answer.frozen));
+  fill(byId("adapted"), likeliest(answer.adapted));
+  fill(byId("between"), likeliest(between(answer, strength())));
 }
 
 function top(logits) {
-  const best = likeliest(state.answer.class_names, logits)[0];
+  const best = likeliest(logits)[0];
   return { name: best.name.slice(0, 300), probability: Math.min(1, best.share) };
+}
+
+function said({ name, probability }) {
+  return `${isNone(probability) ? "none of these; likeliest " : ""}${name}, ${percent(probability)}.`;
 }
 
 function complain(text) {
@@ -142,9 +159,7 @@ async function ask() {
     show();
     const frozen = top(state.answer.frozen);
     const adapted = top(state.answer.adapted);
-    byId("status").textContent =
-      `Frozen: ${frozen.name}, ${percent(frozen.probability)}. ` +
-      `Adapted: ${adapted.name}, ${percent(adapted.probability)}.`;
+    byId("status").textContent = `Frozen: ${said(frozen)} Adapted: ${said(adapted)}`;
   } catch (error) {
     if (error.name === "AbortError" || number !== state.asked) return;
     forget();
