@@ -124,6 +124,8 @@ def load_weights(model: Any, weights: Mapping[str, Tensor]) -> dict[str, Tensor]
             state[scalar] = state[scalar].reshape(own.shape)
         elif scalar in state:  # some were saved with one that their architecture has not
             del state[scalar]
+    if "logit_bias" not in state and getattr(model, "logit_bias", None) is not None:
+        state["logit_bias"] = torch.zeros_like(model.logit_bias, device="cpu")
     outside: dict[str, Tensor] = {}
     if any(key.startswith("text.transformer.") and ".resblocks." not in key for key in state):
         outside = {k.removeprefix("text."): state.pop(k) for k in [*state] if k.startswith("text.")}
@@ -165,16 +167,20 @@ def convert(model: Any, tokenizer: Tokenizer, name: str, text: TextPart | None =
         text = read_text(getattr(model, "text", model), tokenizer)
     weights = {f"text_tower.{key}": value for key, value in text.weights.items()}
     scale = model.logit_scale.detach().float().exp().reshape(())
+    bias = getattr(model, "logit_bias", None)
+    bias = None if bias is None else bias.detach().float().reshape(())
     preprocess = read_preprocess(get_model_preprocess_cfg(model), height)
     if image is None:
         embed_dim = _features(visual)
         tower = build_text_tower(text.shape, embed_dim, weights)
         extractor = ImageExtractor(_in_memory(visual), embed_dim)
-        return Backbone(name, extractor, tower, scale, tokenizer, preprocess)
+        return Backbone(name, extractor, tower, scale, tokenizer, preprocess, bias)
     embed_dim = _width_of(image)
     weights |= {f"image_tower.{key}": value for key, value in image.weights.items()}
     if image.stem is not None:
         weights |= {f"image_tower.stem.{k}": v for k, v in image.stem.state_dict().items()}
+    if bias is not None:
+        weights["logit_bias"] = bias
     return Backbone.from_weights(
         name,
         weights | {"logit_scale": scale},
