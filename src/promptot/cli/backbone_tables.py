@@ -102,7 +102,7 @@ def comparison_table(report: CheckReport) -> Table:
 
 def _measured(item: Comparison) -> str:
     if item.measured is None:
-        return "other shapes"
+        return "not comparable"
     return f"{item.measured:.1e}" if item.bound else f"{item.measured:.0f}"
 
 
