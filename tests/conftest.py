@@ -24,6 +24,7 @@ for helpers in (
     "public",
 ):  # helper modules stand beside the tests that use them
     sys.path.insert(0, str(HERE / helpers))
+sys.path.insert(0, str(HERE.parent / "benchmarks"))
 
 from promptot.backbones import Backbone, load_backbone  # noqa: E402
 

@@ -9,8 +9,10 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from copy import deepcopy
+from pathlib import Path
 from typing import Any
 
+import open_clip
 import torch
 from torch import Tensor, nn
 
@@ -110,3 +112,93 @@ def randomise(model: nn.Module, seed: int = 0) -> None:
         else:
             fan = value[0].numel()
             value.copy_(draw(value.shape) * (fan**-0.5 if "embed" not in name else 0.3))
+
+
+def save_family(folder: Path, architecture: str) -> dict[str, Any]:
+    """An architecture's shrunk configuration, with its tokenizer and text encoder in a folder."""
+    config = shrink(open_clip.get_model_config(architecture))
+    text = config["text_cfg"]
+    if "hf_tokenizer_name" in text:
+        place = folder / text["hf_tokenizer_name"].replace("/", "--")
+        save_tokenizer(place, text["hf_tokenizer_name"])
+        text["hf_tokenizer_name"] = str(place)
+    if "hf_model_name" in text:
+        place = folder / f"text-{text['hf_model_name'].replace('/', '--')}"
+        save_text_config(place, text["hf_model_name"])
+        text |= {"hf_model_name": str(place), "hf_model_pretrained": False}
+    return config
+
+
+def save_text_config(folder: Path, name: str) -> None:
+    """The config.json of a small text encoder of the same kind as `name` is."""
+    import transformers
+
+    sizes: dict[str, Any] = {"vocab_size": VOCABULARY, "max_position_embeddings": 90}
+    if "nllb" in name:
+        sizes |= {"d_model": WIDTH, "activation_function": "relu"}
+        for side in ("encoder", "decoder"):
+            sizes |= {f"{side}_layers": LAYERS, f"{side}_attention_heads": HEADS}
+            sizes |= {f"{side}_ffn_dim": 48}
+        transformers.M2M100Config(**sizes).save_pretrained(folder)
+        return
+    kind = transformers.XLMRobertaConfig if "xlm" in name else transformers.RobertaConfig
+    sizes |= {"hidden_size": WIDTH, "num_hidden_layers": LAYERS, "num_attention_heads": HEADS}
+    kind(**sizes, intermediate_size=48).save_pretrained(folder)
+
+
+CORPUS = [
+    "a photo of a cat, a dog and a great white shark.",
+    "The quick brown fox jumps over the lazy dog near the river bank.",
+    "itap of a boeing 737-800, a type of aircraft",
+    "Annual Crop Land seen from above; café, naïve, señor, 12345",
+]
+
+
+def save_tokenizer(folder: Path, name: str) -> None:
+    """A small tokenizer of the same kind as `name` is, in transformers' format."""
+    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+    from tokenizers.processors import TemplateProcessing
+    from transformers import PreTrainedTokenizerFast
+
+    special: dict[str, str]
+    if "SigLIP" in name:  # T5's pieces fill up with the token that ends; Gemma's with its first
+        gemma = "SigLIP2" in name
+        tokenizer = Tokenizer(models.BPE(unk_token="<unk>"))
+        if gemma:
+            tokenizer.normalizer = normalizers.Lowercase()
+        tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+        tokenizer.decoder = decoders.Metaspace()
+        order = ["<pad>", "</s>", "<unk>"] if gemma else ["<other>", "</s>", "<unk>"]
+        special = {"pad_token": "<pad>" if gemma else "</s>", "eos_token": "</s>"}
+        special["unk_token"] = "<unk>"
+        form = "$A </s>"
+    elif name.startswith("bert"):
+        tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+        tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
+        tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+        order = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
+        special = {"pad_token": "[PAD]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
+        special["unk_token"] = "[UNK]"
+        form = "[CLS] $A [SEP]"
+    else:
+        plain = name.startswith("roberta")
+        tokenizer = Tokenizer(models.BPE(unk_token="<unk>"))
+        tokenizer.pre_tokenizer = (
+            pre_tokenizers.ByteLevel(add_prefix_space=False)
+            if plain
+            else pre_tokenizers.Metaspace()
+        )
+        order = ["<s>", "<pad>", "</s>", "<unk>", "eng_Latn"]
+        special = {"pad_token": "<pad>", "eos_token": "</s>", "bos_token": "<s>"}
+        special["unk_token"] = "<unk>"
+        form = "eng_Latn $A </s>" if "nllb" in name else "<s> $A </s>"
+    size = VOCABULARY - 20
+    kinds = {"WordPiece": trainers.WordPieceTrainer, "BPE": trainers.BpeTrainer}
+    trainer = kinds[type(tokenizer.model).__name__](
+        vocab_size=size, special_tokens=order, show_progress=False
+    )
+    tokenizer.train_from_iterator(CORPUS * 3, trainer)
+    named = [part for part in form.split() if part != "$A"]
+    ids = [(part, tokenizer.token_to_id(part)) for part in named]
+    tokenizer.post_processor = TemplateProcessing(single=form, special_tokens=ids)
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, **special).save_pretrained(folder)

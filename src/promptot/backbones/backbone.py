@@ -93,9 +93,8 @@ class Backbone(nn.Module):
     ) -> Backbone:
         """A backbone of weights under our names, see `promptot.backbones.layouts`.
 
-        `logit_bias` may be among them.
-
         Args:
+            weights: a `logit_bias` may be among them.
             stem: the image tower's, where the architecture names none.
 
         Raises:

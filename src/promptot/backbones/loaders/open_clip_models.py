@@ -167,8 +167,7 @@ def convert(model: Any, tokenizer: Tokenizer, name: str, text: TextPart | None =
         text = read_text(getattr(model, "text", model), tokenizer)
     weights = {f"text_tower.{key}": value for key, value in text.weights.items()}
     scale = model.logit_scale.detach().float().exp().reshape(())
-    bias = getattr(model, "logit_bias", None)
-    bias = None if bias is None else bias.detach().float().reshape(())
+    bias = None if model.logit_bias is None else model.logit_bias.detach().float().reshape(())
     preprocess = read_preprocess(get_model_preprocess_cfg(model), height)
     if image is None:
         embed_dim = _features(visual)
@@ -179,11 +178,12 @@ def convert(model: Any, tokenizer: Tokenizer, name: str, text: TextPart | None =
     weights |= {f"image_tower.{key}": value for key, value in image.weights.items()}
     if image.stem is not None:
         weights |= {f"image_tower.stem.{k}": v for k, v in image.stem.state_dict().items()}
-    if bias is not None:
-        weights["logit_bias"] = bias
+    weights |= (
+        {"logit_scale": scale} if bias is None else {"logit_scale": scale, "logit_bias": bias}
+    )
     return Backbone.from_weights(
         name,
-        weights | {"logit_scale": scale},
+        weights,
         Architecture(embed_dim, image.shape, text.shape),
         tokenizer,
         preprocess,

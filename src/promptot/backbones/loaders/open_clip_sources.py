@@ -97,7 +97,8 @@ def _find_tag(spec: str) -> OpenClipSource:
         raise PromptotError(
             f"open_clip has no weights '{tag}' for {model_name}.", fix=nearest(tag, tags)
         )
-    config["quick_gelu"] = bool(described.get("quick_gelu", False))
+    # One of them (roberta-ViT-B-32) has its activation in the architecture alone.
+    config["quick_gelu"] = bool(described.get("quick_gelu", config.get("quick_gelu", False)))
     return OpenClipSource(
         config, dict(described), lambda: Path(open_clip.download_pretrained(described))
     )

@@ -6,41 +6,22 @@ and the attention on its results, is computed in the precision of its matrix.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from itertools import chain
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from promptot.backbones.architecture import TransformerShape
-from promptot.backbones.towers.products import linear, product
+from promptot.backbones.towers.feed_forward import (
+    ACTIVATIONS,
+    FrozenFeedForward,
+    FrozenGatedFeedForward,
+)
+from promptot.backbones.towers.products import linear
+from promptot.backbones.towers.rotation import rotate
 
-QUICK_GELU_SCALE = 1.702
-
-
-def quick_gelu(x: Tensor) -> Tensor:
-    """CLIP's approximation, x · sigmoid(1.702 x)."""
-    return x * torch.sigmoid(QUICK_GELU_SCALE * x)
-
-
-def gelu_tanh(x: Tensor) -> Tensor:
-    """GELU by its approximation with a hyperbolic tangent."""
-    return F.gelu(x, approximate="tanh")
-
-
-ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
-    "gelu": F.gelu,
-    "quick_gelu": quick_gelu,
-    "gelu_tanh": gelu_tanh,
-    "silu": F.silu,
-    "relu": F.relu,
-}
 NORM_PLACES = ("before", "branch", "after")
-ROWS_ON_CPU = 512
-"""Rows that a frozen MLP computes at a time there: what lies between its products stays small and
-in the cache. A GPU takes all at once."""
 
 
 class Attention(nn.Module):
@@ -124,22 +105,6 @@ class Attention(nn.Module):
         return self.merge_heads(out)
 
 
-def rotate(x: Tensor, rotation: Tensor) -> Tensor:
-    """Neighbouring pairs of features rotated by an angle of their place (RoPE).
-
-    Args:
-        x: queries or keys [..., L, d].
-        rotation: cosines and sines [2, P, d] of the first P places; later ones stay as they are.
-    """
-    cosines, sines = rotation[:, : x.shape[-2]]
-    first = x[..., : len(cosines), :]
-    pairs = first.unflatten(-1, (-1, 2))
-    turned = torch.stack([-pairs[..., 1], pairs[..., 0]], dim=-1).flatten(-2)
-    rotated = (first * cosines + turned * sines).to(x.dtype)
-    rest = x[..., len(cosines) :, :]
-    return torch.cat([rotated, rest], dim=-2) if rest.shape[-2] else rotated
-
-
 def _attends_by_products(q: Tensor) -> bool:
     """Whether two products and a softmax are better than PyTorch's fused attention.
 
@@ -182,6 +147,15 @@ class MLP(nn.Module):
         """Whether it is CLIP's: an activation between two products and nothing else."""
         return self.gate is None and self.input_norm is None and self.hidden_norm is None
 
+    @property
+    def more(self) -> tuple[Tensor | None, ...]:
+        """What `FrozenGatedFeedForward` is given beyond what a plain one is."""
+        gate, before, behind = self.gate, self.input_norm, self.hidden_norm
+        pairs = (
+            (m.weight, m.bias) if m is not None else (None, None) for m in (gate, before, behind)
+        )
+        return tuple(chain.from_iterable(pairs))
+
     def forward(self, x: Tensor) -> Tensor:  # [..., W] → [..., W]
         if self.input_norm is not None:
             x = self.input_norm(x)
@@ -194,95 +168,6 @@ class MLP(nn.Module):
         if self.hidden_norm is not None:
             active = self.hidden_norm(active.to(self.hidden_norm.weight.dtype))
         return linear(active, self.c_proj.weight, self.c_proj.bias)
-
-
-class _FrozenFeedForward(torch.autograd.Function):
-    """x + mlp(norm(x)) when the weights are constants: few passes, little kept for backward.
-
-    With a = 1.702, QuickGELU(x) = silu(a x) / a, whose derivative is silu'(a x). The norm's weight
-    carries the factor a in, and the residual sum takes it out again, so that the activation is one
-    kernel forward and one backward; in the backward pass the two factors cancel.
-    """
-
-    @staticmethod
-    def forward(
-        ctx: Any,
-        x: Tensor,  # [..., W]
-        norm_weight: Tensor,
-        norm_bias: Tensor,
-        eps: float,
-        fc_weight: Tensor,
-        fc_bias: Tensor,
-        proj_weight: Tensor,
-        proj_bias: Tensor,
-        activation: str,
-    ) -> Tensor:
-        a = QUICK_GELU_SCALE if activation == "quick_gelu" else 1.0
-        activate = _IN_PLACE[activation]
-        rows = x.reshape(-1, x.shape[-1])
-        norm_weight_a, norm_bias_a, fc_bias_a, proj_bias_a = (
-            a * constant for constant in (norm_weight, norm_bias, fc_bias, proj_bias)
-        )
-        out = torch.empty_like(rows)
-        kept: list[list[Tensor]] = []
-        for part, into in zip(_parts(rows), _parts(out), strict=True):
-            normed, mean, rstd = torch.native_layer_norm(
-                part, [part.shape[-1]], norm_weight_a, norm_bias_a, eps
-            )
-            hidden = product(normed, fc_weight, fc_bias_a)  # [..., 4W], a times that of the MLP
-            if ctx.needs_input_grad[0]:
-                kept.append([mean, rstd, hidden])
-                active = activate(hidden, False)
-            else:
-                active = activate(hidden, True)
-            torch.add(part, product(active, proj_weight, proj_bias_a), alpha=1 / a, out=into)
-        if kept:
-            ctx.save_for_backward(
-                rows, norm_weight, norm_bias, fc_weight, proj_weight, *chain.from_iterable(kept)
-            )
-            ctx.activation = activation
-        return out.view_as(x)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        rows, norm_weight, norm_bias, fc_weight, proj_weight, *kept = ctx.saved_tensors
-        backward = _BACKWARD[ctx.activation]
-        gradient = gradients[0].reshape(rows.shape)
-        out = torch.empty_like(rows)
-        parts = zip(_parts(rows), _parts(gradient), _parts(out), strict=True)
-        for number, (part, above, into) in enumerate(parts):
-            mean, rstd, hidden = kept[3 * number : 3 * number + 3]
-            below = backward(product(above, proj_weight.T), hidden)
-            below = product(below, fc_weight.T).to(part.dtype)
-            through_norm, _, _ = torch.ops.aten.native_layer_norm_backward(
-                below, part, [part.shape[-1]], mean, rstd, norm_weight, norm_bias,
-                [True, False, False],
-            )  # fmt: skip
-            torch.add(above, through_norm, out=into)
-        return out.view_as(gradients[0]), *[None] * 8
-
-
-_IN_PLACE: dict[str, Callable[[Tensor, bool], Tensor]] = {
-    "quick_gelu": F.silu,  # of what was multiplied by 1.702 before
-    "silu": F.silu,
-    "gelu": lambda x, _: F.gelu(x),
-    "gelu_tanh": lambda x, _: gelu_tanh(x),
-    "relu": F.relu,
-}
-"""The activations, over the memory of their input where that is asked for and can be."""
-
-_aten = torch.ops.aten
-_BACKWARD: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
-    "quick_gelu": _aten.silu_backward,
-    "silu": _aten.silu_backward,
-    "gelu": _aten.gelu_backward,
-    "gelu_tanh": lambda above, x: _aten.gelu_backward(above, x, approximate="tanh"),
-    "relu": lambda above, x: _aten.threshold_backward(above, x, 0),
-}
-
-
-def _parts(rows: Tensor) -> tuple[Tensor, ...]:
-    return rows.split(ROWS_ON_CPU if rows.device.type == "cpu" else max(1, len(rows)))
 
 
 class Block(nn.Module):
@@ -359,12 +244,13 @@ class Block(nn.Module):
     def feed_forward(self, x: Tensor) -> Tensor:  # [..., W] → [..., W]
         """x + mlp(norm(x)), of a block whose norms are before."""
         norm, fc, proj = self.ln_2, self.mlp.c_fc, self.mlp.c_proj
-        learns = any(p.requires_grad for p in (norm.weight, fc.weight, proj.weight))
-        if learns or not self.mlp.plain:
+        if any(p.requires_grad for p in (norm.weight, fc.weight, proj.weight)):
             return x + self.mlp(norm(x))
-        out: Tensor = _FrozenFeedForward.apply(
+        frozen = FrozenFeedForward if self.mlp.plain else FrozenGatedFeedForward
+        more = () if self.mlp.plain else self.mlp.more
+        out: Tensor = frozen.apply(
             x, norm.weight, norm.bias, norm.eps, fc.weight, fc.bias, proj.weight, proj.bias,
-            self.mlp.activation,
+            self.mlp.activation, *more,
         )  # fmt: skip
         return out
 
