@@ -10,7 +10,7 @@ import pytest
 import torch
 from families import small_trunks
 from saved_clips import randomise
-from saved_open_clips import KINDS, save_family
+from saved_open_clips import KINDS, save_kind
 
 from promptot.backbones import Backbone, load_backbone
 from promptot.backbones.checks.compare import check_backbone
@@ -51,7 +51,7 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], str]:
 
     def name(kind: str) -> str:
         if kind not in names:
-            names[kind] = save_family(root / str(len(names)), kind)
+            names[kind] = save_kind(root / str(len(names)), kind)
         return names[kind]
 
     return name
@@ -165,7 +165,7 @@ def test_the_side_of_transformers_reads_siglip_as_it_was_trained(tmp_path: Path)
         vision_config={**sizes, "image_size": 32, "patch_size": 8},
     )
     model = randomise(SiglipModel(config))
-    save_family(tmp_path, "SigLIP")
+    save_kind(tmp_path, "SigLIP")
     model.save_pretrained(tmp_path)
     SiglipImageProcessor(size={"height": 32, "width": 32}).save_pretrained(tmp_path)
     side = library_side(f"hf:{tmp_path}")

@@ -25,7 +25,7 @@ def open_clip_side(spec: str) -> Side:
     else:
         model_name, _, tag = spec.rpartition("/")
         described = open_clip.pretrained.get_pretrained_cfg(model_name, tag)
-        chosen = {"quick_gelu": bool(described.get("quick_gelu", False))}
+        chosen = {key: described[key] for key in ("quick_gelu",) if key in described}
     model, _, transform = open_clip.create_model_and_transforms(
         model_name, pretrained=tag, precision="fp32", **chosen
     )
