@@ -205,8 +205,9 @@ RECOMMENDED: dict[str, tuple[str, str]] = {  # name → purpose and reason, best
 VERIFICATIONS = {
     "open_clip": "tests/backbones/test_every_open_clip.py: on random weights of this "
     "architecture's configuration at small sizes, image and text features are equal to those of "
-    "open_clip's own model. The published weights and tokenizers are no part of it: `promptot "
-    "backbones check NAME` compares those on a machine that has them.",
+    "open_clip's own model; of one architecture of each kind also with prompts, and the prompts' "
+    "gradients. The published weights and tokenizers are no part of it: `promptot backbones check "
+    "NAME` compares those on a machine that has them.",
     "transformers": "tests/backbones/test_transformers_models.py: on random weights at small "
     "sizes, image and text features are equal to those of transformers' own model of this kind. "
     "The published weights are no part of it: see `promptot backbones check NAME`.",
