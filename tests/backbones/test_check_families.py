@@ -179,6 +179,7 @@ def test_the_side_of_transformers_reads_siglip_as_it_was_trained(tmp_path: Path)
     ids = side.tokens("a cat")
     assert len(ids) == int(side.settings["context length"]) == 40
     assert ids[-1] == int(side.settings["padding token"])
+    assert side.tokens("A CAT") == ids  # it was trained on lower case
     tokenizer = AutoTokenizer.from_pretrained(tmp_path)
     assert ids[: len(tokenizer("a cat")["input_ids"])] == tokenizer("a cat")["input_ids"]
     with torch.no_grad():

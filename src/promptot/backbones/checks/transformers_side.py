@@ -88,13 +88,22 @@ def _processor(kind: str, source: str) -> Any:
 
 
 def _read(tokenizer: Any, texts: Sequence[str], places: int | None) -> dict[str, Tensor]:
-    """Inputs of a text tower; filled up to all its places where padding is part of the function."""
+    """Inputs of a text tower.
+
+    Args:
+        places: of SigLIP, which was trained on lower case, filled up, and nothing hidden from it.
+            Its own tokenizer writes in lower case itself; Gemma's, of SigLIP 2, may not.
+    """
     if places is None:
         return dict(tokenizer(list(texts), padding=True, return_tensors="pt"))
     filled = tokenizer(
-        list(texts), padding="max_length", max_length=places, truncation=True, return_tensors="pt"
+        [text.lower() for text in texts],
+        padding="max_length",
+        max_length=places,
+        truncation=True,
+        return_tensors="pt",
     )
-    return {"input_ids": filled["input_ids"]}  # of SigLIP nothing is hidden
+    return {"input_ids": filled["input_ids"]}
 
 
 def _reading(processor: Any, image_size: int) -> Reading:
