@@ -208,7 +208,8 @@ VERIFICATIONS = {
     "open_clip's own model; of one architecture of each kind also with prompts, and the prompts' "
     "gradients. The published weights and tokenizers are no part of it: `promptot backbones check "
     "NAME` compares those on a machine that has them.",
-    "transformers": "tests/backbones/test_transformers_models.py: on random weights at small "
+    "transformers": "tests/backbones/test_transformers_models.py for CLIP, "
+    "test_transformers_families.py beside it for SigLIP and MetaCLIP 2: on random weights at small "
     "sizes, image and text features are equal to those of transformers' own model of this kind. "
     "The published weights are no part of it: see `promptot backbones check NAME`.",
     "weights": "tests/backbones/test_check.py: on these weights, features, tokens and pixels are "
@@ -374,6 +375,7 @@ def _newer(name: str, pair: dict[str, Any], accuracy: float | None) -> dict[str,
         licence=licence,
         multilingual="multilingual" in pair,
         needs_transformers=True,
+        verified_by="transformers",
     )
 
 
