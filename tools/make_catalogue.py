@@ -3,10 +3,11 @@
     git clone https://github.com/mlfoundations/open_clip
     python tools/make_catalogue.py open_clip
 
-Parameters and resolutions are worked out from the configurations of the installed open_clip; the
-figures are read from the documents of its repository (the argument, a checkout; `git show` reads
-them, so that a bare repository will do). Licences can't be computed: each stands below with where
-it was read. What has no source stays out of the file.
+Parameters, resolutions and what can learn are worked out from the configurations of the installed
+open_clip; the figures are read from the documents of its repository (the argument, a checkout; `git
+show` reads them, so that a bare repository will do). Licences, and the figures that only a model's
+makers publish, can't be computed: each stands below with where it was read. What has no source
+stays out of the file.
 """
 
 from __future__ import annotations
@@ -28,6 +29,8 @@ from open_clip.pretrained import get_pretrained_cfg
 from promptot.backbones import load_backbone
 from promptot.backbones.catalogue import FACTS
 from promptot.backbones.loaders.bundled_clip import ASSETS, list_bundled
+from promptot.backbones.loaders.open_clip_models import build_model
+from promptot.backbones.loaders.open_clip_towers import read_image
 from promptot.files.writing import write_text
 
 TARGET = Path(__file__).parents[1] / "src/promptot/backbones/catalogue.yaml"
@@ -57,7 +60,19 @@ SOURCES = {
     "card-copy": "A copy of the model's card on the Hugging Face hub.",
     "metaclip": "LICENSE of github.com/facebookresearch/MetaCLIP, which publishes the weights.",
     "big_vision": "README of github.com/google-research/big_vision, section License.",
+    "siglip2": "github.com/google-research/big_vision, README_siglip2.md in "
+    "big_vision/configs/proj/image_text at commit 0127fb6, column 'INet 0-shot': measured by its "
+    "makers, with their own prompts.",
+    "google": "Those of open_clip's model of this name: both libraries converted Google's weights.",
+    "name": "The number at the end of its name.",
+    "metaclip2": "github.com/facebookresearch/MetaCLIP, README.md at commit f47f784, column Res.",
     "perception_models": "apps/pe/README.md of github.com/facebookresearch/perception_models.",
+    "pe": "github.com/facebookresearch/perception_models, apps/pe/README.md at commit 3e352cc, "
+    "column 'IN-1k': measured by its makers, with their own prompts.",
+    "mobileclip": "github.com/apple/ml-mobileclip, README.md at commit 4144bb1: measured by its "
+    "makers, with their own prompts.",
+    "card-architecture": "As the model's card on the Hugging Face hub names its architecture; "
+    "parameters are counted on open_clip's model of that name, without weights.",
     "ml-mobileclip": "README and LICENSE_MODELS of github.com/apple/ml-mobileclip.",
 }
 
@@ -104,6 +119,23 @@ LICENCES: Sequence[tuple[str, str, str]] = (  # pattern of "<arch>/<tag>", licen
     (r"PE-Core-.*", "Apache-2.0", "perception_models"),
     (r"MobileCLIP.*", "Apple ML Research Model TOU", "ml-mobileclip"),
 )
+MAKERS: dict[str, tuple[float, str]] = {  # pair → top-1 on ImageNet as its makers publish it
+    "ViT-B-32-SigLIP2-256/webli": (74.0, "siglip2"),
+    "ViT-B-16-SigLIP2/webli": (78.2, "siglip2"),
+    "ViT-B-16-SigLIP2-256/webli": (79.1, "siglip2"),
+    "ViT-B-16-SigLIP2-384/webli": (80.6, "siglip2"),
+    "ViT-B-16-SigLIP2-512/webli": (81.2, "siglip2"),
+    "ViT-L-16-SigLIP2-384/webli": (83.1, "siglip2"),
+    "ViT-L-16-SigLIP2-512/webli": (83.5, "siglip2"),
+    "ViT-SO400M-14-SigLIP2/webli": (83.2, "siglip2"),
+    "ViT-SO400M-16-SigLIP2-256/webli": (83.4, "siglip2"),
+    "ViT-SO400M-16-SigLIP2-512/webli": (84.3, "siglip2"),
+    "ViT-gopt-16-SigLIP2-256/webli": (84.5, "siglip2"),
+    "PE-Core-T-16-384/meta": (62.1, "pe"),
+    "PE-Core-S-16-384/meta": (72.7, "pe"),
+    "PE-Core-B-16/meta": (78.4, "pe"),
+    "MobileCLIP-B/datacompdr_lt": (77.2, "mobileclip"),
+}
 RELEASES = "github.com/mlfoundations/open_clip/releases"
 
 README_PAIRS = {  # model column of the README's table → pair, for those that RESULTS lacks
@@ -120,8 +152,11 @@ PURPOSES = {
     "start": "To try everything in seconds.",
     "small": "Small machines: little work an image.",
     "photographs": "Photographs, with names in English.",
+    "accuracy": "As accurate as it gets; mind the size.",
     "papers": "Comparing with papers about prompt learning.",
     "languages": "Names in many languages.",
+    "medicine": "Medical images, with the words of the field.",
+    "biology": "Living things, with their scientific names.",
 }
 RECOMMENDED: dict[str, tuple[str, str]] = {  # name → purpose and reason, best first
     "bundled:tiny": (
@@ -133,27 +168,78 @@ RECOMMENDED: dict[str, tuple[str, str]] = {  # name → purpose and reason, best
         "small",
         "Nearly as good as a ViT-B/16, for less than half its work.",
     ),
+    "open_clip:ViT-B-32-SigLIP2-256/webli": (
+        "small",
+        "Better still for as few patches; its many languages make the download large.",
+    ),
     "open_clip:ViT-B-16/datacomp_xl_s13b_b90k": ("photographs", "The first choice."),
+    "open_clip:ViT-B-16-SigLIP2-256/webli": (
+        "photographs",
+        "As good as a ViT-L/14, for a third of its work an image; texts cost more.",
+    ),
     "open_clip:ViT-L-14/datacomp_xl_s13b_b90k": (
         "photographs",
         "Better; four times the work of a ViT-B/16.",
     ),
-    "open_clip:ViT-H-14-quickgelu/dfn5b": (
-        "photographs",
-        "Among the strongest here; mind licence and size.",
-    ),
+    "open_clip:PE-Core-L-14-336/meta": ("accuracy", "The smallest of the strongest."),
+    "open_clip:ViT-SO400M-16-SigLIP2-384/webli": ("accuracy", "Reads many languages too."),
+    "open_clip:PE-Core-bigG-14-448/meta": ("accuracy", "The highest here; for a large GPU."),
     "open_clip:ViT-B-16/openai": ("papers", "What most papers about prompt learning use."),
+    "open_clip:RN50/openai": ("papers", "What CoOp began with."),
     "open_clip:xlm-roberta-base-ViT-B-32/laion5b_s13b_b90k": (
         "languages",
-        "The smallest that reads many languages.",
+        "Little work an image; trained on LAION-5B.",
     ),
-    "open_clip:ViT-B-16-SigLIP2/webli": ("languages", "Of a newer kind (SigLIP 2)."),
+    "open_clip:ViT-B-16-SigLIP2/webli": ("languages", "More accurate in English."),
+    "open_clip:ViT-H-14-worldwide/metaclip2_worldwide": (
+        "languages",
+        "Trained on data of the whole world; not for commercial use.",
+    ),
+    "open_clip:hf-hub:microsoft/BiomedCLIP-PubMedBERT_256-vit_base_patch16_224": (
+        "medicine",
+        "Of 15 million figures in articles; its card leaves any deployed use out of scope.",
+    ),
+    "open_clip:hf-hub:imageomics/bioclip": ("biology", "Of 450,000 taxa, from OpenAI's ViT-B/16."),
+    "open_clip:hf-hub:imageomics/bioclip-2": ("biology", "Of more images; a ViT-L/14."),
 }
+VERIFICATIONS = {
+    "open_clip": "tests/backbones/test_every_open_clip.py: on random weights of this "
+    "architecture's configuration at small sizes, image and text features are equal to those of "
+    "open_clip's own model; of one architecture of each kind also with prompts, and the prompts' "
+    "gradients. The published weights and tokenizers are no part of it: `promptot backbones check "
+    "NAME` compares those on a machine that has them.",
+    "transformers": "tests/backbones/test_transformers_models.py for CLIP, "
+    "test_transformers_families.py beside it for SigLIP and MetaCLIP 2: on random weights at small "
+    "sizes, image and text features are equal to those of transformers' own model of this kind. "
+    "The published weights are no part of it: see `promptot backbones check NAME`.",
+    "weights": "tests/backbones/test_check.py: on these weights, features, tokens and pixels are "
+    "equal to those of a plain computation that shares no code with the towers.",
+}
+HUB: Sequence[tuple[str, str | None, str | None]] = (  # repository, architecture, tokenizer
+    ("microsoft/BiomedCLIP-PubMedBERT_256-vit_base_patch16_224", None, "transformers"),
+    ("imageomics/bioclip", "ViT-B-16", None),
+    ("imageomics/bioclip-2", "ViT-L-14", None),
+)
+"""Models with a repository of their own; open_clip's architecture, where their card names one."""
 HF = {  # repository of a transformers CLIPModel → the open_clip pair of the same weights
     "openai/clip-vit-base-patch32": "ViT-B-32/openai",
     "openai/clip-vit-base-patch16": "ViT-B-16/openai",
     "openai/clip-vit-large-patch14": "ViT-L-14/openai",
     "openai/clip-vit-large-patch14-336": "ViT-L-14-336/openai",
+}
+HF_NEWER: dict[str, tuple[str, float | None]] = {
+    # repository → open_clip's pair of the same weights, and what their makers measured. The two
+    # libraries may read images and texts in other ways, so these are no names of one function.
+    "google/siglip-base-patch16-224": ("ViT-B-16-SigLIP/webli", None),
+    "google/siglip-so400m-patch14-384": ("ViT-SO400M-14-SigLIP-384/webli", None),
+    "google/siglip2-base-patch16-224": ("ViT-B-16-SigLIP2/webli", 78.2),
+    "google/siglip2-base-patch16-256": ("ViT-B-16-SigLIP2-256/webli", 79.1),
+    "google/siglip2-large-patch16-256": ("ViT-L-16-SigLIP2-256/webli", 82.5),
+    "google/siglip2-so400m-patch16-384": ("ViT-SO400M-16-SigLIP2-384/webli", 84.1),
+    "facebook/metaclip-2-worldwide-huge-quickgelu": (
+        "ViT-H-14-worldwide-quickgelu/metaclip2_worldwide",
+        None,
+    ),
 }
 
 
@@ -174,7 +260,12 @@ def catalogue(repository: Path) -> str:
         key: text.format(commit=commit, version=open_clip.__version__)
         for key, text in SOURCES.items()
     }
-    head = {"sources": sources, "purposes": PURPOSES}
+    head = {
+        "open_clip": open_clip.__version__,
+        "sources": sources,
+        "purposes": PURPOSES,
+        "verifications": VERIFICATIONS,
+    }
     lines = [
         "# Made by tools/make_catalogue.py. A figure without a source is left out; the source of",
         "# each stands in `sources` of its row, by the keys below.",
@@ -199,6 +290,7 @@ def _bundled() -> Iterator[dict[str, Any]]:
             resolution=(backbone.preprocess.resolution, "package"),
             download=(size, "package"),
             licence=("Apache-2.0", "project"),
+            verified_by="weights",
         )
 
 
@@ -206,10 +298,12 @@ def _open_clip(repository: Path) -> Iterator[dict[str, Any]]:
     results = _results(repository)
     readme = _readme(repository)
     counts: dict[str, int | None] = {}
+    prompts: dict[str, bool] = {}
     rows: dict[str, dict[str, Any]] = {}
     for architecture, tag in open_clip.list_pretrained():
         if architecture not in counts:
             counts[architecture] = _count(architecture)
+            prompts[architecture] = _takes_tokens(architecture)
         pair = f"{architecture}/{tag}"
         settings = get_pretrained_cfg(architecture, tag)
         twin = _twin(architecture, tag, settings)
@@ -226,6 +320,8 @@ def _open_clip(repository: Path) -> Iterator[dict[str, Any]]:
             accuracy = (round(100 * float(measured["ImageNet 1k"]), 2), "results")
         elif pair in readme:
             accuracy = (readme[pair], "readme")
+        else:
+            accuracy = MAKERS.get(pair)
         rows[pair] = _row(
             f"open_clip:{pair}",
             parameters=parameters,
@@ -235,17 +331,63 @@ def _open_clip(repository: Path) -> Iterator[dict[str, Any]]:
             imagenet=accuracy,
             licence=_licence(pair, settings),
             multilingual=bool(MULTILINGUAL.search(architecture)),
+            image_prompts=prompts[architecture],
+            needs_transformers=_has_outside_tokenizer(architecture),
+            verified_by="open_clip",
             same_as=f"open_clip:{twin}" if twin != pair else None,
         )
         yield rows[pair]
+    yield from _hub(counts)
     for name, pair in HF.items():
         facts = {key: value for key, value in rows[pair].items() if key in FACTS}
         sources = {key: rows[pair]["sources"][key] for key in facts}
-        yield {"name": f"hf:{name}", **facts, "sources": sources, "same_as": f"open_clip:{pair}"}
+        yield {
+            "name": f"hf:{name}", **facts, "sources": sources, "needs_transformers": True,
+            "verified_by": "transformers", "same_as": f"open_clip:{pair}",
+        }  # fmt: skip
+    for name, (pair, accuracy) in HF_NEWER.items():
+        yield _newer(name, rows[pair], accuracy)
+
+
+def _hub(counts: dict[str, int | None]) -> Iterator[dict[str, Any]]:
+    for repository, architecture, tokenizer in HUB:
+        count = None if architecture is None else counts[architecture]
+        side = 224 if architecture is None else _resolution(architecture)
+        yield _row(
+            f"open_clip:hf-hub:{repository}",
+            parameters=None if count is None else (count, "card-architecture"),
+            resolution=(side, "name" if architecture is None else "card-architecture"),
+            download=None if count is None else (BYTES * count, "computed"),
+            licence=("MIT", "card"),
+            needs_transformers=tokenizer == "transformers",
+        )
+
+
+def _newer(name: str, pair: dict[str, Any], accuracy: float | None) -> dict[str, Any]:
+    licence = (pair["licence"], pair["sources"]["licence"])
+    google = name.startswith("google/")
+    return _row(
+        f"hf:{name}",
+        parameters=(pair["parameters"], "google") if google else None,
+        resolution=(pair["resolution"], "google" if google else "metaclip2"),
+        download=(pair["download"], "computed") if google else None,
+        imagenet=None if accuracy is None else (accuracy, "siglip2"),
+        licence=licence,
+        multilingual="multilingual" in pair,
+        needs_transformers=True,
+        verified_by="transformers",
+    )
 
 
 def _row(
-    name: str, *, multilingual: bool = False, same_as: str | None = None, **facts: Any
+    name: str,
+    *,
+    multilingual: bool = False,
+    image_prompts: bool = True,
+    needs_transformers: bool = False,
+    verified_by: str | None = None,
+    same_as: str | None = None,
+    **facts: Any,
 ) -> dict[str, Any]:
     """A backbone's line: facts with a source, each a pair (value, source)."""
     known = {key: facts[key] for key in FACTS if facts.get(key) is not None}
@@ -253,11 +395,27 @@ def _row(
     row["sources"] = {key: fact[1] for key, fact in known.items()}
     if multilingual:
         row["multilingual"] = True
+    if not image_prompts:
+        row["image_prompts"] = False
+    if needs_transformers:
+        row["needs_transformers"] = True
+    if verified_by is not None:
+        row["verified_by"] = verified_by
     if same_as is not None:
         row["same_as"] = same_as
     if name in RECOMMENDED:
         row["purpose"], row["reason"] = RECOMMENDED[name]
     return row
+
+
+def _takes_tokens(architecture: str) -> bool:
+    """Whether its image tower is one of ours: the loader's answer, of a model without weights."""
+    model = build_model(open_clip.get_model_config(architecture))
+    return read_image(model.visual) is not None
+
+
+def _has_outside_tokenizer(architecture: str) -> bool:
+    return bool(open_clip.get_model_config(architecture)["text_cfg"].get("hf_tokenizer_name"))
 
 
 def _twin(architecture: str, tag: str, settings: dict[str, Any]) -> str:

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Iterator
 from pathlib import Path
 
 import open_clip
 import pytest
 import torch
+from families import shrink, small_trunks
 from saved_clips import SMALL, save_open_clip
 
-from promptot.backbones import load_backbone
-from promptot.backbones import loadable as support
-from promptot.backbones.catalogue import FACTS, PROMPTS, read_catalogue
+from promptot.backbones import catalogue as catalogue_module
+from promptot.backbones import load_backbone, loadable
+from promptot.backbones.catalogue import ADAPTS, FACTS, read_catalogue
 from promptot.backbones.loadable import refusal
+from promptot.backbones.loaders.open_clip_models import build_model, convert
+from promptot.backbones.tokenizer import ClipTokenizer
 from promptot.errors import PromptotError
 
 ENTRIES = {entry.name: entry for entry in read_catalogue().entries}
@@ -39,6 +43,18 @@ def test_every_fact_has_a_source_and_every_source_a_text() -> None:
     assert all(len(text) > 20 for text in catalogue.sources.values())
     used = {key for entry in catalogue.entries for key in entry.sources.values()}
     assert used == catalogue.sources.keys()
+
+
+def test_what_showed_that_it_is_computed_rightly_is_a_test_and_says_its_limits() -> None:
+    catalogue = read_catalogue()
+    named = {entry.verified_by for entry in catalogue.entries} - {None}
+    assert named == catalogue.verifications.keys()
+    for key, text in catalogue.verifications.items():
+        assert text.startswith("tests/backbones/test_")
+        assert key == "weights" or "no part of it" in text
+    for name in catalogue.of_open_clip:
+        assert ENTRIES[name].verified_by == "open_clip"
+    assert ENTRIES["bundled:tiny"].verified_by == "weights"
 
 
 def test_figures_are_possible_ones() -> None:
@@ -86,82 +102,136 @@ def test_the_bundled_model_is_as_it_says() -> None:
     entry = ENTRIES["bundled:tiny"]
     assert entry.parameters == sum(p.numel() for p in backbone.parameters())
     assert entry.resolution == backbone.preprocess.resolution
-    assert entry.adapts == PROMPTS
+    assert entry.adapts == ADAPTS
 
 
-@pytest.mark.parametrize(
-    "name",
-    ["RN50/openai", "ViT-B-16-SigLIP/webli", "EVA02-B-16/merged2b_s8b_b131k",
-     "coca_ViT-B-32/laion2b_s13b_b90k", "xlm-roberta-base-ViT-B-32/laion5b_s13b_b90k",
-     "ViT-H-14-worldwide-quickgelu/metaclip2_worldwide"],
-)  # fmt: skip
-def test_what_is_refused_is_refused_by_the_loader_for_the_same_reason(
-    name: str, monkeypatch: pytest.MonkeyPatch
+def architectures() -> list[str]:
+    return sorted({architecture for architecture, _ in open_clip.list_pretrained()})
+
+
+@pytest.fixture(scope="module")
+def takes_tokens() -> dict[str, bool]:
+    """By architecture: whether what the loader makes of it lets tokens join an image."""
+    found: dict[str, bool] = {}
+    built: dict[str, bool] = {}
+    text = {"vocab_size": 64, "width": 32, "heads": 2, "layers": 1}
+    with small_trunks():
+        for name in architectures():
+            own = shrink(open_clip.get_model_config(name))
+            config = {key: own[key] for key in ("embed_dim", "vision_cfg")} | {"text_cfg": text}
+            kind = str(config)
+            if kind not in built:
+                backbone = convert(build_model(config), ClipTokenizer(), name)
+                built[kind] = backbone.image_tower.promptable
+            found[name] = built[kind]
+    return found
+
+
+def test_image_prompts_are_where_the_loaders_tower_takes_them(
+    takes_tokens: dict[str, bool],
 ) -> None:
-    reason = refusal(f"open_clip:{name}")
-    assert reason is not None
-    assert ENTRIES[f"open_clip:{name}"].adapts == ()
-    if "worldwide" in name:  # its tokenizer would be fetched first
-        return
-    with pytest.raises(PromptotError) as raised:
-        load_backbone(f"open_clip:{name}")
-    assert raised.value.problem == reason
+    assert set(takes_tokens.values()) == {True, False}
+    for architecture, tag in open_clip.list_pretrained():
+        entry = ENTRIES[f"open_clip:{architecture}/{tag}"]
+        assert entry.image_prompts == takes_tokens[architecture], entry.name
+        assert ("image prompts" in entry.adapts) == takes_tokens[architecture]
+        assert {"text prompts", "feature adapters"} <= {*entry.adapts}
+
+
+def test_what_needs_transformers_is_what_has_its_tokenizer_from_a_hub() -> None:
+    for architecture in architectures():
+        named = "hf_tokenizer_name" in open_clip.get_model_config(architecture)["text_cfg"]
+        for tag in open_clip.list_pretrained_tags_by_model(architecture):
+            assert ENTRIES[f"open_clip:{architecture}/{tag}"].needs_transformers == named
+    assert all(entry.needs_transformers for name, entry in ENTRIES.items() if "hf:" in name[:3])
 
 
 @pytest.fixture
 def forgetful() -> Iterator[None]:
     """What was worked out of changed configurations is not kept, nor what was before."""
-    for kept in (support.refusal, support._outline):
-        kept.cache_clear()
+    loadable.refusal.cache_clear()
     yield
-    for kept in (support.refusal, support._outline):
-        kept.cache_clear()
+    loadable.refusal.cache_clear()
 
 
 @pytest.mark.usefixtures("forgetful")
-@pytest.mark.parametrize(
-    ("pair", "vision"),
-    [("ViT-B-32/openai", {}), ("ViT-L-14-CLIPA/datacomp1b", None)],
-)
-def test_what_seems_right_by_name_is_judged_as_the_loader_judges_the_weights(
-    pair: str, vision: dict | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("other_open_clip", [False, True])
+def test_all_can_be_loaded_and_without_transformers_what_does_without(
+    monkeypatch: pytest.MonkeyPatch, other_open_clip: bool
 ) -> None:
-    architecture, tag = pair.split("/")
-    own = open_clip.get_model_config(architecture)
-    if vision is None:  # what distinguishes it, on a small model
-        vision = {**SMALL["vision_cfg"], **{k: v for k, v in own["vision_cfg"].items()
-                  if isinstance(v, bool | str)}}  # fmt: skip
-        text = {**SMALL["text_cfg"], **{k: v for k, v in own["text_cfg"].items()
-                if isinstance(v, bool | str) and k != "hf_tokenizer_name"}}  # fmt: skip
-        config = {**SMALL, "vision_cfg": vision, "text_cfg": text}
-    else:
-        config = SMALL
-    quick = bool(open_clip.get_pretrained_cfg(architecture, tag).get("quick_gelu"))
-    folder = save_open_clip(tmp_path, config, quick_gelu=quick)
-    monkeypatch.setitem(open_clip.factory._MODEL_CONFIGS, architecture, config)
-    described = open_clip.pretrained._PRETRAINED[architecture][tag]
+    if other_open_clip:  # then open_clip's own list is asked
+        monkeypatch.setattr(catalogue_module, "_installed_open_clip", lambda: "9.9")
+    assert {entry.refusal for entry in ENTRIES.values()} == {None}
+    find = importlib.util.find_spec
+    hidden = lambda name, *more: None if name == "transformers" else find(name, *more)  # noqa: E731
+    monkeypatch.setattr(importlib.util, "find_spec", hidden)
+    loadable.refusal.cache_clear()
+    for name, entry in ENTRIES.items():
+        if "hf-hub:" not in name:  # of a repository only its name is known
+            assert (entry.refusal is not None) == entry.needs_transformers, name
+    siglip, clip = (
+        ENTRIES["open_clip:ViT-B-16-SigLIP/webli"],
+        ENTRIES["hf:google/siglip2-base-patch16-224"],
+    )
+    assert (
+        siglip.refusal == refusal(siglip.name) == "The tokenizer of this model needs transformers."
+    )
+    assert clip.refusal == refusal(clip.name) == "Loading 'hf:' weights needs transformers."
+    with pytest.raises(PromptotError) as raised:
+        load_backbone(siglip.name)
+    assert raised.value.problem == siglip.refusal
+
+
+@pytest.mark.usefixtures("forgetful")
+def test_what_is_not_there_is_refused_as_the_loader_refuses_it() -> None:
+    for name in ("open_clip:RN50/laion7b", "open_clip:ViT-B-17/openai", "bundled:tinny"):
+        reason = refusal(name)
+        assert reason is not None
+        with pytest.raises(PromptotError) as raised:
+            load_backbone(name)
+        assert raised.value.problem == reason
+
+
+@pytest.mark.usefixtures("forgetful")
+def test_another_pooling_of_a_text_tower_is_refused(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    own = open_clip.get_model_config("roberta-ViT-B-32")
+    own["text_cfg"]["hf_pooler_type"] = "max_pooler"
+    monkeypatch.setitem(open_clip.factory._MODEL_CONFIGS, "roberta-ViT-B-32", own)
+    name = "open_clip:roberta-ViT-B-32/laion2b_s12b_b32k"
+    reason = refusal(name)
+    assert reason is not None
+    assert "the pooling 'max_pooler'" in reason
+    with pytest.raises(PromptotError) as raised:
+        load_backbone(name)
+    assert raised.value.problem == reason
+
+
+@pytest.mark.usefixtures("forgetful")
+def test_what_is_not_refused_is_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = save_open_clip(tmp_path, SMALL, quick_gelu=True)
+    monkeypatch.setitem(open_clip.factory._MODEL_CONFIGS, "ViT-B-32", SMALL)
+    described = open_clip.pretrained._PRETRAINED["ViT-B-32"]["openai"]
     monkeypatch.setitem(described, "file", str(folder / "open_clip_model.safetensors"))
-    if refusal(f"open_clip:{pair}") is None:
-        assert load_backbone(f"open_clip:{pair}").embed_dim == 48
-    else:
-        with pytest.raises(PromptotError, match="not supported yet"):
-            load_backbone(f"open_clip:{pair}")
-    assert (refusal(f"open_clip:{pair}") is None) == (pair == "ViT-B-32/openai")
+    assert refusal("open_clip:ViT-B-32/openai") is None
+    assert load_backbone("open_clip:ViT-B-32/openai").embed_dim == 48
 
 
-def test_support_needs_no_network_and_no_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.usefixtures("forgetful")
+def test_to_list_them_takes_no_network_no_weights_and_no_model(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     def fail(*arguments: object, **options: object) -> None:
-        raise AssertionError("something was fetched")
+        raise AssertionError("something was fetched or built")
 
     monkeypatch.setattr("socket.socket.connect", fail)
     monkeypatch.setattr("torch.load", fail)
-    refused = {name for name, entry in ENTRIES.items() if entry.refusal is not None}
-    assert {"open_clip:ViT-B-16/openai", "open_clip:ViT-bigG-14/laion2b_s39b_b160k"}.isdisjoint(
-        refused
-    )
-    assert "open_clip:RN50/openai" in refused
-    kinds = {entry.refusal for entry in ENTRIES.values()}
-    assert all(kind is None or kind.endswith(".") for kind in kinds)
+    monkeypatch.setattr("torch.nn.Module.__init__", fail)
+    monkeypatch.setattr(loadable, "_check_open_clip", fail)  # which would import open_clip
+    for entry in read_catalogue().entries:
+        assert entry.as_json()["adapts"][-1] == "feature adapters"
+        assert entry.as_json()["refusal"] is None
 
 
 def test_recommended_ones_can_be_adapted_and_say_why() -> None:
@@ -170,9 +240,9 @@ def test_recommended_ones_can_be_adapted_and_say_why() -> None:
     assert {entry.purpose for entry in chosen} == catalogue.purposes.keys()
     order = [list(catalogue.purposes).index(entry.purpose or "") for entry in chosen]
     assert order == sorted(order)
-    for entry in chosen:
-        assert entry.reason
-        assert entry.purpose == "languages" or entry.adapts == PROMPTS
+    assert all(entry.reason and entry.refusal is None for entry in chosen)
+    alone = {entry.name for entry in chosen if not entry.image_prompts}
+    assert alone == {"open_clip:RN50/openai"}  # for comparing with papers
 
 
 def test_filters() -> None:
@@ -187,7 +257,7 @@ def test_filters() -> None:
     assert small
     assert all(entry.parameters <= 120e6 for entry in small)
     assert all(entry.download <= 3e8 for entry in catalogue.select(max_download=3e8))
-    assert all(entry.adapts for entry in catalogue.select(search="B-16", supported=True))
+    assert all(e.refusal is None for e in catalogue.select(search="B-16", supported=True))
 
     languages = {entry.name for entry in catalogue.select(purpose="languages")}
     assert "open_clip:nllb-clip-base/v1" in languages

@@ -18,8 +18,8 @@ from saved_clips import SMALL, save_open_clip, save_transformers
 from promptot.backbones import Backbone, load_backbone
 from promptot.backbones.checks import compare as check_module
 from promptot.backbones.checks.check_inputs import pictures
-from promptot.backbones.checks.check_sides import library_side
 from promptot.backbones.checks.compare import DIAGRAM_PROBABILITIES, check_backbone, compare_diagram
+from promptot.backbones.checks.library_side import library_side
 from promptot.data.images.read_image import load_image
 from promptot.errors import PromptotError
 
@@ -135,7 +135,7 @@ def test_a_wrong_activation_is_named(names: dict[str, str], kind: str) -> None:
         (set_preprocess(resolution=40), ["resolution", "resize", *STEPS[:1], *STEPS[2:3],
          *STEPS[4:6], *STEPS[7:]]),
         (forget_a_token, ["token ids", "text features", "cosine similarities", "logits"]),
-        (change_eps, ["norm epsilon", "text features", "cosine similarities", "logits"]),
+        (change_eps, ["norm epsilon, text", "text features", "cosine similarities", "logits"]),
         (lambda b: b.logit_scale.mul_(1.01), ["logit scale", "logits"]),
     ],
     ids=["text activation", "heads", "mean", "std", "interpolation", "resolution", "tokens", "eps",
@@ -300,11 +300,14 @@ def test_what_a_file_cannot_tell_is_read_from_its_name_and_the_json_beside_it(
     file.write_bytes(clip_file.read_bytes())
     plain = library_side(f"openai:{file}").settings
     assert plain["activation, image"] == "quick_gelu"
-    assert plain["heads"] == "2, 1"
+    assert (plain["heads, image"], plain["heads, text"]) == ("2", "1")
     (tmp_path / "clip.safetensors.json").write_text('{"heads": 4, "interpolation": "bilinear"}')
     said = library_side(f"openai:{file}?activation=gelu&heads=8,2&mean=0.5").settings
     assert said["activation, text"] == "gelu"
-    assert said["heads"] == "8, 2"  # the name goes before the JSON
+    assert (said["heads, image"], said["heads, text"]) == (
+        "8",
+        "2",
+    )  # the name goes before the JSON
     assert said["interpolation"] == "bilinear"
     assert said["mean"] == "0.5 0.5 0.5"
-    assert library_side(f"openai:{file}").settings["heads"] == "4, 4"
+    assert library_side(f"openai:{file}").settings["heads, text"] == "4"

@@ -27,16 +27,16 @@ def listed(run, *arguments: str) -> tuple[list[str], str]:
 def test_the_recommended_ones_come_first_with_reasons(run) -> None:
     names, shown = listed(run)
     assert names == [entry.name for entry in read_catalogue().recommended()]
-    for text in ("bundled:tiny", "Photographs", "many languages", "not yet", "73.5", "MIT",
-                 "hf:<repo or dir>", "promptot backbones --all"):  # fmt: skip
-        assert text in shown
-    assert "RN50" not in shown
+    for text in ("bundled:tiny", "Photographs", "many languages", "Medical images", "73.5", "MIT",
+                 "needs promptot[hf]", "hf:<repo or dir>", "promptot backbones --all"):  # fmt: skip
+        assert text in " ".join(shown.split())
+    assert "RN101" not in shown
 
 
 def test_all_and_filters(run) -> None:
     names, shown = listed(run, "--all")
     assert set(names) == {entry.name for entry in read_catalogue().entries}
-    assert "a ResNet image tower" in shown
+    assert "text prompts; MIT" in shown  # a ResNet
     names, _ = listed(run, "--search", "dfn", "--supported")
     assert names
     assert all("dfn" in name for name in names)
@@ -44,7 +44,8 @@ def test_all_and_filters(run) -> None:
     assert names[0] == "open_clip:ViT-B-16/openai"
     assert "open_clip:ViT-L-14/openai" not in names
     names, shown = listed(run, "--for", "small")
-    assert names == ["open_clip:ViT-B-32-256/datacomp_s34b_b86k",
+    assert names == ["open_clip:ViT-B-32-SigLIP2-256/webli",
+                     "open_clip:ViT-B-32-256/datacomp_s34b_b86k",
                      "open_clip:ViT-B-32/datacomp_xl_s13b_b90k"]  # fmt: skip
     names, shown = listed(run, "--search", "nothing like this")
     assert names == []
@@ -59,11 +60,32 @@ def test_every_purpose_can_be_asked_for(run) -> None:
         assert listed(run, "--for", purpose)[0]
 
 
+@pytest.mark.parametrize("width", [80, 120])
+def test_a_rows_figures_stay_in_one_line_whatever_the_width(
+    run, monkeypatch: pytest.MonkeyPatch, width: int
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
+    result = run("backbones", "--all")
+    lines = (result.out + result.err).splitlines()
+    assert max(map(len, lines)) <= width
+    rows = [line.split() for line in lines if len(line.split()) > 1]
+    entries = read_catalogue().entries
+    for entry in entries:
+        figures = {str(entry.resolution)}
+        figures |= {f"{entry.parameters / 1e6:.0f}"} if entry.parameters else set()
+        figures |= {f"{entry.imagenet:.1f}"} if entry.imagenet else set()
+        own = [row for row in rows if entry.name.startswith(row[0])]
+        assert any(figures <= {*row} for row in own), entry.name
+    prompted = sum(entry.image_prompts for entry in entries)
+    assert sum("text and image prompts" in line for line in lines) == prompted
+
+
 def test_json_names_the_source_of_each_figure(run) -> None:
     found = json.loads(run("backbones", "--search", "ViT-B-16/openai", "--json", "-").out)
     (row,) = found["backbones"]
     assert row["imagenet"] == 68.34
-    assert row["adapts"] == ["text prompts", "image prompts"]
+    assert row["adapts"] == ["text prompts", "image prompts", "feature adapters"]
+    assert "random weights" in found["verifications"][row["verified_by"]]
     assert "openclip_results.csv" in found["facts"][row["sources"]["imagenet"]]
     assert set(found["sources"]) >= {"bundled", "open_clip", "hf", "openai"}
     assert found["bundled"] == ["tiny"]

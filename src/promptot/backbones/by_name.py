@@ -42,7 +42,7 @@ SOURCES: dict[str, Source] = {
     ),
     "open_clip": Source(
         "open_clip:<arch>/<tag> or open_clip:hf-hub:<owner>/<name> or open_clip:local-dir:<dir>",
-        "any ViT of open_clip",
+        "any model of open_clip",
         _loader("open_clip_models", "load_open_clip"),
     ),
     "hf": Source(

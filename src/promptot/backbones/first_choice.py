@@ -53,6 +53,12 @@ FIRST_CHOICE = FirstChoice("open_clip:ViT-B-16/datacomp_xl_s13b_b90k", 149_620_7
 Of the CLIPs of OpenAI's architecture and this size it has the highest zero-shot accuracy on
 ImageNet in open_clip's table of results (docs/openclip_results.csv, 73.5 %) among those that
 anybody may use (MIT licence).
+
+Some of this size know more: SigLIP 2 (78.2 % by its makers) and PE-Core (78.4 %). They are two and
+a half and three times the download and cost more a class name (SigLIP 2 reads 64 places of every
+text, PE has a text tower of 24 blocks), and SigLIP 2 needs transformers. What papers say of
+prompts, and the settings of the recipes, were found on a ViT-B/16 of OpenAI's kind. So what anybody
+tries first stays this; the catalogue names the others beside it.
 """
 
 

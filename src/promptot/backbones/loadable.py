@@ -32,9 +32,9 @@ def refusal(name: str) -> str | None:
         if source == "bundled":
             _check_bundled(rest)
         elif source == "open_clip" and not rest.startswith(("local-dir:", "hf-hub:")):
-            _check_open_clip(rest)
+            _check_open_clip(name, rest)
         elif source == "hf":
-            _check_hf()
+            _check_transformers(name)
     except PromptotError as error:
         return error.problem
     return None
@@ -47,12 +47,22 @@ def _check_bundled(name: str) -> None:
         raise PromptotError(f"No model '{name}' is bundled.")
 
 
-def _check_open_clip(spec: str) -> None:
+def _check_open_clip(name: str, spec: str) -> None:
     from promptot.backbones.loaders.open_clip_sources import find_open_clip
 
-    find_open_clip(spec)
+    if find_open_clip(spec).config["text_cfg"].get("hf_tokenizer_name"):
+        _check_transformers(name)
 
 
-def _check_hf() -> None:
-    if importlib.util.find_spec("transformers") is None:
-        raise PromptotError("Loading 'hf:' weights needs transformers.")
+def missing(name: str) -> str | None:
+    """What a backbone that needs transformers is refused for; None where it is installed."""
+    if importlib.util.find_spec("transformers") is not None:
+        return None
+    what = "Loading 'hf:' weights" if name.startswith("hf:") else "The tokenizer of this model"
+    return f"{what} needs transformers."
+
+
+def _check_transformers(name: str) -> None:
+    reason = missing(name)
+    if reason is not None:
+        raise PromptotError(reason, fix="pip install 'promptot[hf]'")

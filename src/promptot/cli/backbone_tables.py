@@ -16,9 +16,11 @@ if TYPE_CHECKING:
     from promptot.backbones.checks.compare import CheckReport, Comparison
 
 CAPTION = (
+    "Feature adapters (linear heads, caches) learn in all of them; prompts where it says so. "
     "params: of both towers, in millions. size: to download; ≈ is parameters × 4 bytes. px: side "
     "of the input. GFLOP: an image and a text. top-1: zero-shot on ImageNet, %, by open_clip's own "
-    "tables. What is not known stays empty; --json names the source of each figure."
+    "tables or by its makers. What is not known stays empty; --json names the source of each "
+    "figure, and what showed that a kind is computed rightly."
 )
 
 
@@ -52,18 +54,16 @@ def _figure(value: float | None, form: str, unit: float = 1.0) -> str:
 
 
 def _kind(entry: BackboneEntry) -> str:
-    """What can be adapted, the licence, and what else has the same weights."""
+    """What can learn beside adapters, the licence, what it needs, and what has the same weights."""
     refused = entry.refusal
-    parts = ["text and image prompts" if refused is None else f"not yet: {_shorten(refused)}"]
+    parts = ["text and image prompts" if entry.image_prompts else "text prompts"]
     parts += [entry.licence] if entry.licence else []
+    if refused is not None:
+        parts.append(f"not here: {refused.rstrip('.')}")
+    elif entry.needs_transformers:
+        parts.append("needs promptot[hf]")
     parts += [f"same as {entry.same_as}"] if entry.same_as else []
     return "; ".join(parts)
-
-
-def _shorten(refusal: str) -> str:
-    """The part of a refusal that tells the kind."""
-    short = refusal.removeprefix("This open_clip model has ").rstrip(".")
-    return short.removesuffix(", which is not supported yet")
 
 
 def _size(entry: BackboneEntry) -> str:
@@ -102,7 +102,7 @@ def comparison_table(report: CheckReport) -> Table:
 
 def _measured(item: Comparison) -> str:
     if item.measured is None:
-        return "other shapes"
+        return "not comparable"
     return f"{item.measured:.1e}" if item.bound else f"{item.measured:.0f}"
 
 

@@ -11,7 +11,9 @@ from promptot.cli.backbones_check import check
 from promptot.cli.command_options import add_command, typer_function
 from promptot.cli.console import Screen, command
 
-Purpose = Literal["start", "small", "photographs", "papers", "languages"]
+Purpose = Literal[
+    "start", "small", "photographs", "accuracy", "papers", "languages", "medicine", "biology"
+]
 
 
 class BackbonesOptions(common.Options):
@@ -26,7 +28,7 @@ class BackbonesOptions(common.Options):
     max_download: Annotated[
         float | None, typer.Option(min=0, help="Gigabytes to download at most.")
     ] = None
-    supported: Annotated[bool, "Only those that can be adapted."] = False
+    supported: Annotated[bool, "Only those that can be loaded here."] = False
     all: Annotated[bool, "All that are known."] = False
 
 
@@ -69,6 +71,7 @@ def catalogue(options: BackbonesOptions, screen: Screen) -> None:
             "bundled": list_bundled(),
             "backbones": [entry.as_json() for entry in entries],
             "facts": used_sources(entries, known),
+            "verifications": known.verifications,
         }
     )
 

@@ -19,7 +19,9 @@ from torch import Tensor
 from promptot.backbones.backbone import Backbone
 from promptot.backbones.by_name import load_backbone
 from promptot.backbones.checks.check_inputs import SENTENCES, pictures
-from promptot.backbones.checks.check_sides import Side, library_side, our_side
+from promptot.backbones.checks.library_side import library_side
+from promptot.backbones.checks.our_side import our_side
+from promptot.backbones.checks.side import Side
 from promptot.data.images.read_image import load_image
 from promptot.data.task import Progress, no_progress
 from promptot.errors import PromptotError
@@ -162,7 +164,7 @@ def check_backbone(
     comparisons: list[Comparison] = []
     with torch.no_grad():
         side = our_side(backbone)
-        settings, scale, who = side.settings, side.scale, side.name
+        settings, logits, who = side.settings, (side.scale, side.bias), side.name
         context = backbone.text_tower.context_length
         sentences = [text for text in SENTENCES if len(side.tokens(text)) <= context]
         ours = _compute(
@@ -176,7 +178,7 @@ def check_backbone(
         library = library_of(name)
         theirs = _compute_library(name, library, sentences)
         comparisons += _compare(ours, theirs, _encode(library, ours.pixels), sentences)
-        comparisons += _compare_scores(ours, theirs, scale, library.scale)
+        comparisons += _compare_scores(ours, theirs, logits, (library.scale, library.bias))
     if seen is not None:
         comparisons.append(compare_diagram(seen))
     progress("backbone", 2, 2)
@@ -184,7 +186,11 @@ def check_backbone(
         name,
         who,
         library.name,
-        tuple(Setting(what, value, library.settings[what]) for what, value in settings.items()),
+        tuple(
+            Setting(what, value, library.settings[what])
+            for what, value in settings.items()
+            if what in library.settings  # what one of them can't tell is not compared
+        ),
         tuple(comparisons),
         time.perf_counter() - began,
     )
@@ -284,16 +290,34 @@ def _naming(what: str, unlike: list[str]) -> str:
 
 
 def _compare_scores(
-    ours: _Outputs, theirs: _Outputs, scale: float, library_scale: float
-) -> list[Comparison]:
+    ours: _Outputs, theirs: _Outputs, own: tuple[float, float | None],
+    library: tuple[float, float | None],
+) -> list[Comparison]:  # fmt: skip
+    """Cosines and what logits make of them, s · cosine + b; `own` and `library` are (s, b)."""
     pairs = f"{len(ours.pixels)} × {len(ours.tokens)} pairs"
-    scales = f"{scale:.4g}, {library_scale:.4g}"
+    (scale, bias), (library_scale, library_bias) = own, library
     a, b = _cosines(ours), _cosines(theirs)
     far = abs(scale - library_scale) / abs(library_scale)
-    logits = _largest(None if a is None else scale / library_scale * a, b)
-    return [
+    found = [
         Comparison("cosine similarities", pairs, "largest difference", COSINES, _largest(a, b)),
-        Comparison("logit scale", scales, "relative difference", SCALE, far),
+        Comparison(
+            "logit scale", f"{scale:.4g}, {library_scale:.4g}", "relative difference", SCALE, far
+        ),
+    ]
+    if bias is not None or library_bias is not None:
+        both = bias is not None and library_bias is not None
+        values = ", ".join("none" if b is None else f"{b:.4g}" for b in (bias, library_bias))
+        apart = abs((bias or 0.0) - (library_bias or 0.0)) / max(abs(library_bias or 0.0), 1.0)
+        found.append(
+            Comparison("logit bias", values, "relative difference", SCALE, apart if both else None)
+        )
+    if a is not None:
+        a = (scale * a + (bias or 0.0)) / library_scale
+    if b is not None:
+        b = b + (library_bias or 0.0) / library_scale
+    logits = _largest(a, b)
+    return [
+        *found,
         Comparison("logits", pairs, "largest difference / scale", COSINES + SCALE, logits),
     ]
 

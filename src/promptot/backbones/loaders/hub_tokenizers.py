@@ -56,7 +56,7 @@ def load_tokenizer(text: Mapping[str, Any], folder: Path | None = None) -> Token
         )
     if importlib.util.find_spec("transformers") is None:
         raise PromptotError(
-            f"The tokenizer '{name}' of this model needs transformers.",
+            "The tokenizer of this model needs transformers.",
             fix="pip install 'promptot[hf]'",
         )
     options = {key: value for key, value in options.items() if key != "trust_remote_code"}
