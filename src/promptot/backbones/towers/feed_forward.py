@@ -139,16 +139,16 @@ class FrozenGatedFeedForward(torch.autograd.Function):
         activate = ACTIVATIONS[activation]
         kept: list[Tensor] = []
         for part, into in zip(_parts(rows), _parts(out), strict=True):
-            normed, *outer = _norm(part, norm_weight, norm_bias, eps)
+            normed, *outer = norm_rows(part, norm_weight, norm_bias, eps)
             inner: list[Tensor] = []
             behind: list[Tensor] = []
             if input_weight is not None:
-                normed, *inner = _norm(normed, input_weight, input_bias, eps)
+                normed, *inner = norm_rows(normed, input_weight, input_bias, eps)
             hidden = product(normed, fc_weight, fc_bias)
             gate = hidden if gate_weight is None else product(normed, gate_weight, gate_bias)
             active = activate(gate) if gate_weight is None else activate(gate) * hidden
             if hidden_weight is not None:
-                active, *behind = _norm(active, hidden_weight, hidden_bias, eps)
+                active, *behind = norm_rows(active, hidden_weight, hidden_bias, eps)
             torch.add(part, product(active, proj_weight, proj_bias), out=into)
             if ctx.needs_input_grad[0]:
                 kept += [hidden, gate, *outer, *inner, *behind]
@@ -176,7 +176,7 @@ class FrozenGatedFeedForward(torch.autograd.Function):
             opened = activate(gate) if gate_weight is not None or behind else gate
             if behind:
                 active = opened * hidden if gate_weight is not None else opened
-                below = _norm_backward(below, active, behind, hidden_weight, hidden_bias)
+                below = norm_backward(below, active, behind, hidden_weight, hidden_bias)
             if gate_weight is not None:
                 through_gate = activate_backward(below * hidden, gate)
                 below = product(below * opened, fc_weight.T)
@@ -184,21 +184,21 @@ class FrozenGatedFeedForward(torch.autograd.Function):
             else:
                 below = product(activate_backward(below, hidden), fc_weight.T)
             if inner:
-                normed, *_ = _norm(part, norm_weight, norm_bias, ctx.eps)
-                below = _norm_backward(below, normed, inner, input_weight, input_bias)
-            through = _norm_backward(below, part, outer, norm_weight, norm_bias)
+                normed, *_ = norm_rows(part, norm_weight, norm_bias, ctx.eps)
+                below = norm_backward(below, normed, inner, input_weight, input_bias)
+            through = norm_backward(below, part, outer, norm_weight, norm_bias)
             torch.add(above, through, out=into)
         return out.view_as(gradients[0]), *[None] * 14
 
 
-def _norm(
+def norm_rows(
     x: Tensor, weight: Tensor, bias: Tensor | None, eps: float
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The norm of rows in the precision of its weight, their means and reciprocal deviations."""
     return torch.native_layer_norm(x.to(weight.dtype), [x.shape[-1]], weight, bias, eps)
 
 
-def _norm_backward(
+def norm_backward(
     above: Tensor, x: Tensor, seen: Sequence[Tensor], weight: Tensor, bias: Tensor | None
 ) -> Tensor:
     """In the precision of `x`, whose means and reciprocal deviations were `seen`."""

@@ -18,7 +18,7 @@ def rotate(x: Tensor, rotation: Tensor) -> Tensor:
     own = rotation[:, : x.shape[-2]]
     tracing: bool = torch.jit.is_tracing()  # type: ignore[attr-defined]
     if tracing:  # exporters don't know functions of ours
-        return _turn(x, own[0], own[1])
+        return turn(x, own[0], own[1])
     out: Tensor = _Rotation.apply(x, own)
     return out
 
@@ -29,15 +29,16 @@ class _Rotation(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, rotation: Tensor) -> Tensor:
         ctx.save_for_backward(rotation)
-        return _turn(x, rotation[0], rotation[1])
+        return turn(x, rotation[0], rotation[1])
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
         (rotation,) = ctx.saved_tensors
-        return _turn(gradients[0], rotation[0], -rotation[1]), None
+        return turn(gradients[0], rotation[0], -rotation[1]), None
 
 
-def _turn(x: Tensor, cosines: Tensor, sines: Tensor) -> Tensor:
+def turn(x: Tensor, cosines: Tensor, sines: Tensor) -> Tensor:
+    """The first P places of x [..., L, d] rotated, [P, d] cosines and sines; the others as is."""
     places = len(cosines)
     first = x[..., :places, :]
     pairs = first.unflatten(-1, (-1, 2))

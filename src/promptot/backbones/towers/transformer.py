@@ -18,6 +18,8 @@ from promptot.backbones.towers.feed_forward import (
     FrozenFeedForward,
     FrozenGatedFeedForward,
 )
+from promptot.backbones.towers.frozen_attention import AVAILABLE as FLASH_ON_CPU
+from promptot.backbones.towers.frozen_attention import FrozenAttention
 from promptot.backbones.towers.products import linear
 from promptot.backbones.towers.rotation import rotate
 
@@ -198,9 +200,18 @@ class Block(nn.Module):
         Args:
             rotation, visible: see `Attention.attend`.
         """
-        q, k, v = self.attn.project(self.read_by_attention(x))
         if visible is not None and visible.shape[-2] > 1:
             visible = visible[..., :kept, :]
+        if self._attends_at_once(x):
+            norm, attn = self.ln_1, self.attn
+            inner = (None, None) if attn.norm is None else (attn.norm.weight, attn.norm.bias)
+            mixed: Tensor = FrozenAttention.apply(
+                x, x.shape[1] if kept is None else kept, attn.heads, norm.weight, norm.bias,
+                norm.eps, attn.in_proj_weight, attn.in_proj_bias, attn.out_proj.weight,
+                attn.out_proj.bias, *inner, rotation, visible,
+            )  # fmt: skip
+            return self.feed_forward(mixed)
+        q, k, v = self.attn.project(self.read_by_attention(x))
         attended = self.attn.attend(q[:, :kept], k, v, rotation=rotation, visible=visible)
         return self.finish(x[:, :kept], attended)
 
@@ -226,6 +237,18 @@ class Block(nn.Module):
             k = self.attn.merge_heads(rotate(self.attn.split_heads(k), rotation))
         attended = self.attn.attend(q, k, v, visible=visible)
         return self.finish(_at(x, position), attended)
+
+    def _attends_at_once(self, x: Tensor) -> bool:
+        """Whether `FrozenAttention` computes it: frozen, in fp32 on a CPU, norms before."""
+        weight = self.attn.in_proj_weight
+        return (
+            FLASH_ON_CPU
+            and x.device.type == "cpu"
+            and x.dtype == weight.dtype == torch.float32
+            and self.norms == "before"
+            and not weight.requires_grad
+            and not torch.compiler.is_compiling()
+        )
 
     def read_by_attention(self, x: Tensor) -> Tensor:  # [..., W] → [..., W]
         return self.ln_1(x) if self.norms == "before" else x
