@@ -201,12 +201,25 @@ def test_a_pruned_context_is_interpolated_as_the_library_does(tmp_path: Path) ->
     check_parity(model, backbone, torch.randn(2, 3, 36, 36), tokenizer)
 
 
+EVIL = {"trust_remote_code": True}
+
+
 @pytest.mark.parametrize(
     ("part", "change", "message"),
     [
-        ("text_cfg", {"hf_tokenizer_name": "evil/tokenizer"}, "the tokenizer evil/tokenizer"),
-        ("text_cfg", {"hf_model_name": "evil/text"}, "a text tower of another kind"),
+        (
+            "text_cfg",
+            {"hf_tokenizer_name": "evil/tokenizer", "tokenizer_kwargs": EVIL},
+            "the tokenizer option 'trust_remote_code'",
+        ),
+        ("text_cfg", {"tokenizer_kwargs": EVIL}, "the tokenizer option 'trust_remote_code'"),
+        (
+            "text_cfg",
+            {"hf_tokenizer_name": "evil/tokenizer", "tokenizer_mode": "clips"},
+            "the tokenizer mode 'clips'",
+        ),
         ("vision_cfg", {"timm_model_name": "hf_hub:evil/tower"}, "the image tower hf_hub:evil"),
+        ("vision_cfg", {"timm_model_name": "local-dir:/evil"}, "the image tower local-dir:"),
     ],
 )
 def test_a_configuration_can_not_name_code(
@@ -221,9 +234,43 @@ def test_a_configuration_can_not_name_code(
         monkeypatch.setattr(loader, "from_pretrained", reached)
     write(tmp_path, {})
     described = json.loads((tmp_path / CONFIG).read_text())
-    described["model_cfg"][part] |= change | {"tokenizer_kwargs": {"trust_remote_code": True}}
+    described["model_cfg"][part] |= change
     (tmp_path / CONFIG).write_text(json.dumps(described))
     with pytest.raises(PromptotError, match=f"{message}.*not supported yet"):
+        load_backbone(f"open_clip:local-dir:{tmp_path}")
+
+
+def test_a_tokenizer_is_asked_for_without_code(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import transformers
+
+    asked: list[dict[str, Any]] = []
+
+    def note(*_: Any, **options: Any) -> None:
+        asked.append(options)
+        raise OSError("no such tokenizer")
+
+    monkeypatch.setattr(transformers.AutoTokenizer, "from_pretrained", note)
+    write(tmp_path, {})
+    described = json.loads((tmp_path / CONFIG).read_text())
+    described["model_cfg"]["text_cfg"]["hf_tokenizer_name"] = "some/tokenizer"
+    (tmp_path / CONFIG).write_text(json.dumps(described))
+    with pytest.raises(PromptotError, match="needs the tokenizer's files"):
+        load_backbone(f"open_clip:local-dir:{tmp_path}")
+    assert asked
+    assert all(options["trust_remote_code"] is False for options in asked)
+    assert all(options["local_files_only"] for options in asked)
+
+
+def test_a_text_encoder_is_only_read_about(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a text encoder that a configuration names, its config.json; here one that is not there."""
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    write(tmp_path, {})
+    described = json.loads((tmp_path / CONFIG).read_text())
+    described["model_cfg"]["text_cfg"]["hf_model_name"] = str(tmp_path / "nowhere" / "text")
+    (tmp_path / CONFIG).write_text(json.dumps(described))
+    with pytest.raises(PromptotError, match="configuration of the text tower .* could not be had"):
         load_backbone(f"open_clip:local-dir:{tmp_path}")
 
 

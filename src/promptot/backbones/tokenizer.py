@@ -215,6 +215,17 @@ def _words_ahead(tokenizer: Tokenizer, starts: int) -> int:
     return 0 if behind == tokenizer.encode("zebra")[starts:] else count
 
 
+def _reads_nothing(tokenizer: Tokenizer, name: str, sequence: Sequence[int], starts: int) -> bool:
+    """Whether a tokenizer leaves out all characters of a name, or knows none of them."""
+    unknown = getattr(tokenizer, "unknown", None)
+    if unknown is not None and unknown in sequence:
+        return {*tokenizer.encode(name)} <= {*tokenizer.encode(_NO_CHARACTER)}
+    return not any(map(str.isalnum, name)) and len(tokenizer.encode(name)) <= starts + 1
+
+
+_NO_CHARACTER = "\ue000"  # of private use: in no vocabulary
+
+
 def _checked(
     tokenizer: Tokenizer,
     class_names: Sequence[str],
@@ -230,11 +241,12 @@ def _checked(
             raise PromptotError(
                 f"Class name number {number} is empty.", fix="Give every class a name."
             )
-        if not any(map(str.isalnum, name)) and len(tokenizer.encode(name)) <= starts + 1:
+        if _reads_nothing(tokenizer, name, sequence, starts):
             raise PromptotError(
-                f"Of the class name '{name}' this model reads nothing: its tokenizer leaves out "
-                "such characters.",
-                fix="Write it in words.",
+                f"Of the class name '{name}' this model reads nothing: its tokenizer knows no such "
+                "characters.",
+                fix="Write it in words of a language that the model was trained in, or use one "
+                "for many languages: promptot backbones --for languages",
             )
         ends = {*sequence[:starts], sequence[-1]}  # a model would read only as far as one of them
         if not ends.isdisjoint(sequence[starts:-1]):

@@ -7,8 +7,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from promptot.backbones.library_warnings import quiet
+from promptot.backbones.loaders.open_clip_sources import unsupported
 from promptot.backbones.tokenizer import ClipTokenizer, Tokenizer
 from promptot.errors import PromptotError
+
+OPTIONS = ("clean", "strip_sep_token", "language", "additional_special_tokens")
+"""Those of open_clip's tokenizers that a configuration may set."""
 
 
 class HubTokenizer:
@@ -22,6 +27,7 @@ class HubTokenizer:
         self._cleaned = tokenizer.clean_fn
         self._tokenizer = tokenizer.tokenizer
         self.pad = int(tokenizer.tokenizer.pad_token_id)
+        self.unknown: int | None = tokenizer.tokenizer.unk_token_id
         # CLIPA was trained with a zero where BERT ends a text.
         self._stripped = tokenizer.tokenizer.sep_token_id if tokenizer.strip_sep_token else None
 
@@ -46,29 +52,22 @@ def load_tokenizer(text: Mapping[str, Any], folder: Path | None = None) -> Token
     import open_clip
 
     options = dict(text.get("tokenizer_kwargs") or {})
+    strange = sorted({*options} - {*OPTIONS})
+    if strange:
+        raise unsupported(f"the tokenizer option '{strange[0]}'")
     name = text.get("hf_tokenizer_name")
     if not name:
         return ClipTokenizer(open_clip.SimpleTokenizer(**options))
     if text.get("tokenizer_mode"):
-        raise PromptotError(
-            f"The tokenizer mode '{text['tokenizer_mode']}' is not supported.",
-            fix="Use a model of open_clip without it, such as 'open_clip:ViT-B-16/openai'.",
-        )
+        raise unsupported(f"the tokenizer mode '{text['tokenizer_mode']}'")
     if importlib.util.find_spec("transformers") is None:
         raise PromptotError(
-            "The tokenizer of this model needs transformers.",
+            f"The tokenizer '{name}' of this model needs transformers.",
             fix="pip install 'promptot[hf]'",
         )
-    options = {key: value for key, value in options.items() if key != "trust_remote_code"}
     source = str(name if folder is None else folder)
     try:
-        if folder is not None:
-            found = _read(source, options, local_files_only=True)
-        else:
-            try:
-                found = _read(source, options, local_files_only=True)
-            except Exception:  # of many kinds, by version; then it is not in the cache
-                found = _read(source, options)
+        found = _local(source, options, name if folder is None else None)
     except Exception as error:
         reason = " ".join(str(error).split())[:300]
         fix = (
@@ -83,10 +82,29 @@ def load_tokenizer(text: Mapping[str, Any], folder: Path | None = None) -> Token
     return HubTokenizer(found)
 
 
+def _local(source: str, options: Mapping[str, Any], repository: str | None) -> Any:
+    """From the folder or the cache; else, of a repository, from the network."""
+    if repository is None:
+        return _with_words(_read(source, options, local_files_only=True))
+    try:
+        with quiet():  # what is said of files that are not there yet says nothing of the model
+            return _with_words(_read(source, options, local_files_only=True))
+    except Exception:  # of many kinds, by version; then it is not, or not wholly, in the cache
+        return _with_words(_read(source, options))
+
+
+def _with_words(found: Any) -> Any:
+    """A tokenizer that tells words apart: where files are missing, transformers makes one up."""
+    ids = [found.tokenizer(word)["input_ids"] for word in ("cat", "dog")]
+    if ids[0] == ids[1]:
+        raise ValueError("it knows no words, so files of it are missing")
+    return found
+
+
 def _read(source: str, options: Mapping[str, Any], **more: Any) -> Any:
     from open_clip.tokenizer import HFTokenizer
 
-    return HFTokenizer(source, **options, **more)
+    return HFTokenizer(source, **options, trust_remote_code=False, **more)
 
 
 def _check(found: Any, source: str) -> None:
@@ -95,4 +113,14 @@ def _check(found: Any, source: str) -> None:
         raise PromptotError(
             f"The tokenizer '{source}' does not fill texts up at their end.",
             fix="Set its padding_side to 'right' and give it a pad_token.",
+        )
+    ends = inner("a")["input_ids"][-1:]
+    if (
+        inner.eos_token_id is not None
+        and inner.sep_token_id is None
+        and ends != [inner.eos_token_id]
+    ):
+        raise PromptotError(
+            f"The tokenizer '{source}' does not end a text with its end token.",
+            fix="Its tokenizer_config.json must add it, as the model's own does.",
         )

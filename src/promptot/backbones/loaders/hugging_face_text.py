@@ -79,7 +79,8 @@ def read_hugging_face_text(
     if kind not in FAMILIES:
         raise unsupported(f"a text tower of the kind '{kind}'")
     bert = FAMILIES[kind] == "bert"
-    pooler = text.get("hf_pooler_type") or _DEFAULT_POOLERS.get(kind, "mean_pooler")
+    pooler = text.get("hf_pooler_type", "mean_pooler")  # as in open_clip; null is the family's own
+    pooler = pooler or _DEFAULT_POOLERS.get(kind, "mean_pooler")
     check_text_config({"hf_pooler_type": pooler})
     own = _Read({key.removeprefix("transformer."): value for key, value in state.items()})
     weights = _blocks(own, "encoder.layer." if bert else "layers.", _BERT if bert else _M2M)
@@ -161,12 +162,25 @@ class _Read(dict[str, Tensor]):
     """Weights in fp32 that remember which of them were read."""
 
     def __init__(self, weights: Mapping[str, Tensor]) -> None:
-        super().__init__({key: value.float() for key, value in weights.items()})
-        self.left = {*weights}
+        names = {key: _modern(key) for key in weights}
+        super().__init__({names[key]: value.float() for key, value in weights.items()})
+        self.left = {*self}
 
     def __getitem__(self, key: str) -> Tensor:
+        if key not in self:
+            raise PromptotError(
+                f"The text tower's weights lack '{key}'.",
+                fix="Check that the file is complete and that its configuration is its own.",
+            )
         self.left.discard(key)
         return super().__getitem__(key)
+
+
+def _modern(key: str) -> str:
+    """Names of a norm's weights as they are called since 2019."""
+    return key.replace("LayerNorm.gamma", "LayerNorm.weight").replace(
+        "LayerNorm.beta", "LayerNorm.bias"
+    )
 
 
 def _check_all_read(own: _Read, with_pooler: bool) -> None:
@@ -210,7 +224,7 @@ def _bert_places(own: Mapping[str, Tensor], kind: str, config: Mapping[str, Any]
     embeddings = "embeddings."
     if config.get("position_embedding_type", "absolute") != "absolute":
         raise unsupported("a text tower with relative positions")
-    first = 0 if kind == "bert" else int(config["pad_token_id"]) + 1
+    first = 0 if kind == "bert" else int(config.get("pad_token_id", 1)) + 1
     places = own[f"{embeddings}position_embeddings.weight"][first:]
     return {
         "token_embedding.weight": own[f"{embeddings}word_embeddings.weight"],
@@ -223,7 +237,7 @@ def _bert_places(own: Mapping[str, Tensor], kind: str, config: Mapping[str, Any]
 def _m2m_places(own: Mapping[str, Tensor], config: Mapping[str, Any]) -> Weights:
     """Embeddings, multiplied by √W where the model does that; positions are sines and cosines."""
     tokens = own["embed_tokens.weight"]
-    width, pad = tokens.shape[1], int(config["pad_token_id"])
+    width, pad = tokens.shape[1], int(config.get("pad_token_id", 1))
     scale = math.sqrt(width) if config.get("scale_embedding") else 1.0
     half = width // 2
     rates = torch.exp(torch.arange(half).float() * -(math.log(10000) / (half - 1)))

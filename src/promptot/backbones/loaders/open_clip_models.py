@@ -114,7 +114,12 @@ def load_weights(model: Any, weights: Mapping[str, Tensor]) -> dict[str, Tensor]
         resize_text_pos_embed,
     )
 
-    state = {key: value for key, value in weights.items() if key not in SIZES}
+    # In fp32, whatever the file holds: a network that is used as it is computes in it too.
+    state = {
+        key: value.float() if value.is_floating_point() else value
+        for key, value in weights.items()
+        if key not in SIZES
+    }
     state = convert_state_dict(model, state)
     if "positional_embedding" in state and not hasattr(model, "positional_embedding"):
         state = convert_to_custom_text_state_dict(state)

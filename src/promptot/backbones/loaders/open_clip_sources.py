@@ -9,6 +9,7 @@ second reason: it reads files itself, while here nothing but tensors is ever rea
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Callable, Mapping
 from copy import deepcopy
 from dataclasses import dataclass
@@ -113,7 +114,10 @@ def check_config(config: Mapping[str, Any]) -> None:
     Raises:
         PromptotError: a kind of model that is not supported.
     """
-    text = config.get("text_cfg", {})
+    vision, text = config.get("vision_cfg", {}), config.get("text_cfg", {})
+    trunk = vision.get("timm_model_name")
+    if trunk is not None and not re.fullmatch(r"[\w.-]+", str(trunk)):  # "hf_hub:…", a path
+        raise unsupported(f"the image tower {trunk}")
     pooler = text.get("hf_pooler_type") if text.get("hf_model_name") else None
     known = (None, "mean_pooler", "cls_pooler", "cls_last_hidden_state_pooler")
     if pooler not in known:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from promptot.backbones.architecture import (
@@ -200,6 +201,15 @@ def _linear(layer: Any, name: str, scale: Any) -> Weights | None:
     return linear_of(layer, name, gain)
 
 
+def _normed(pooler: Any) -> Tensor:
+    """The first query [E], normalised in double precision: the same on every machine."""
+    norm = pooler.ln_q
+    return F.layer_norm(
+        pooler.query[0].double(), norm.normalized_shape, norm.weight.double(), norm.bias.double(),
+        norm.eps,
+    )  # fmt: skip
+
+
 def _read_pooler(pooler: Any) -> tuple[PoolShape, Weights] | None:
     """CoCa's pooler; of its many queries only the first is read for the contrastive feature."""
     attn, norms, name = pooler.attn, Norms(), "attention_pool"
@@ -213,7 +223,7 @@ def _read_pooler(pooler: Any) -> tuple[PoolShape, Weights] | None:
     biases = attn.in_proj_bias
     width = attn.embed_dim
     weights: Mapping[str, Tensor] = {
-        f"{name}.query": projected_query(pooler.ln_q(pooler.query)[0], query, biases[:width]),
+        f"{name}.query": projected_query(_normed(pooler), query, biases[:width]),
         f"{name}.kv_weight": torch.cat([key, value]),
         f"{name}.kv_bias": biases[width:],
         f"{name}.out_proj.weight": attn.out_proj.weight,

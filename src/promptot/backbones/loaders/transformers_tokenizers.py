@@ -37,6 +37,7 @@ class TransformersTokenizer:
         self._tokenizer = tokenizer
         self._lower = Lowercase() if lower else None
         self.pad = int(tokenizer.pad_token_id or 0)
+        self.unknown: int | None = tokenizer.unk_token_id
 
     def encode(self, text: str) -> list[int]:
         if self._lower is not None:

@@ -41,9 +41,21 @@ def text_bytes(
     return passes * (_transformer_bytes(transformer, tokens, TEXT_TENSORS) + weights)
 
 
-def padded_text_bytes(transformer: Transformer, tokens: int) -> int:
-    """Of all tokens in each block; PyTorch's attention keeps its result and no weights."""
-    return _transformer_bytes(transformer, tokens, IMAGE_TENSORS)
+def padded_text_bytes(transformer: Transformer, tokens: int, whole: bool = False) -> int:
+    """Of all tokens in each block; PyTorch's attention keeps its result and no weights.
+
+    Args:
+        whole: whether the last block is computed at all positions.
+    """
+    block = transformer.blocks[0]
+    width = block.mlp.c_fc.in_features
+    found = _transformer_bytes(transformer, tokens, IMAGE_TENSORS)
+    if block.norms != "before":  # what such a block's branches give is kept too
+        found += tokens * len(transformer.blocks) * width * 4
+    if whole:
+        hidden = block.mlp.c_fc.out_features
+        found += tokens * (width * 4 + (2 * width + hidden) * block.element_size)
+    return found
 
 
 def _transformer_bytes(transformer: Transformer, tokens: int, tensors: int) -> int:

@@ -119,6 +119,11 @@ class PaddedTextTower(TextEncoder):
     def recompute(self, value: bool) -> None:
         self._recompute = value
 
+    @property
+    def _grows(self) -> bool:
+        """Whether a text takes only the places that it needs."""
+        return self.hidden_padding or self.pool == "class"
+
     def store_matrices(self, dtype: torch.dtype) -> None:
         self.transformer.store_matrices(dtype)
 
@@ -130,7 +135,9 @@ class PaddedTextTower(TextEncoder):
         ids = torch.full((len(sequences), longest), self.pad)
         for row, tokens in zip(ids, sequences, strict=True):
             row[: len(tokens)] = torch.tensor(tokens)
-        places = longest if self.hidden_padding else self.context_length
+        places = self.context_length
+        if self._grows:
+            places = min(places, longest + 2 * (self.pool == "class"))
         return PaddedText(ids, lengths, places).to(self.positional_embedding.device)
 
     def activation_bytes(self, packed: Packed, injection: Injection, images: int) -> int:
@@ -138,11 +145,11 @@ class PaddedTextTower(TextEncoder):
         if not injection.text_tokens:
             return 0
         own = injection.text_tokens[0].shape[-2]
-        places = text.places + own * self.hidden_padding
+        places = min(text.places + own * self._grows, self.context_length + 1)
         rows = text.classes * (1 if injection.text_shift is None else images)
         if self.recompute:
             rows = min(rows, TOGETHER)
-        return padded_text_bytes(self.transformer, rows * places)
+        return padded_text_bytes(self.transformer, rows * places, whole=self.pool == "mean")
 
     def encode(self, packed: Packed, injection: Injection = FROZEN) -> Tensor:
         """Features [C, D], not normalised, in the order of the class names.
