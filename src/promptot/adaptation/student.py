@@ -270,6 +270,18 @@ class Student(nn.Module):
         """
         return self.serves_any or set(class_names) <= set(self.trained_names)
 
+    def reads(self, name: str) -> bool:
+        """Whether a name fits into both models' texts and is no blank for their tokenizer."""
+        templates = (self.template,) if isinstance(self.template, str) else self.template
+        try:
+            if self.context_tokens:
+                self._tokenize([name])
+            for template in templates:
+                self.backbone.tokenize([name], template)
+        except PromptotError:
+            return False
+        return True
+
     def for_classes(
         self,
         class_names: Sequence[str],

@@ -34,7 +34,8 @@ def architecture_of(image_tower: ImageEncoder, text_tower: TextEncoder) -> Archi
     ):
         raise PromptotError(
             "This backbone's image encoder is no Vision Transformer.",
-            fix="Use one that is, such as 'open_clip:ViT-B-16/openai'.",
+            fix="Use one that is, such as 'open_clip:ViT-B-16/openai'. To export a run in it, use "
+            "--format onnx or torchscript.",
         )
     image = image_tower.shape
     image = replace(image, transformer=_as_it_is(image.transformer, image_tower.transformer))

@@ -218,7 +218,8 @@ def _words_ahead(tokenizer: Tokenizer, starts: int) -> int:
 def _reads_nothing(tokenizer: Tokenizer, name: str, sequence: Sequence[int], starts: int) -> bool:
     """Whether a tokenizer leaves out all characters of a name, or knows none of them."""
     unknown = getattr(tokenizer, "unknown", None)
-    if unknown is not None and unknown in sequence:
+    marks = {*sequence[:starts], sequence[-1]}  # CLIP's unknown token is the one that ends a text
+    if unknown is not None and unknown not in marks and unknown in sequence:
         return {*tokenizer.encode(name)} <= {*tokenizer.encode(_NO_CHARACTER)}
     return not any(map(str.isalnum, name)) and len(tokenizer.encode(name)) <= starts + 1
 
@@ -242,11 +243,17 @@ def _checked(
                 f"Class name number {number} is empty.", fix="Give every class a name."
             )
         if _reads_nothing(tokenizer, name, sequence, starts):
+            script = any(map(str.isalnum, name))
             raise PromptotError(
-                f"Of the class name '{name}' this model reads nothing: its tokenizer knows no such "
-                "characters.",
-                fix="Write it in words of a language that the model was trained in, or use one "
-                "for many languages: promptot backbones --for languages",
+                f"Of the class name '{name}' this model reads nothing: its tokenizer "
+                f"{'knows no such' if script else 'leaves out such'} characters.",
+                fix="Write it in words"
+                + (
+                    " of a language that the model was trained in, or use a model for many "
+                    "languages: promptot backbones --for languages"
+                    if script
+                    else "."
+                ),
             )
         ends = {*sequence[:starts], sequence[-1]}  # a model would read only as far as one of them
         if not ends.isdisjoint(sequence[starts:-1]):

@@ -9,6 +9,7 @@ word from all others. Features that stay put (cosine to the frozen ones) are the
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -17,6 +18,7 @@ from torch import Tensor
 
 from promptot.adaptation.student import Student
 from promptot.data.anchor_words import load_vocabulary
+from promptot.errors import PromptotWarning
 from promptot.evaluation.metrics import wilson_interval
 from promptot.evaluation.scoring import Scores
 
@@ -143,7 +145,8 @@ def measure_retention(
         model: adapted.
         scores: of parts of the task's images (such as base and novel), with their features.
         names: class names of each part.
-        words: anchor words; by default the list that ships. Names of the task are left out.
+        words: anchor words; by default the list that ships. Names of the task are left out, and
+            words that the backbone can't read or that don't fit its texts.
         others: accuracies on other drawings, to be kept with the rest.
     """
     class_names = list(dict.fromkeys(n for part in scores for n in names[part]))
@@ -175,7 +178,10 @@ def measure_retention(
         own = model.shared_text()
         text = None if own is None else _cosine(own.cpu(), model.teacher_text.cpu())
         return replace(retention, text=text)
-    everything = model.for_classes([*class_names, *anchors])
+    anchors = [word for word in anchors if model.reads(word)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", PromptotWarning)  # words that are read alike are no classes
+        everything = model.for_classes([*class_names, *anchors])
     prompted = everything.shared_text()
     if prompted is None:
         return retention

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from promptot.backbones import Backbone
+from promptot.errors import PromptotError
 from promptot.experiments.cell_progress import BenchmarkListener
-from promptot.experiments.cells import VERSION
+from promptot.experiments.cells import VERSION, Cell
 from promptot.experiments.executor import ProcessExecutor, SerialExecutor
 from promptot.experiments.forecast import Forecast, make_forecast
 from promptot.experiments.image_features import ImageFeatures
@@ -24,6 +25,7 @@ from promptot.experiments.settings_listing import CellSettings, SettingsRow, as_
 from promptot.experiments.store import FolderStore
 from promptot.experiments.summary import Summary, summarise
 from promptot.runs.keyword_settings import takes
+from promptot.runs.learning import check_recipe
 
 RESULTS = "results.jsonl"
 PAGE = "report.html"
@@ -142,6 +144,8 @@ def benchmark(settings: BenchmarkSettings) -> Benchmark:
     cells = plan.cells(backbone)
     done = {key for key, record in records.items() if record.is_result}
     missing = [cell for cell in cells if cell.key not in done]
+    if not settings.report_only:
+        _check_methods(missing, backbone)
     if missing:
         store.warn_of_old(records, VERSION)
     if not settings.report_only:
@@ -223,6 +227,22 @@ def _context(settings: BenchmarkSettings, plan: Plan, backbone: Backbone) -> Cel
         settings.workers,
         (settings.listener or BenchmarkListener()).on_progress,
     )
+
+
+def _check_methods(cells: Sequence[Cell], backbone: Backbone) -> None:
+    """Refuse a method that the backbone can't be adapted by, before any cell is computed.
+
+    Raises:
+        PromptotError: as `check_recipe` raises it; it names the method.
+    """
+    for name, cell in {cell.method.label: cell for cell in cells}.items():
+        try:
+            check_recipe(cell.method.recipe, backbone)
+        except PromptotError as error:
+            raise PromptotError(
+                f"The method '{name}' can't be compared here. {error.problem}",
+                fix=f"Leave it out of the methods. {error.fix}",
+            ) from error
 
 
 def _open_context(settings: BenchmarkSettings) -> CellContext:

@@ -45,7 +45,8 @@ def our_side(backbone: Backbone) -> Side:
         read.test(),
         tokens,
         backbone.encode_image,
-        lambda texts: backbone.encode_text(backbone.tokenize(texts, "{}")),
+        # As they are: a sentence of which a model reads nothing is compared too.
+        lambda texts: backbone.encode_text(tower.pack(list(map(backbone.tokenizer.encode, texts)))),
         None if backbone.logit_bias is None else float(backbone.logit_bias),
     )
 

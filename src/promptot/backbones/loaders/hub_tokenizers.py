@@ -12,6 +12,11 @@ from promptot.backbones.loaders.open_clip_sources import unsupported
 from promptot.backbones.tokenizer import ClipTokenizer, Tokenizer
 from promptot.errors import PromptotError
 
+FILES = (
+    "tokenizer.json", "tokenizer.model", "spiece.model", "sentencepiece.bpe.model", "vocab.txt",
+    "vocab.json",
+)  # fmt: skip
+"""What holds a tokenizer's words, of which a folder has at least one."""
 OPTIONS = ("clean", "strip_sep_token", "language", "additional_special_tokens")
 """Those of open_clip's tokenizers that a configuration may set."""
 
@@ -85,6 +90,8 @@ def load_tokenizer(text: Mapping[str, Any], folder: Path | None = None) -> Token
 def _local(source: str, options: Mapping[str, Any], repository: str | None) -> Any:
     """From the folder or the cache; else, of a repository, from the network."""
     if repository is None:
+        if not any((Path(source) / file).is_file() for file in FILES):
+            raise ValueError("there is no tokenizer.json")
         return _with_words(_read(source, options, local_files_only=True))
     try:
         with quiet():  # what is said of files that are not there yet says nothing of the model

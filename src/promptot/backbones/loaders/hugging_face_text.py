@@ -125,9 +125,16 @@ def read_hub_config(source: str) -> dict[str, Any]:
 
     from promptot.files.reading import read_json
 
+    path = Path(source)
+    if path.is_absolute() and not path.is_dir():
+        raise PromptotError(
+            f"The folder of the text tower, '{source}', is not there.",
+            fix="Correct hf_model_name in open_clip_config.json: a repository, or a folder with "
+            "the text tower's config.json.",
+        )
     try:
-        if Path(source).is_dir():
-            return dict(read_json(Path(source) / "config.json"))
+        if path.is_dir():
+            return dict(read_json(path / "config.json"))
         try:
             file = hf_hub_download(source, "config.json", local_files_only=True)
         except Exception:  # of many kinds, by version; then it is not in the cache

@@ -51,8 +51,10 @@ def load_open_clip(spec: str) -> Backbone:
         except PromptotError:
             raise
         except Exception as error:  # open_clip raises many kinds: network, files, configuration
+            reason = " ".join(str(error).split()).rstrip(".")
+            reason = reason if len(reason) <= 400 else f"{reason[:400]} …"
             raise PromptotError(
-                f"open_clip could not load '{spec}': {error}.",
+                f"open_clip could not load '{spec}': {reason}.",
                 fix="Check the name, the network, or that the folder holds open_clip_config.json "
                 "and the weights.",
             ) from error
