@@ -84,7 +84,7 @@ def check_gradients(ours: list[Tensor], theirs: list[Tensor]) -> None:
         assert (own - expected).abs().max() < 1e-4 * scale
 
 
-@pytest.mark.parametrize("depth", [1, 2])
+@pytest.mark.parametrize("depth", [pytest.param(1, marks=pytest.mark.slow), 2])
 @pytest.mark.parametrize("name", KINDS)
 def test_its_text_with_context_is_a_padded_one(both: Families, name: str, depth: int) -> None:
     """The library's own padded text, its tokens of the context overwritten in each block."""
@@ -115,7 +115,7 @@ def tower_word(backbone: Backbone) -> int:
     return backbone.tokenizer.encode("cat")[backbone.text_tower.starts]
 
 
-@pytest.mark.parametrize("depth", [1, 2])
+@pytest.mark.parametrize("depth", [pytest.param(1, marks=pytest.mark.slow), 2])
 @pytest.mark.parametrize("name", [n for n in KINDS if not n.startswith(WITHOUT_TOKENS)])
 def test_its_image_with_prompts_is_the_library_s_with_more_tokens(
     both: Families, name: str, depth: int
