@@ -67,7 +67,7 @@ def load_tokenizer(text: Mapping[str, Any], folder: Path | None = None) -> Token
         raise unsupported(f"the tokenizer mode '{text['tokenizer_mode']}'")
     if importlib.util.find_spec("transformers") is None:
         raise PromptotError(
-            f"The tokenizer '{name}' of this model needs transformers.",
+            "The tokenizer of this model needs transformers.",
             fix="pip install 'promptot[hf]'",
         )
     source = str(name if folder is None else folder)
