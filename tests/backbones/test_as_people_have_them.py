@@ -154,5 +154,5 @@ def test_a_folder_names_what_is_missing(tmp_path: Path, families: Families) -> N
     (tmp_path / "open_clip_config.json").write_text(
         json.dumps({"model_cfg": config, "preprocess_cfg": {}})
     )
-    with pytest.raises(PromptotError, match="config.json"):
+    with pytest.raises(PromptotError, match="folder of the text tower"):
         load_backbone(f"open_clip:local-dir:{tmp_path}")
