@@ -22,7 +22,7 @@ SENTENCES = (
     "¿dónde está la biblioteca? c'est à côté",
     "quick brown foxes jump over lazy dogs' vexing wizard",
 )
-NAMES = ("cat", "Hot Dog", "great white SHARK", "Boeing 737-800", "St. Bernard (dog)", "Ж'")
+NAMES = ("cat", "Hot Dog", "great white SHARK", "Boeing 737-800", "St. Bernard (dog)", "a Ж'")
 VISION = {"hidden_size": 48, "num_attention_heads": 3, "num_hidden_layers": 2,
           "intermediate_size": 80, "image_size": 30, "patch_size": 10}  # fmt: skip
 TEXT = {"hidden_size": 40, "num_attention_heads": 5, "num_hidden_layers": 3,
