@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -15,7 +14,7 @@ from promptot.adaptation.readout import Readout, ScaledCosine
 from promptot.backbones.backbone import Backbone
 from promptot.backbones.encoders import Packed
 from promptot.backbones.injection import Injection
-from promptot.errors import PromptotError, PromptotWarning
+from promptot.errors import PromptotError
 from promptot.objectives.features import Features
 from promptot.objectives.fit import Fit, probabilities
 
@@ -103,7 +102,6 @@ class Student(nn.Module):
         self._tokens = self._tokenize(self._read.names) if self.context_tokens else []
         self._packed = backbone.pack_names(self._tokens) if self.context_tokens else None
         self._words: list[list[int]] | None = None  # of the vocabulary, once they are needed
-        _warn_of_alike(self.class_names, backbone)
         if self._packed is None and self.readout.reads_text:
             self.teacher_text  # noqa: B018 - the student reads it too, and bad names fail here
 
@@ -364,18 +362,3 @@ class Student(nn.Module):
         """The frozen features of names in every template, averaged, [C, D]."""
         templates = (self.template,) if isinstance(self.template, str) else self.template
         return self.backbone.frozen_text(names, templates, self.template_mean)
-
-
-def _warn_of_alike(names: Sequence[str], backbone: Backbone) -> None:
-    """Say which names a backbone reads as the same text: it can't tell such classes apart."""
-    seen: dict[tuple[int, ...], str] = {}
-    for name in names:
-        first = seen.setdefault(tuple(backbone.tokenizer.encode(name)), name)
-        if first != name:
-            warnings.warn(
-                f"The classes '{first}' and '{name}' are the same text for this backbone, whose "
-                "tokenizer leaves out case, punctuation or characters: it can't tell them apart.",
-                PromptotWarning,
-                stacklevel=3,
-            )
-            return

@@ -9,7 +9,6 @@ word from all others. Features that stay put (cosine to the frozen ones) are the
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -18,7 +17,6 @@ from torch import Tensor
 
 from promptot.adaptation.student import Student
 from promptot.data.anchor_words import load_vocabulary
-from promptot.errors import PromptotWarning
 from promptot.evaluation.metrics import wilson_interval
 from promptot.evaluation.scoring import Scores
 
@@ -179,9 +177,7 @@ def measure_retention(
         text = None if own is None else _cosine(own.cpu(), model.teacher_text.cpu())
         return replace(retention, text=text)
     anchors = [word for word in anchors if model.reads(word)]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", PromptotWarning)  # words that are read alike are no classes
-        everything = model.for_classes([*class_names, *anchors])
+    everything = model.for_classes([*class_names, *anchors])
     prompted = everything.shared_text()
     if prompted is None:
         return retention
