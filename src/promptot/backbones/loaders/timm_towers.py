@@ -19,8 +19,8 @@ from promptot.backbones.loaders.parts import (
     linear_of,
     merged,
 )
+from promptot.backbones.towers.fixed_stem import FixedStem
 from promptot.backbones.towers.pooling import projected_query
-from promptot.backbones.towers.stems import FixedStem
 
 TRUNKS = ("VisionTransformer", "Eva")
 

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from promptot.backbones.encoders import ImageEncoder
 from promptot.backbones.injection import FROZEN, Injection
-from promptot.backbones.towers.stems import FixedStem
+from promptot.backbones.towers.fixed_stem import FixedStem
 
 
 class ImageExtractor(ImageEncoder):

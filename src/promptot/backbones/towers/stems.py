@@ -85,24 +85,6 @@ class TrunkStem(nn.Module):
         return self.proj(features)
 
 
-class FixedStem(nn.Module):
-    """Any frozen module that gives tokens, such as the convolutions before a hybrid's blocks.
-
-    Args:
-        module: images [B, 3, R, R] → tokens [B, N, W], or features [B, W], which are one token.
-    """
-
-    def __init__(self, module: nn.Module) -> None:
-        super().__init__()
-        self.module = module.eval()
-
-    def forward(self, images: Tensor) -> Tensor:  # [B, 3, R, R] → [B, N, W]
-        self.module.eval()
-        with torch.no_grad():
-            found = run_in_parts(self.module, images)
-        return found.unsqueeze(1) if found.dim() == 2 else found
-
-
 def run_in_parts(module: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
     """A convolutional network's output, in full fp32; on a CPU of some images at a time."""
     images = images.contiguous(memory_format=torch.channels_last)  # 1.5 times as fast on CPU
