@@ -63,7 +63,9 @@ def test_a_backbone_without_a_bias_refuses_it(
     assert not (tmp_path / "run").exists()
 
 
-def test_a_benchmark_and_a_tuning_refuse_it_too(photos: Path, tmp_path: Path, clip_file: Path) -> None:
+def test_a_benchmark_and_a_tuning_refuse_it_too(
+    photos: Path, tmp_path: Path, clip_file: Path
+) -> None:
     named = {"backbone": f"openai:{clip_file}", "device": "cpu"}
     with pytest.raises(PromptotError, match="has no logit bias"):
         promptot.tune(
