@@ -364,15 +364,15 @@ def _hub(counts: dict[str, int | None]) -> Iterator[dict[str, Any]]:
 
 
 def _newer(name: str, pair: dict[str, Any], accuracy: float | None) -> dict[str, Any]:
-    licence = (pair["licence"], pair["sources"]["licence"])
     google = name.startswith("google/")
+    counted = google and "parameters" in pair
     return _row(
         f"hf:{name}",
-        parameters=(pair["parameters"], "google") if google else None,
+        parameters=(pair["parameters"], "google") if counted else None,
         resolution=(pair["resolution"], "google" if google else "metaclip2"),
-        download=(pair["download"], "computed") if google else None,
+        download=(pair["download"], "computed") if counted else None,
         imagenet=None if accuracy is None else (accuracy, "siglip2"),
-        licence=licence,
+        licence=(pair["licence"], pair["sources"]["licence"]),
         multilingual="multilingual" in pair,
         needs_transformers=True,
         verified_by="transformers",

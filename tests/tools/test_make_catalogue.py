@@ -37,11 +37,11 @@ def rows(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict]:
     git = ["git", "-C", str(repository), "-c", "user.name=x", "-c", "user.email=x@example.com"]
     for command in (["init", "-q"], ["add", "."], ["commit", "-qm", "x"]):
         subprocess.run([*git, *command], check=True)
-    with pytest.MonkeyPatch.context() as patched:  # counting the parameters of all takes long
-        count = make_catalogue._count
-        patched.setattr(
-            make_catalogue, "_count", lambda name: count(name) if name == "ViT-B-32" else None
-        )
+    with pytest.MonkeyPatch.context() as patched:  # building all of them takes long
+        for fact, unknown in (("_count", None), ("_takes_tokens", True)):
+            real = getattr(make_catalogue, fact)
+            known = {name: real(name) for name in ("ViT-B-32", "RN50")}
+            patched.setattr(make_catalogue, fact, lambda name, k=known, u=unknown: k.get(name, u))
         content = yaml.safe_load(make_catalogue.catalogue(repository))
     assert content["sources"]["results"].count("docs/openclip_results.csv") == 1
     return {row["name"]: row for row in content["backbones"]}
@@ -74,6 +74,11 @@ def test_each_fact_has_its_source(rows) -> None:
     assert rows["open_clip:PE-Core-L-14-336/meta"]["sources"]["imagenet"] == "readme"
 
 
+def test_a_convolutional_image_tower_takes_no_prompts(rows) -> None:
+    assert "image_prompts" not in rows["open_clip:ViT-B-32/laion2b_e16"]
+    assert rows["open_clip:RN50/openai"]["image_prompts"] is False
+
+
 def test_the_file_in_the_package_is_of_this_tool() -> None:
     catalogue = read_catalogue()
     assert catalogue.purposes == make_catalogue.PURPOSES
@@ -91,5 +96,5 @@ def test_the_file_in_the_package_is_of_this_tool() -> None:
 
 def test_what_has_no_source_is_left_out(rows) -> None:
     unknown = rows["open_clip:ViTamin-S/datacomp1b"]
-    assert unknown.keys() == {"name", "resolution", "sources"}
+    assert unknown.keys() == {"name", "resolution", "sources", "verified_by"}
     assert unknown["sources"] == {"resolution": "configuration"}
