@@ -7,6 +7,8 @@ from a hub (tokenizers, text encoders) is made here, in the same formats.
 from __future__ import annotations
 
 import contextlib
+import re
+import string
 from collections.abc import Iterator
 from copy import deepcopy
 from pathlib import Path
@@ -159,7 +161,7 @@ CORPUS = [
 
 
 def save_tokenizer(folder: Path, name: str) -> None:
-    """A small tokenizer of the same kind as `name` is, in transformers' format."""
+    """A small tokenizer of the same kind as `name` is, in transformers' format; always the same."""
     from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
     from tokenizers.processors import TemplateProcessing
     from transformers import PreTrainedTokenizerFast
@@ -177,10 +179,10 @@ def save_tokenizer(folder: Path, name: str) -> None:
         special["unk_token"] = "<unk>"
         form = "$A </s>"
     elif name.startswith("bert"):
-        tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+        order = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
+        tokenizer = Tokenizer(models.WordPiece(_pieces(order), unk_token="[UNK]"))
         tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
         tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-        order = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
         special = {"pad_token": "[PAD]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
         special["unk_token"] = "[UNK]"
         form = "[CLS] $A [SEP]"
@@ -196,16 +198,24 @@ def save_tokenizer(folder: Path, name: str) -> None:
         special = {"pad_token": "<pad>", "eos_token": "</s>", "bos_token": "<s>"}
         special["unk_token"] = "<unk>"
         form = "eng_Latn $A </s>" if "nllb" in name else "<s> $A </s>"
-    size = VOCABULARY - 20
-    kinds = {"WordPiece": trainers.WordPieceTrainer, "BPE": trainers.BpeTrainer}
-    trainer = kinds[type(tokenizer.model).__name__](
-        vocab_size=size, special_tokens=order, show_progress=False
-    )
-    tokenizer.train_from_iterator(CORPUS * 3, trainer)
+    if isinstance(tokenizer.model, models.BPE):
+        trainer = trainers.BpeTrainer(
+            vocab_size=VOCABULARY - 20, special_tokens=order, show_progress=False
+        )
+        tokenizer.train_from_iterator(CORPUS * 3, trainer)
     named = [part for part in form.split() if part != "$A"]
     ids = [(part, tokenizer.token_to_id(part)) for part in named]
     tokenizer.post_processor = TemplateProcessing(single=form, special_tokens=ids)
     PreTrainedTokenizerFast(tokenizer_object=tokenizer, **special).save_pretrained(folder)
+
+
+def _pieces(special: list[str]) -> dict[str, int]:
+    """WordPiece's vocabulary of the corpus: its short words, and its characters."""
+    words = re.findall(r"\w+", " ".join(CORPUS).lower())
+    characters = sorted(set("".join(words)) | set(string.ascii_lowercase + string.punctuation))
+    short = sorted({word for word in words if 1 < len(word) < 6})
+    pieces = [*special, *characters, *(f"##{character}" for character in characters), *short]
+    return {piece: i for i, piece in enumerate(pieces)}
 
 
 class Families:
