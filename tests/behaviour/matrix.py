@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import save_file
+from torch import Tensor
 from weights import openai_state_dict
 
 from promptot.adaptation import build_prompts
 from promptot.adaptation.student import Student
 from promptot.backbones import Backbone
-from promptot.data import Batch
+from promptot.data import Batch, ImageTask
 from promptot.objectives import ObjectiveResult
 from promptot.recipes import Recipe, load_recipe
-from promptot.runs.learning import build_objective
+from promptot.runs.adapter import build_model, load_adapter, save_adapter
+from promptot.runs.learning import adapt, build_objective
+from promptot.training.listener import Listener
+from promptot.training.training_log import EpochRecord, Log
 
 NAMES = ("cat", "hot dog", "bee")
 WORDS = ("apple", "bridge", "cloud", "umbrella")
@@ -68,23 +72,73 @@ def write_words(folder: Path) -> Path:
     return path
 
 
-def make_batch(count: int = 4, classes: int = 3) -> Batch:
+def make_batch(count: int = 4, classes: int = 3, side: int = 16) -> Batch:
     generator = torch.Generator().manual_seed(0)
     labels = torch.arange(count) % classes
-    images = torch.randn(count, 3, 16, 16, generator=generator) + labels.view(-1, 1, 1, 1)
+    images = torch.randn(count, 3, side, side, generator=generator) + labels.view(-1, 1, 1, 1)
     return Batch(images, labels, torch.arange(count))
 
 
 class TwoBatches:
-    """The same two batches every epoch."""
+    """The same two batches every epoch: the halves of `batch`."""
+
+    def __init__(self, count: int = 8, side: int = 16) -> None:
+        self.batch = make_batch(count, side=side)
 
     def __len__(self) -> int:
         return 2
 
     def batches(self, epoch: int) -> Iterator[Batch]:
-        batch = make_batch(8)
-        for half in (slice(0, 4), slice(4, 8)):
+        batch, middle = self.batch, len(self.batch.labels) // 2
+        for half in (slice(0, middle), slice(middle, None)):
             yield Batch(batch.images[half], batch.labels[half], batch.indices[half])
+
+
+def learn(
+    backbone: Backbone,
+    recipe: Recipe,
+    loader: TwoBatches,
+    checkpoint: Path | None = None,
+    on_epoch: Callable[[EpochRecord], None] | None = None,
+) -> Student:
+    """What `adapt` learns of the two batches; with a checkpoint the log is written beside it."""
+    return adapt(
+        backbone,
+        ImageTask("made", NAMES),
+        recipe,
+        Log(None if checkpoint is None else checkpoint.parent),
+        loader=loader,
+        checkpoint=checkpoint,
+        listener=Listener(on_epoch=on_epoch),
+    )
+
+
+def learn_and_resume(
+    backbone: Backbone, recipe: Recipe, loader: TwoBatches, folder: Path
+) -> Student:
+    """What is learned, after checking that an interrupted run ends in the same bits."""
+
+    def interrupt(record: EpochRecord) -> None:
+        if record.epoch == 1:
+            raise KeyboardInterrupt
+
+    checkpoint = folder / "checkpoint.safetensors"
+    model = learn(backbone, recipe, loader)
+    with pytest.raises(KeyboardInterrupt):
+        learn(backbone, recipe, loader, checkpoint, interrupt)
+    resumed = learn(backbone, recipe, loader, checkpoint)
+    for a, b in zip(model.prompts.parameters(), resumed.prompts.parameters(), strict=True):
+        assert torch.equal(a, b)
+    return model
+
+
+@torch.no_grad()
+def check_comes_back(model: Student, backbone: Backbone, images: Tensor, folder: Path) -> None:
+    """What is saved and loaded gives the same logits of images."""
+    logits = model.logits(model.encode_images(images))
+    save_adapter(folder / "adapter", model.learned, backbone, NAMES, model.template)
+    loaded = build_model(*load_adapter(folder / "adapter"), backbone)
+    assert torch.equal(loaded.logits(loaded.encode_images(images)), logits)
 
 
 @functools.cache
@@ -106,5 +160,5 @@ def step(model: Student, recipe: Recipe, batch: Batch) -> ObjectiveResult:
     batch = batch.to(model.backbone.device)
     anchors = torch.arange(len(WORDS)) if model.vocabulary else None
     student, teacher = model(batch.images, words=anchors)
-    objective = build_objective(recipe, steps=8)
-    return objective(student, teacher, batch.labels, model.backbone.logit_scale)
+    objective, own = build_objective(recipe, steps=8), model.backbone
+    return objective(student, teacher, batch.labels, own.logit_scale, own.logit_bias)

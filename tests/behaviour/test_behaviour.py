@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -13,6 +12,8 @@ from matrix import (
     OBJECTIVES,
     PAIRS,
     TwoBatches,
+    check_comes_back,
+    learn_and_resume,
     make_batch,
     read_recipe,
     start_model,
@@ -21,14 +22,8 @@ from matrix import (
     write_words,
 )
 
-from promptot.adaptation.student import Student
 from promptot.backbones import Backbone, load_backbone
-from promptot.data import ImageTask
 from promptot.errors import PromptotError
-from promptot.runs.adapter import build_model, load_adapter, save_adapter
-from promptot.runs.learning import adapt
-from promptot.training.listener import Listener
-from promptot.training.training_log import EpochRecord, Log
 
 
 @pytest.fixture(scope="module")
@@ -58,41 +53,14 @@ def test_training(
     """The loss falls; an interrupted run ends in the same bits; what is saved comes back."""
     recipe = read_recipe(design, objective, words)
 
-    def train(checkpoint: Path | None = None, on_epoch: Any = None) -> Student:
-        return adapt(
-            small,
-            ImageTask("made", NAMES),
-            recipe,
-            Log(None if checkpoint is None else tmp_path),
-            loader=TwoBatches(),
-            checkpoint=checkpoint,
-            listener=Listener(on_epoch=on_epoch),
-        )
-
-    def interrupt(record: EpochRecord) -> None:
-        if record.epoch == 1:
-            raise KeyboardInterrupt
-
-    model = train()
-    with pytest.raises(KeyboardInterrupt):
-        train(tmp_path / "checkpoint.safetensors", interrupt)
-    resumed = train(tmp_path / "checkpoint.safetensors")
-    for a, b in zip(model.prompts.parameters(), resumed.prompts.parameters(), strict=True):
-        assert torch.equal(a, b)
-
+    model = learn_and_resume(small, recipe, TwoBatches(), tmp_path)
     batch = make_batch(8)
     constant = read_recipe(design, objective, words, "objective.control=constant")
     with torch.no_grad():
         before = step(start_model(small, recipe), constant, batch)
         after = step(model, constant, batch)
-        logits = model.logits(model.encode_images(batch.images))
     assert after.total < before.total
-
-    save_adapter(tmp_path / "adapter", model.learned, small, NAMES, model.template)
-    loaded = build_model(*load_adapter(tmp_path / "adapter"), small)
-    with torch.no_grad():
-        again = loaded.logits(loaded.encode_images(batch.images))
-    assert torch.equal(again, logits)
+    check_comes_back(model, small, batch.images, tmp_path)
 
 
 @pytest.mark.parametrize(("design", "objective"), PAIRS)
