@@ -9,6 +9,7 @@ from typing import Any
 
 from promptot.backbones.library_warnings import quiet
 from promptot.backbones.loaders.open_clip_sources import unsupported
+from promptot.backbones.loaders.transformers_tokenizers import check_words
 from promptot.backbones.tokenizer import ClipTokenizer, Tokenizer
 from promptot.errors import PromptotError
 
@@ -72,7 +73,7 @@ def load_tokenizer(text: Mapping[str, Any], folder: Path | None = None) -> Token
         )
     source = str(name if folder is None else folder)
     try:
-        found = _local(source, options, name if folder is None else None)
+        found = _find(source, options, name if folder is None else None)
     except Exception as error:
         reason = " ".join(str(error).split())[:300]
         fix = (
@@ -87,31 +88,25 @@ def load_tokenizer(text: Mapping[str, Any], folder: Path | None = None) -> Token
     return HubTokenizer(found)
 
 
-def _local(source: str, options: Mapping[str, Any], repository: str | None) -> Any:
+def _find(source: str, options: Mapping[str, Any], repository: str | None) -> Any:
     """From the folder or the cache; else, of a repository, from the network."""
     if repository is None:
         if not any((Path(source) / file).is_file() for file in FILES):
             raise ValueError("there is no tokenizer.json")
-        return _with_words(_read(source, options, local_files_only=True))
+        return _read(source, options, local_files_only=True)
     try:
         with quiet():  # what is said of files that are not there yet says nothing of the model
-            return _with_words(_read(source, options, local_files_only=True))
+            return _read(source, options, local_files_only=True)
     except Exception:  # of many kinds, by version; then it is not, or not wholly, in the cache
-        return _with_words(_read(source, options))
-
-
-def _with_words(found: Any) -> Any:
-    """A tokenizer that tells words apart: where files are missing, transformers makes one up."""
-    ids = [found.tokenizer(word)["input_ids"] for word in ("cat", "dog")]
-    if ids[0] == ids[1]:
-        raise ValueError("it knows no words, so files of it are missing")
-    return found
+        return _read(source, options)
 
 
 def _read(source: str, options: Mapping[str, Any], **more: Any) -> Any:
     from open_clip.tokenizer import HFTokenizer
 
-    return HFTokenizer(source, **options, trust_remote_code=False, **more)
+    found = HFTokenizer(source, **options, trust_remote_code=False, **more)
+    check_words(found.tokenizer)
+    return found
 
 
 def _check(found: Any, source: str) -> None:

@@ -14,18 +14,13 @@ import torch
 from torch import Tensor
 
 from promptot.backbones.architecture import PaddedTextShape, TransformerShape
-from promptot.backbones.loaders.open_clip_sources import unsupported
+from promptot.backbones.loaders.open_clip_sources import unsupported, where_pooled
 from promptot.backbones.loaders.parts import TextPart, Weights
 from promptot.backbones.tokenizer import Tokenizer, leading_tokens
 from promptot.errors import PromptotError
 
 FAMILIES = {"bert": "bert", "roberta": "bert", "xlm-roberta": "bert", "m2m_100": "m2m"}
 """Kinds of models in `config.json` → how their weights are laid out."""
-POOLERS = {
-    "mean_pooler": "mean",
-    "cls_pooler": "first",
-    "cls_last_hidden_state_pooler": "first",
-}
 _DEFAULT_POOLERS = {"bert": "cls_pooler", "m2m_100": "cls_pooler"}
 _ACTIVATIONS = {"gelu": "gelu", "relu": "relu", "gelu_new": "gelu_tanh", "quick_gelu": "quick_gelu"}
 _BERT = (
@@ -44,17 +39,6 @@ _M2M = (
     ("fc1.", "mlp.c_fc."),
     ("fc2.", "mlp.c_proj."),
 )
-
-
-def check_text_config(text: Mapping[str, Any]) -> None:
-    """Refuse by open_clip's configuration what can't be computed here.
-
-    Raises:
-        PromptotError: an unknown pooling.
-    """
-    pooler = text.get("hf_pooler_type")
-    if pooler is not None and pooler not in POOLERS:
-        raise unsupported(f"a text tower with the pooling '{pooler}'")
 
 
 def read_hugging_face_text(
@@ -81,7 +65,6 @@ def read_hugging_face_text(
     bert = FAMILIES[kind] == "bert"
     pooler = text.get("hf_pooler_type", "mean_pooler")  # as in open_clip; null is the family's own
     pooler = pooler or _DEFAULT_POOLERS.get(kind, "mean_pooler")
-    check_text_config({"hf_pooler_type": pooler})
     own = _Read({key.removeprefix("transformer."): value for key, value in state.items()})
     weights = _blocks(own, "encoder.layer." if bert else "layers.", _BERT if bert else _M2M)
     weights |= _bert_places(own, kind, config) if bert else _m2m_places(own, config)
@@ -100,7 +83,7 @@ def read_hugging_face_text(
         context_length=context,
         pad=tokenizer.pad,
         starts=leading_tokens(tokenizer),
-        pool=POOLERS[pooler],
+        pool=where_pooled(pooler),
         hidden_padding=True,
         token_norm=bert,
         final_norm=not bert,

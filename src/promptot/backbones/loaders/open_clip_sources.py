@@ -118,10 +118,24 @@ def check_config(config: Mapping[str, Any]) -> None:
     trunk = vision.get("timm_model_name")
     if trunk is not None and not re.fullmatch(r"[\w.-]+", str(trunk)):  # "hf_hub:…", a path
         raise unsupported(f"the image tower {trunk}")
-    pooler = text.get("hf_pooler_type") if text.get("hf_model_name") else None
-    known = (None, "mean_pooler", "cls_pooler", "cls_last_hidden_state_pooler")
-    if pooler not in known:
+    if text.get("hf_model_name") and text.get("hf_pooler_type") is not None:
+        where_pooled(text["hf_pooler_type"])
+
+
+def where_pooled(pooler: str) -> str:
+    """Where open_clip reads a text encoder of transformers, as `PaddedTextShape.pool` says it.
+
+    Raises:
+        PromptotError: an unknown pooling.
+    """
+    places = {
+        "mean_pooler": "mean",
+        "cls_pooler": "first",
+        "cls_last_hidden_state_pooler": "first",
+    }
+    if pooler not in places:
         raise unsupported(f"a text tower with the pooling '{pooler}'")
+    return places[pooler]
 
 
 def unsupported(what: str) -> PromptotError:

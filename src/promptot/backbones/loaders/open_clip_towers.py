@@ -25,6 +25,7 @@ from promptot.backbones.loaders.parts import (
     Weights,
     activation_of,
     linear_of,
+    merged,
 )
 from promptot.backbones.loaders.timm_towers import read_timm
 from promptot.backbones.tokenizer import Tokenizer, leading_tokens
@@ -168,21 +169,21 @@ def _read_transformer(transformer: Any, norms: Norms) -> tuple[TransformerShape,
         if not known or type(attn) is not nn.MultiheadAttention or attn.in_proj_weight is None:
             return None
         activation = activation_of(mlp.gelu)
-        parts = [
+        parts: list[Weights | None] = [
             norms.read(block.ln_1, f"{name}.ln_1"),
             norms.read(block.ln_2, f"{name}.ln_2"),
             {
                 f"{name}.attn.in_proj_weight": attn.in_proj_weight,
                 f"{name}.attn.in_proj_bias": attn.in_proj_bias,
             },
-            _linear(attn.out_proj, f"{name}.attn.out_proj", block.ls_1),
-            _linear(mlp.c_fc, f"{name}.mlp.c_fc", None),
-            _linear(mlp.c_proj, f"{name}.mlp.c_proj", block.ls_2),
+            linear_of(attn.out_proj, f"{name}.attn.out_proj", _gain(block.ls_1)),
+            linear_of(mlp.c_fc, f"{name}.mlp.c_fc"),
+            linear_of(mlp.c_proj, f"{name}.mlp.c_proj", _gain(block.ls_2)),
         ]
-        if activation is None or any(part is None for part in parts):
+        own = merged(parts)
+        if activation is None or own is None:
             return None
-        for part in parts:
-            weights |= part or {}
+        weights |= own
         width, hidden = mlp.c_fc.in_features, mlp.c_fc.out_features
         kinds.add((width, attn.num_heads, hidden, activation))
     if len(kinds) != 1:
@@ -191,14 +192,10 @@ def _read_transformer(transformer: Any, norms: Norms) -> tuple[TransformerShape,
     return TransformerShape(width, len(transformer.resblocks), heads, hidden, activation), weights
 
 
-def _linear(layer: Any, name: str, scale: Any) -> Weights | None:
-    """A linear layer, with the factor of a layer scale behind it in its matrix."""
-    gain = getattr(scale, "gamma", None)
-    if isinstance(layer, nn.modules.linear.NonDynamicallyQuantizableLinear):  # of torch's attention
-        if gain is None:
-            return {f"{name}.weight": layer.weight, f"{name}.bias": layer.bias}
-        return {f"{name}.weight": gain[:, None] * layer.weight, f"{name}.bias": gain * layer.bias}
-    return linear_of(layer, name, gain)
+def _gain(scale: Any) -> Tensor | None:
+    """The factor of a layer scale; None of an identity."""
+    gain: Tensor | None = getattr(scale, "gamma", None)
+    return gain
 
 
 def _normed(pooler: Any) -> Tensor:

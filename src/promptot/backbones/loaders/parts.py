@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.linear import NonDynamicallyQuantizableLinear  # of PyTorch's attention
 
 from promptot.backbones.architecture import ImageShape, PaddedTextShape, TextShape
 
@@ -86,7 +87,7 @@ def linear_of(
         scale: a factor on each output (LayerScale), which goes into the matrix.
         joined: what stands between the name and "weight".
     """
-    if type(layer) is not nn.Linear:
+    if type(layer) not in (nn.Linear, NonDynamicallyQuantizableLinear):
         return None
     weight: Tensor = layer.weight
     bias: Tensor | None = layer.bias

@@ -84,12 +84,13 @@ def tokenizer_class(config: Mapping[str, Any], known: Sequence[str], source: str
 
 
 def check_words(tokenizer: Any) -> None:
-    """Raise where there is no vocabulary: transformers 5 then makes do with the special tokens.
+    """Raise where no words are told apart: without a vocabulary transformers 5 makes one up.
 
     Raises:
-        ValueError: there is none.
+        ValueError: there is none, or one of special tokens alone.
     """
-    if len(tokenizer) <= len(set(tokenizer.all_special_ids)):
+    special = len(tokenizer) <= len(set(tokenizer.all_special_ids))
+    if special or tokenizer("cat")["input_ids"] == tokenizer("dog")["input_ids"]:
         raise ValueError("its tokenizer knows no words, so files of it are missing")
 
 
