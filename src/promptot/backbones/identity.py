@@ -30,7 +30,7 @@ Value = bool | int | float | str | None | list[Any]
 
 _OWN = "promptot."
 _PLAIN = (bool, int, float, str, type(None))
-_IGNORED = {"training", "inplace"}  # of a module; they change no result
+_IGNORED = {"training", "inplace", "recompute"}  # of a module; they change no result
 _LATER = {"norms": "before"}  # settings that came later, with what every module had before
 
 

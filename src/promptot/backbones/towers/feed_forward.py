@@ -72,9 +72,7 @@ class FrozenFeedForward(torch.autograd.Function):
         out = torch.empty_like(rows)
         kept: list[list[Tensor]] = []
         for part, into in zip(_parts(rows), _parts(out), strict=True):
-            normed, mean, rstd = torch.native_layer_norm(
-                part, [part.shape[-1]], norm_weight_a, norm_bias_a, eps
-            )
+            normed, mean, rstd = norm_rows(part, norm_weight_a, norm_bias_a, eps)
             hidden = product(normed, fc_weight, fc_bias_a)  # [..., 4W], a times that of the MLP
             if ctx.needs_input_grad[0]:
                 kept.append([mean, rstd, hidden])
@@ -99,12 +97,9 @@ class FrozenFeedForward(torch.autograd.Function):
         for number, (part, above, into) in enumerate(parts):
             mean, rstd, hidden = kept[3 * number : 3 * number + 3]
             below = backward(product(above, proj_weight.T), hidden)
-            below = product(below, fc_weight.T).to(part.dtype)
-            through_norm, _, _ = torch.ops.aten.native_layer_norm_backward(
-                below, part, [part.shape[-1]], mean, rstd, norm_weight, norm_bias,
-                [True, False, False],
-            )  # fmt: skip
-            torch.add(above, through_norm, out=into)
+            below = product(below, fc_weight.T)
+            through = norm_backward(below, part, (mean, rstd), norm_weight, norm_bias)
+            torch.add(above, through, out=into)
         return out.view_as(gradients[0]), *[None] * 8
 
 

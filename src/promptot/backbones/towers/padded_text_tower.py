@@ -85,7 +85,7 @@ class PaddedTextTower(TextEncoder):
         self.pad = shape.pad
         self.pool = shape.pool
         self.hidden_padding = shape.hidden_padding
-        self._recompute = False
+        self.recompute = False
         eps = shape.transformer.eps
         positions = length + (shape.pool == "class")
         self.token_embedding = nn.Embedding(shape.vocabulary, width)
@@ -110,14 +110,6 @@ class PaddedTextTower(TextEncoder):
     @property
     def layers(self) -> int:
         return len(self.transformer.resblocks)
-
-    @property
-    def recompute(self) -> bool:
-        return self._recompute
-
-    @recompute.setter
-    def recompute(self, value: bool) -> None:
-        self._recompute = value
 
     @property
     def _grows(self) -> bool:
