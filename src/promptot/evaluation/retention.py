@@ -176,7 +176,7 @@ def measure_retention(
         own = model.shared_text()
         text = None if own is None else _cosine(own.cpu(), model.teacher_text.cpu())
         return replace(retention, text=text)
-    anchors = [word for word in anchors if model.reads(word)]
+    anchors = model.readable(anchors)
     everything = model.for_classes([*class_names, *anchors])
     prompted = everything.shared_text()
     if prompted is None:
