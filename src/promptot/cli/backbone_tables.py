@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from promptot.backbones.checks.compare import CheckReport, Comparison
 
 CAPTION = (
-    "Feature adapters (linear heads, caches) learn in all of them; prompts where it says so. "
+    "Linear heads on features learn in all of them; prompts where it says so. "
     "params: of both towers, in millions. size: to download; ≈ is parameters × 4 bytes. px: side "
     "of the input. GFLOP: an image and a text. top-1: zero-shot on ImageNet, %, by open_clip's own "
     "tables or by its makers. What is not known stays empty; --json names the source of each "

@@ -13,7 +13,7 @@ from promptot.backbones.towers.fixed_stem import FixedStem
 class ImageExtractor(ImageEncoder):
     """A frozen network whose features are what its stem gives: one token [B, 1, D].
 
-    So whatever keeps a stem's tokens keeps the features, and an epoch costs no image network.
+    So whatever keeps a stem's tokens keeps the features.
 
     Args:
         network: images [B, 3, R, R] → features [B, D].
