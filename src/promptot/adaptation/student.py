@@ -14,7 +14,6 @@ from promptot.adaptation.readout import Readout, ScaledCosine
 from promptot.backbones.backbone import Backbone
 from promptot.backbones.encoders import Packed
 from promptot.backbones.injection import Injection
-from promptot.backbones.tokenizer import tokenize_template
 from promptot.errors import PromptotError
 from promptot.objectives.features import Features
 from promptot.objectives.fit import Fit, probabilities
@@ -269,24 +268,6 @@ class Student(nn.Module):
         """
         return self.serves_any or set(class_names) <= set(self.trained_names)
 
-    def readable(self, names: Sequence[str]) -> list[str]:
-        """Those names that fit into both models' texts and are no blank for their tokenizer."""
-        try:
-            self._check_readable(names)
-        except PromptotError:
-            if len(names) == 1:
-                return []
-            return [name for one in names for name in self.readable([one])]
-        return list(names)
-
-    def _check_readable(self, names: Sequence[str]) -> None:
-        """Tokenize names as both models read them; raises as that does."""
-        tower, tokenizer = self.backbone.text_tower, self.backbone.tokenizer
-        if self.context_tokens:
-            self._tokenize(names)
-        for text in self._templates:
-            tokenize_template(tokenizer, names, text, tower.context_length, tower.starts)
-
     def for_classes(
         self,
         class_names: Sequence[str],
@@ -367,8 +348,5 @@ class Student(nn.Module):
 
     def _encode_templates(self, names: Sequence[str]) -> Tensor:
         """The frozen features of names in every template, averaged, [C, D]."""
-        return self.backbone.frozen_text(names, self._templates, self.template_mean)
-
-    @property
-    def _templates(self) -> Sequence[str]:
-        return (self.template,) if isinstance(self.template, str) else self.template
+        templates = (self.template,) if isinstance(self.template, str) else self.template
+        return self.backbone.frozen_text(names, templates, self.template_mean)

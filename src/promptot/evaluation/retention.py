@@ -16,7 +16,9 @@ import torch
 from torch import Tensor
 
 from promptot.adaptation.student import Student
+from promptot.backbones.tokenizer import tokenize_template
 from promptot.data.anchor_words import load_vocabulary
+from promptot.errors import PromptotError
 from promptot.evaluation.metrics import wilson_interval
 from promptot.evaluation.scoring import Scores
 
@@ -176,7 +178,7 @@ def measure_retention(
         own = model.shared_text()
         text = None if own is None else _cosine(own.cpu(), model.teacher_text.cpu())
         return replace(retention, text=text)
-    anchors = model.readable(anchors)
+    anchors = _readable(model, anchors)
     everything = model.for_classes([*class_names, *anchors])
     prompted = everything.shared_text()
     if prompted is None:
@@ -248,3 +250,25 @@ def _cosine(adapted: Tensor, frozen: Tensor) -> Cosine:
 def _share(cases: Tensor) -> Share:
     """Of cases [N] that are true."""
     return Share(int(cases.sum()), len(cases))
+
+
+def _readable(model: Student, names: Sequence[str]) -> list[str]:
+    """Those names that fit into both models' texts and are no blank for their tokenizer."""
+    try:
+        _check_readable(model, names)
+    except PromptotError:
+        if len(names) == 1:
+            return []
+        return [name for one in names for name in _readable(model, [one])]
+    return list(names)
+
+
+def _check_readable(model: Student, names: Sequence[str]) -> None:
+    """Tokenize names as both models read them; raises as that does."""
+    backbone = model.backbone
+    tower = backbone.text_tower
+    if model.context_tokens:
+        backbone.tokenize_names(names, model.context_tokens, model.adaptation.fixed_words)
+    templates = (model.template,) if isinstance(model.template, str) else model.template
+    for text in templates:
+        tokenize_template(backbone.tokenizer, names, text, tower.context_length, tower.starts)
