@@ -193,7 +193,8 @@ def _make(folder: Path) -> bool:
     try:
         folder.mkdir(parents=True)
     except FileExistsError:
-        if not folder.is_dir() and kind_of(folder) != "nothing":
+        # what another process takes away meanwhile, it or a third one may make again
+        if not folder.is_dir() and kind_of(folder) not in ("nothing", "folder"):
             raise
         return False
     return True
