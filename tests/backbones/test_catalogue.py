@@ -9,7 +9,7 @@ from pathlib import Path
 import open_clip
 import pytest
 import torch
-from families import shrink, small_trunks
+from families import KINDS, shrink, small_trunks
 from saved_clips import SMALL, save_open_clip
 
 from promptot.backbones import catalogue as catalogue_module
@@ -109,14 +109,13 @@ def architectures() -> list[str]:
     return sorted({architecture for architecture, _ in open_clip.list_pretrained()})
 
 
-@pytest.fixture(scope="module")
-def takes_tokens() -> dict[str, bool]:
+def takes_tokens(names: list[str]) -> dict[str, bool]:
     """By architecture: whether what the loader makes of it lets tokens join an image."""
     found: dict[str, bool] = {}
     built: dict[str, bool] = {}
     text = {"vocab_size": 64, "width": 32, "heads": 2, "layers": 1}
     with small_trunks():
-        for name in architectures():
+        for name in names:
             own = shrink(open_clip.get_model_config(name))
             config = {key: own[key] for key in ("embed_dim", "vision_cfg")} | {"text_cfg": text}
             kind = str(config)
@@ -127,15 +126,22 @@ def takes_tokens() -> dict[str, bool]:
     return found
 
 
-def test_image_prompts_are_where_the_loaders_tower_takes_them(
-    takes_tokens: dict[str, bool],
-) -> None:
-    assert set(takes_tokens.values()) == {True, False}
+@pytest.mark.parametrize(
+    "names",
+    [
+        pytest.param(sorted({kind.partition("/")[0] for kind in KINDS}), id="one of each kind"),
+        pytest.param(architectures(), id="all", marks=pytest.mark.slow),
+    ],
+)
+def test_image_prompts_are_where_the_loaders_tower_takes_them(names: list[str]) -> None:
+    takes = takes_tokens(names)
+    assert set(takes.values()) == {True, False}
     for architecture, tag in open_clip.list_pretrained():
-        entry = ENTRIES[f"open_clip:{architecture}/{tag}"]
-        assert entry.image_prompts == takes_tokens[architecture], entry.name
-        assert ("image prompts" in entry.adapts) == takes_tokens[architecture]
-        assert {"text prompts", "feature adapters"} <= {*entry.adapts}
+        if architecture in takes:
+            entry = ENTRIES[f"open_clip:{architecture}/{tag}"]
+            assert entry.image_prompts == takes[architecture], entry.name
+            assert ("image prompts" in entry.adapts) == takes[architecture]
+            assert {"text prompts", "feature adapters"} <= {*entry.adapts}
 
 
 def test_what_needs_transformers_is_what_has_its_tokenizer_from_a_hub() -> None:

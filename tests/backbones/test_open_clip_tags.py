@@ -40,6 +40,18 @@ TAGS = open_clip.list_pretrained()
 LOADED = [(a, t) for a, t in TAGS if is_supported(open_clip.get_model_config(a))]
 
 
+def one_of_each() -> Iterator[Any]:
+    """All tags; of those that differ in nothing but weights and width, all but one are slow."""
+    seen = []
+    for architecture, tag in LOADED:
+        described = open_clip.get_pretrained_cfg(architecture, tag)
+        described = {k: v for k, v in described.items() if k not in ("url", "hf_hub")}
+        kind = shrink(open_clip.get_model_config(architecture)), described
+        marks = [pytest.mark.slow] if kind in seen else []
+        seen.append(kind)
+        yield pytest.param(architecture, tag, marks=marks, id=f"{architecture}-{tag}")
+
+
 def shrink(config: dict[str, Any]) -> dict[str, Any]:
     """Two blocks of two heads a tower, and what else there is as it is."""
     small = deepcopy(config)
@@ -93,7 +105,7 @@ def pictures() -> list[Image.Image]:
     return [Image.fromarray(draw(0, 256, (*size, 3), dtype=np.uint8)) for size in sizes]
 
 
-@pytest.mark.parametrize(("architecture", "tag"), LOADED, ids=lambda part: str(part))
+@pytest.mark.parametrize(("architecture", "tag"), list(one_of_each()))
 def test_a_tag_is_the_library_s_own(shrunk: Any, architecture: str, tag: str) -> None:
     shrunk(architecture)
     described = open_clip.get_pretrained_cfg(architecture, tag)

@@ -113,7 +113,9 @@ def true_error(result) -> float:
 
 @pytest.mark.filterwarnings("ignore::promptot.transport.ConvergenceWarning")
 @pytest.mark.parametrize("epsilon", [1e-2, 1e-3, 1e-4, 1e-5, 1e-7, 1e-12])
-@pytest.mark.parametrize(("rows", "columns"), [(6, 6), (8, 5), (100, 95)])
+@pytest.mark.parametrize(
+    ("rows", "columns"), [(6, 6), (8, 5), pytest.param(100, 95, marks=pytest.mark.slow)]
+)
 def test_converged_is_said_of_the_plan_that_is_returned(epsilon, rows, columns) -> None:
     x, y = points(rows, 0), points(columns, 1)
     cost = squared_euclidean(x, y)
