@@ -22,6 +22,7 @@ for helpers in (
     "behaviour",
     "golden",
     "public",
+    "training",
 ):  # helper modules stand beside the tests that use them
     sys.path.insert(0, str(HERE / helpers))
 sys.path.insert(0, str(HERE.parent / "benchmarks"))

@@ -290,3 +290,8 @@ KINDS = (
 """One of each kind of tower and tokenizer."""
 WITHOUT_TOKENS = ("RN", "convnext", "MobileCLIP-S", "MobileCLIP2-S")
 """What architectures begin with whose image tower takes no prompts."""
+QUICK = (
+    "RN50/", "coca_ViT-B-32/", "roberta-ViT-B-32/", "EVA02-B-16/", "EVA02-E-14/",
+    "ViT-B-16-SigLIP/", "ViT-L-14-CLIPA/", "PE-Core-B-16/",
+)  # fmt: skip
+"""Those that differ in what a design meets: pooling, masks, rotation, start tokens, a bias."""

@@ -158,7 +158,7 @@ def start_model(backbone: Backbone, recipe: Recipe, names: tuple[str, ...] = NAM
 def step(model: Student, recipe: Recipe, batch: Batch) -> ObjectiveResult:
     """One step of a fresh objective, with all anchor words if it compares any."""
     batch = batch.to(model.backbone.device)
-    anchors = torch.arange(len(WORDS)) if model.vocabulary else None
+    anchors = torch.arange(len(WORDS)).to(batch.images.device) if model.vocabulary else None
     student, teacher = model(batch.images, words=anchors)
     objective, own = build_objective(recipe, steps=8), model.backbone
     return objective(student, teacher, batch.labels, own.logit_scale, own.logit_bias)

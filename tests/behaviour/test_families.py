@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import torch
-from families import KINDS, WITHOUT_TOKENS, Families
+from families import KINDS, QUICK, WITHOUT_TOKENS, Families
 from matrix import (
     DESIGNS,
     NAMES,
@@ -37,11 +37,6 @@ OBJECTIVES = {
     "sigmoid": ["objective=ot", "objective.fit=sigmoid"],
 }
 SCHEDULE = ["optim.lr=0.003", "optim.epochs=2", "optim.warmup_epochs=0", "optim.batch_size=4"]
-QUICK = (
-    "RN50/", "coca_ViT-B-32/", "roberta-ViT-B-32/", "EVA02-B-16/", "EVA02-E-14/",
-    "ViT-B-16-SigLIP/", "ViT-L-14-CLIPA/", "PE-Core-B-16/",
-)  # fmt: skip
-"""Those that differ in what a design meets: pooling, masks, rotation, start tokens, a bias."""
 
 
 def has_bias(name: str) -> bool:

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import torch
+from tape import TapeGraphs
 from torch import Tensor, nn
 
 from promptot.data import Batch
@@ -23,7 +24,8 @@ from promptot.training.averaging import WeightAverage
 from promptot.training.checkpoint import CheckpointFile, read_checkpoint
 from promptot.training.interruption import Interruptions
 from promptot.training.listener import SILENT, Listener, Listeners
-from promptot.training.trainer import BatchLoss, Trainer
+from promptot.training.loss import BatchLoss
+from promptot.training.trainer import Trainer
 from promptot.training.training_log import MEASURED, EpochRecord, Log, StepRecord
 
 NAMES = [f"{i}.png" for i in range(8)]
@@ -36,8 +38,13 @@ class Remembering:
         self.module = module
         self.mean = torch.tensor(0.0)
 
-    def __call__(self, batch: Batch, epoch: int, step: int) -> BatchLoss:
+    def draw(self, epoch: int, step: int) -> Tensor:
+        return torch.tensor([float(epoch * step)])
+
+    def __call__(self, batch: Batch, drawn: Tensor | None = None) -> BatchLoss:
         error = (self.module(batch.images) - batch.labels[:, None]).square().mean()
+        assert drawn is not None
+        error = error * (1 + drawn[0] / 10)
         self.mean = 0.5 * self.mean + 0.5 * error.detach()
         return BatchLoss(error * (1 + self.mean), torch.stack([error.detach()] * len(MEASURED)))
 
@@ -71,10 +78,12 @@ def build(
     folder: Path | None = None,
     *bad: tuple[int, int],
     deferred: bool = False,
+    tape: bool = False,
+    epochs: int = 3,
     listener: Listener = SILENT,
     **config: Any,
 ) -> Trainer:
-    """A trainer of a linear layer, three epochs of two steps."""
+    """A trainer of a linear layer, epochs of two steps."""
     torch.manual_seed(0)
     module = nn.Linear(3, 1)
     if folder is not None:
@@ -83,14 +92,17 @@ def build(
         module,
         Remembering(module),
         Made(*bad),
-        OptimConfig(lr=0.05, epochs=3, batch_size=4, **config),
+        OptimConfig(lr=0.05, epochs=epochs, batch_size=4, **config),
         Log(folder),
-        averaging=WeightAverage([0.2, 0.3, 0.5]),
+        averaging=WeightAverage([0.2, 0.3, 0.5, 0.1, 0.1, 0.1][:epochs]),
         checkpoint=None if folder is None else CheckpointFile(folder / "checkpoint"),
         images=NAMES,
         listener=listener,
+        deferred=deferred,
     )
-    trainer.deferred = deferred
+    if tape:
+        assert trainer._device_step is not None
+        trainer._device_step.graphs = TapeGraphs()
     trainer.setup()
     return trainer
 
@@ -221,7 +233,13 @@ def test_a_thread_trains_without_touching_signals() -> None:
 def test_deferred_records_are_those_of_every_step() -> None:
     told: list[tuple[int, int]] = []
     listener = Listener(on_step=lambda record: told.append((record.epoch, record.step)))
-    assert finished(deferred=True, listener=listener) == finished()
+    trainer, checked = build(deferred=True, listener=listener), build()
+    for each in (trainer, checked):
+        each.run()
+    for own, other in zip(trainer.parameters, checked.parameters, strict=True):
+        torch.testing.assert_close(own, other, rtol=1e-5, atol=1e-6)
+    for one, same in zip(trainer.log.steps, checked.log.steps, strict=True):
+        assert vars(one) == pytest.approx(vars(same), rel=1e-4, nan_ok=True)
     assert told == [(epoch, step) for epoch in (1, 2, 3) for step in (1, 2)]
 
 
@@ -291,6 +309,35 @@ def test_an_interruption_behind_a_bad_step_keeps_the_last_checkpoint(tmp_path: P
     with pytest.raises(KeyboardInterrupt):
         trainer.run()
     assert read_checkpoint(tmp_path / "checkpoint").epoch == 1
+
+
+# Replayed, as a CUDA graph is.
+
+
+@pytest.mark.parametrize("resumed", [False, True])
+def test_replayed_steps_have_the_bits_of_those_that_are_launched(
+    tmp_path: Path, resumed: bool
+) -> None:
+    expected = finished(deferred=True, epochs=6)
+    folder = None
+    if resumed:
+        folder = tmp_path
+        interrupted = build(
+            folder, deferred=True, tape=True, epochs=6, listener=Listener(on_epoch=stop)
+        )
+        with pytest.raises(KeyboardInterrupt):
+            interrupted.run()
+    trainer = build(folder, deferred=True, tape=True, epochs=6)
+    trainer.run()
+    assert trainer._device_step is not None
+    assert trainer._device_step.graphs is not None
+    assert trainer._device_step.graphs.tapes  # it was recorded
+    assert result(trainer) == expected
+
+
+def stop(record: EpochRecord) -> None:
+    if record.epoch == 3:
+        raise KeyboardInterrupt
 
 
 # Listeners.

@@ -76,17 +76,19 @@ class NamesRead:
             self.names += [name, *others]
             places += [place] * (1 + len(others))
         self.classes = places if len(self.names) > self._count else None
+        self._places = torch.tensor(places)  # on the device of what was last averaged
 
-    def expand(self, rows: list[int] | None) -> list[int] | None:
-        """Rows of parameters, one a class (None for all), as one a name."""
+    def expand(self, rows: list[int] | None) -> Tensor | None:
+        """Rows of parameters, one a class (None for all), as one a name, [N] long."""
         if self.classes is None:
-            return rows
-        return self.classes if rows is None else [rows[place] for place in self.classes]
+            return None if rows is None else torch.tensor(rows)
+        places = torch.tensor(self.classes)
+        return places if rows is None else torch.tensor(rows)[places]
 
     def average(self, features: Tensor) -> Tensor:
         """Features of all names [..., N, D] → normalised means by class [..., C, D]."""
         if self.classes is None:
             return features
-        places = torch.tensor(self.classes, device=features.device)
+        self._places = self._places.to(features.device)
         shape = (*features.shape[:-2], self._count, features.shape[-1])
-        return F.normalize(features.new_zeros(shape).index_add(-2, places, features), dim=-1)
+        return F.normalize(features.new_zeros(shape).index_add(-2, self._places, features), dim=-1)

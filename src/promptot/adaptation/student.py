@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from promptot.adaptation.adaptation import Adaptation
+from promptot.adaptation.anchor_texts import AnchorTexts
 from promptot.adaptation.class_rows import NamesRead, rows_of_classes
 from promptot.adaptation.readout import Readout, ScaledCosine
 from promptot.backbones.backbone import Backbone
@@ -87,6 +88,8 @@ class Student(nn.Module):
         self._rows: list[int] | None = None
         if learned is not None and learned.classes is not None:
             self._rows = rows_of_classes(self.class_names, self.trained_names, learned.classes)
+        rows = self._read.expand(self._rows) if self.adaptation.classes is not None else None
+        self._names_rows = None if rows is None else rows.to(backbone.device)
         if self.vocabulary and self.adaptation.classes is not None:
             raise PromptotError(
                 "Class-specific prompts have no context for anchor words.",
@@ -101,14 +104,14 @@ class Student(nn.Module):
         self.context_tokens = injection.text_tokens[0].shape[-2] if injection.text_tokens else 0
         self._tokens = self._tokenize(self._read.names) if self.context_tokens else []
         self._packed = backbone.pack_names(self._tokens) if self.context_tokens else None
-        self._words: list[list[int]] | None = None  # of the vocabulary, once they are needed
+        self._words: AnchorTexts | None = None  # of the vocabulary, once they are needed
         if self._packed is None and self.readout.reads_text:
             self.teacher_text  # noqa: B018 - the student reads it too, and bad names fail here
 
     def injection(self) -> Injection:
         """This step's injection; class-specific tokens are those of the names that are read."""
         injection = self.adaptation()
-        rows = None if self.adaptation.classes is None else self._read.expand(self._rows)
+        rows = self._names_rows
         return injection if rows is None else injection.select_classes(rows)
 
     def forward(
@@ -297,9 +300,10 @@ class Student(nn.Module):
 
     def pack(self, words: Tensor) -> Packed:
         """The class names and the anchor words at these positions [A], packed in one."""
+        assert self._packed is not None, "something learns in the texts"
         if self._words is None:
-            self._words = self._tokenize(self.vocabulary)
-        return self.backbone.pack_names([*self._tokens, *(self._words[i] for i in words.tolist())])
+            self._words = AnchorTexts(self.backbone, self._tokenize(self.vocabulary))
+        return self._words.behind(self._tokens, self._packed, words)
 
     def activation_bytes(self, batch: int, words: int = 0) -> int:
         """Bytes that a training step of B images and A anchor words keeps for its backward pass.

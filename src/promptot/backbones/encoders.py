@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import ClassVar, Protocol
 
 import torch
@@ -19,6 +20,30 @@ class Packed(Protocol):
     def tokens(self) -> int:
         """How many tokens are computed for all classes together."""
         ...
+
+
+@dataclass(frozen=True, eq=False)
+class TokenTable:
+    """Token sequences of V words on a device, of which some are chosen by tensors.
+
+    Attributes:
+        ids: [V, L], each filled up with its last token.
+        lengths: tokens of each, [V].
+    """
+
+    ids: Tensor
+    lengths: Tensor
+
+    @classmethod
+    def build(cls, sequences: Sequence[Sequence[int]], device: torch.device) -> TokenTable:
+        longest = max(len(tokens) for tokens in sequences)
+        rows = [[*own, *[own[-1]] * (longest - len(own))] for own in sequences]
+        lengths = [len(tokens) for tokens in sequences]
+        return cls(torch.tensor(rows, device=device), torch.tensor(lengths, device=device))
+
+    def choose(self, rows: Tensor) -> TokenTable:
+        """Those in these rows, [A] long."""
+        return TokenTable(self.ids[rows], self.lengths[rows])
 
 
 class ImageEncoder(nn.Module, ABC):
@@ -90,6 +115,10 @@ class TextEncoder(nn.Module, ABC):
         Args:
             prompted: whether `encode` will insert learned tokens behind the first `starts`.
         """
+
+    @abstractmethod
+    def add_words(self, packed: Packed, words: TokenTable) -> Packed:
+        """The names that were packed (`prompted`), and words behind them, without the host."""
 
     @abstractmethod
     def encode(self, packed: Packed, injection: Injection = FROZEN) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from torch import Tensor
@@ -29,7 +29,7 @@ class Injection:
     text_shift: Callable[[Tensor], Tensor] | None = None
     images: int | None = None
 
-    def select_classes(self, rows: Sequence[int] | slice) -> Injection:
+    def select_classes(self, rows: Tensor | slice) -> Injection:
         """The class-specific tokens of some of the classes, in this order; others as they are."""
         chosen = (own[rows] if own.dim() == 3 else own for own in self.text_tokens)
         return replace(self, text_tokens=tuple(chosen))

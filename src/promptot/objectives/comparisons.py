@@ -19,6 +19,7 @@ from promptot.transport import (
     solve_exact,
     squared_euclidean,
 )
+from promptot.transport.exact import ENUMERATION_LIMIT
 from promptot.transport.numeric import at_least_float32, require_positive
 
 
@@ -31,6 +32,10 @@ class Comparison(Protocol):
         Raises:
             PromptotError: a row is NaN or infinite, where the comparison looks.
         """
+        ...
+
+    def on_device(self, rows: int) -> bool:
+        """Whether on a GPU that many rows are compared without a look at any value."""
         ...
 
 
@@ -53,6 +58,10 @@ class Pointwise:
     def __call__(self, student: Tensor, teacher: Tensor) -> PreservationResult:
         drift = at_least_float32(student) - at_least_float32(teacher)  # [N, W]
         return PreservationResult(self.eta * drift.square().sum(dim=1).mean())
+
+    def on_device(self, rows: int) -> bool:
+        """See `Comparison`."""
+        return True
 
 
 @dataclass(frozen=True)
@@ -81,6 +90,10 @@ class Transport:
         cost = squared_euclidean(student, teacher, scale=self.eta)  # [N, N]
         result = self.solver(TransportProblem(cost))
         return _with_diagnostics(result.value, result, teacher)
+
+    def on_device(self, rows: int) -> bool:
+        """See `Comparison`: small exact plans are enumerated there."""
+        return self.solver is solve_exact and rows <= ENUMERATION_LIMIT
 
 
 class Divergence(Protocol):
@@ -113,6 +126,10 @@ class TransportDivergence:
         """The plan and its diagnostics are those of student to teacher."""
         result = self.divergence(student, teacher, scale=self.eta)
         return _with_diagnostics(result.value, result.plan, teacher)
+
+    def on_device(self, rows: int) -> bool:
+        """See `Comparison`: iterations end where the error is small enough."""
+        return False
 
 
 def _with_diagnostics(value: Tensor, result: TransportPlan, teacher: Tensor) -> PreservationResult:

@@ -126,7 +126,7 @@ class Objective:
             if self.preservation is not None:
                 kept = self.preservation(student, teacher, labels, logit_scale)
                 if self.control is not None:
-                    strength = strength * self.control.factor
+                    strength = strength * self.control.factor.to(strength)
                     self.control.update(kept.value.detach())
                 total = total + strength * kept.value
             if self.vocabulary is not None:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from promptot.errors import PromptotError, nearest
+from promptot.objectives.compare import compare
 from promptot.objectives.comparisons import Comparison, Pointwise, Transport
 from promptot.objectives.feature_queue import FeatureQueue
 from promptot.objectives.features import Features
@@ -85,7 +86,8 @@ class PreserveRows:
         if self.queue is not None:
             ours, theirs = self.queue.behind(ours, theirs)  # [N, 2D]
         choose = ROWS[self.rows]
-        parts = [self.comparison(*pair) for pair in zip(choose(ours), choose(theirs), strict=True)]
+        pairs = zip(choose(ours), choose(theirs), strict=True)
+        parts = [compare(self.comparison, *pair) for pair in pairs]
         value = torch.stack([part.value for part in parts]).sum()
         if self.queue is not None:
             self.queue.push(ours, theirs)

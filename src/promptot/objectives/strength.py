@@ -18,7 +18,7 @@ class StrengthControl(Stateful, Protocol):
     """A factor on λ that may depend on the steps so far."""
 
     @property
-    def factor(self) -> Tensor | float:
+    def factor(self) -> Tensor:
         """What λ is multiplied by in this step."""
         ...
 
@@ -41,7 +41,7 @@ class RampStrength:
     Example:
         >>> ramp, used = RampStrength(steps=3), []
         >>> for _ in range(4):
-        ...     used.append(ramp.factor)
+        ...     used.append(ramp.factor.item())
         ...     ramp.update(torch.tensor(0.1))
         >>> used
         [0.0, 0.5, 1.0, 1.0]
@@ -55,21 +55,22 @@ class RampStrength:
                 fix="Give two numbers from zero upwards.",
             )
         self.steps, self.first, self.last = steps, first, last
-        self._done = 0
+        self._done = torch.tensor(0)
 
     @property
-    def factor(self) -> float:
+    def factor(self) -> Tensor:
         """See `StrengthControl`."""
-        share = min(self._done / (self.steps - 1), 1.0) if self.steps > 1 else 1.0
+        done = self._done.to(torch.float32 if self._done.device.type == "mps" else torch.float64)
+        share = (done / (self.steps - 1)).clamp(max=1) if self.steps > 1 else torch.ones_like(done)
         return self.first + (self.last - self.first) * share
 
     def update(self, preservation: Tensor) -> None:
-        """See `StrengthControl`; `preservation` has no effect."""
-        self._done += 1
+        """See `StrengthControl`; only the device of `preservation` has an effect."""
+        self._done = self._done.to(preservation.device) + 1
 
     def state_dict(self) -> dict[str, Tensor]:
         """The number of steps done."""
-        return {"steps_done": torch.tensor(self._done)}
+        return {"steps_done": self._done}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Go on from `state_dict`.
@@ -77,9 +78,9 @@ class RampStrength:
         Raises:
             ValueError: it is no number of steps.
         """
-        done = int(state["steps_done"])
-        if done < 0:
-            raise ValueError(f"{done} steps")
+        done = state["steps_done"]
+        if done.dim() != 0 or done.is_floating_point() or int(done) < 0:
+            raise ValueError("steps are one whole number, zero or more")
         self._done = done
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from promptot.objectives.compare import compare
 from promptot.objectives.comparisons import Comparison
 from promptot.objectives.features import Features
 from promptot.objectives.preservation import PreservationResult, pooled
@@ -42,5 +43,5 @@ class VocabularyTerm:
         """
         ours, theirs = student.words(), teacher.words()
         per_image: tuple[Tensor, ...] = (ours,) if ours.dim() == 2 else ours.unbind()
-        parts = [self.comparison(words, theirs) for words in per_image]
+        parts = [compare(self.comparison, words, theirs) for words in per_image]
         return pooled(torch.stack([part.value for part in parts]).mean(), parts)

@@ -17,7 +17,9 @@ from promptot.training.averaging import WeightAverage
 from promptot.training.checkpoint import CheckpointFile
 from promptot.training.estimate import Estimate, check_memory
 from promptot.training.listener import SILENT, Listener
-from promptot.training.trainer import BatchLoss, Loader, Trainer
+from promptot.training.loss import BatchLoss
+from promptot.training.step_timing import seconds_a_step
+from promptot.training.trainer import Loader, Trainer
 from promptot.training.training_log import MEASURED, Log
 
 
@@ -37,10 +39,13 @@ class StudentLoss:
         self.state_dict = objective.state_dict
         self.load_state_dict = objective.load_state_dict
 
-    def __call__(self, batch: Batch, epoch: int, step: int) -> BatchLoss:
+    def draw(self, epoch: int, step: int) -> Tensor | None:
+        """The positions of the step's anchor words, [A] long; None without anchors."""
+        return None if self.anchors is None else self.anchors.positions(epoch, step)
+
+    def __call__(self, batch: Batch, drawn: Tensor | None = None) -> BatchLoss:
         """See `Loss`; the batch has images [B, 3, R, R] or patch tokens [B, N, W]."""
-        words = None if self.anchors is None else self.anchors.positions(epoch, step)
-        student, teacher = self.model(batch.images, batch.teacher, words)
+        student, teacher = self.model(batch.images, batch.teacher, drawn)
         scale, bias = self.model.backbone.logit_scale, self.model.backbone.logit_bias
         result = self.objective(student, teacher, batch.labels, scale, bias)
         accuracy = (result.logits.argmax(dim=1) == batch.labels).float().mean()
@@ -96,6 +101,6 @@ def train(
     trainer.setup()
     memory, available = check_memory(model, config.batch_size, anchors.count if anchors else 0)
     if listener.hears("on_estimate"):
-        seconds = trainer.seconds_a_step()
+        seconds = seconds_a_step(trainer)
         listener.on_estimate(Estimate(seconds, len(loader), memory, available))
     trainer.run()

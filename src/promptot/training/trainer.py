@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple, Protocol
 
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from promptot.data.loader import Batch
 from promptot.errors import NotFinite, PromptotError
-from promptot.objectives.objective_state import Stateful
+from promptot.graphs import CudaGraphs
 from promptot.recipes.schema import OptimConfig
 from promptot.training.averaging import WeightAverage
 from promptot.training.checkpoint import (
@@ -25,6 +25,7 @@ from promptot.training.checkpoint import (
     restore,
     save_checkpoint,
 )
+from promptot.training.device_step import DeviceStep
 from promptot.training.finite import (
     describe_nonfinite,
     explain_nonfinite,
@@ -33,12 +34,12 @@ from promptot.training.finite import (
 )
 from promptot.training.interruption import Interruptions
 from promptot.training.listener import SILENT, Listener
+from promptot.training.loss import BatchLoss, Loss
 from promptot.training.schedule import learning_rate
 from promptot.training.training_log import MEASURED, Log, StepRecord
 
 READ_SECONDS = 0.5
 """How long the records of steps may stay on an accelerator: to fetch them waits for it."""
-TIMED_STEPS = 3
 
 
 class Loader(Protocol):
@@ -50,21 +51,6 @@ class Loader(Protocol):
 
     def batches(self, epoch: int) -> Iterator[Batch]:
         """The batches of one epoch, counted from 1; the same ones whenever it is asked for."""
-        ...
-
-
-class BatchLoss(NamedTuple):
-    """The loss of a batch, and what a log says of it."""
-
-    total: Tensor  # 0-d, differentiable
-    measured: Tensor  # the values that `MEASURED` names, detached, [F]
-
-
-class Loss(Stateful, Protocol):
-    """The loss of a batch; its state is what it remembers of earlier ones."""
-
-    def __call__(self, batch: Batch, epoch: int, step: int) -> BatchLoss:
-        """The loss of the batch of one step of one epoch, both counted from 1."""
         ...
 
 
@@ -114,9 +100,9 @@ class Trainer:
     Attributes:
         position: what the parameters have been through; the two change together, also where a
             signal comes in the middle of a step.
-        deferred: nothing waits for the device within a step: what is not finite is masked there,
-            and found when the records are read. So it is on an accelerator, unless such batches
-            are to be left out, which the next step has to know.
+        deferred: steps are `DeviceStep`s: nothing waits for the device, what is not finite is
+            masked there, and found when the records are read. By default so it is on CUDA, unless
+            such batches are to be left out, which the next step has to know.
     """
 
     module: nn.Module
@@ -129,22 +115,34 @@ class Trainer:
     checkpoint: CheckpointFile | None = None
     images: Sequence[str] = ()
     listener: Listener = SILENT
+    deferred: bool | None = None
 
     def __post_init__(self) -> None:
         self.parameters = list(self.module.parameters())
         self.device = self.parameters[0].device
         config, self.last_epoch = self.config, self.epochs or self.config.epochs
+        if self.deferred is None:
+            self.deferred = self.device.type == "cuda" and config.on_nonfinite == "stop"
         self.optimizer = torch.optim.SGD(
-            self.parameters, config.lr, config.momentum, weight_decay=config.weight_decay
+            self.parameters,
+            torch.tensor(config.lr, device=self.device) if self.deferred else config.lr,
+            config.momentum,
+            weight_decay=config.weight_decay,
+            fused=self.deferred or None,
         )
-        self.deferred = self.device.type != "cpu" and config.on_nonfinite == "stop"
+        self._rate = config.lr
+        self._device_step = self._build_device_step() if self.deferred else None
         self.position = self._saved = Position(remembered=self.loss.state_dict())
         self.records: list[StepRecord] = []  # of the epoch, as far as they are read
         self._unread: list[_Unread] = []
         self._told = 0  # records that the listener has heard of
         self._read_at = self._saved_at = time.monotonic()
         self._interruptions = Interruptions()
-        self._sound: Tensor | None = None  # where deferred: whether all was finite so far, 0-d
+
+    def _build_device_step(self) -> DeviceStep:
+        graphs = CudaGraphs(self.device) if self.device.type == "cuda" else None
+        tell = self.listener.on_warning
+        return DeviceStep(self.parameters, self.loss, self.optimizer, graphs, tell)
 
     def setup(self) -> None:
         """Go on from the checkpoint, if there is one, to the bit as if nothing had stopped.
@@ -193,8 +191,7 @@ class Trainer:
 
     def _run_epoch(self, epoch: int) -> None:
         began = time.perf_counter()
-        for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(epoch, self.config)
+        self._set_rate(learning_rate(epoch, self.config))
         for batch in itertools.islice(self.loader.batches(epoch), self.position.step, None):
             self.step(batch)
             if self.checkpoint and time.monotonic() - self._saved_at >= self.checkpoint.seconds:
@@ -221,16 +218,16 @@ class Trainer:
             NotFinite: the loss or a gradient is not, in this step or, where records are deferred,
                 in an earlier one; no parameter has changed since.
         """
-        before, batch = self.position, loaded.to(self.device)
+        before = self.position
         epoch, step = before.epoch + 1, before.step + 1
         try:
-            values = self._advance(batch, epoch, step)
+            values = self._advance(loaded, epoch, step)
             self._unread.append(_Unread(step, loaded.indices, values))
             self.position = replace(before, step=step, remembered=self.loss.state_dict())
         except NotFinite as error:
             self._read()  # an earlier step of these may be the cause
             if self.config.on_nonfinite != "skip":
-                finite = bool(batch.images.isfinite().all())
+                finite = bool(loaded.images.isfinite().all())
                 raise self._explain(error, step, loaded.indices, finite) from error
             self.loss.load_state_dict(before.remembered)
             self.position = replace(before, step=step, skipped=before.skipped + 1)
@@ -240,57 +237,42 @@ class Trainer:
         finally:
             self._interruptions.release()
 
-    def _advance(self, batch: Batch, epoch: int, step: int) -> Tensor:
-        """All that a step does on the device: forward, plan, backward, check, update, record.
-
-        Where `deferred`, nothing here waits for the device, except in the loss: transport plans
-        of more than six points check their costs and are solved on the host (`solve_exact`), those
-        of other solvers check their costs; anchor words and synonyms are packed on the host and
-        copied.
+    def _advance(self, loaded: Batch, epoch: int, step: int) -> Tensor:
+        """All that a step does: forward, plan, backward, check, update, record.
 
         Returns:
             the record, see `_Unread`.
 
         Raises:
-            NotFinite: the loss or a gradient is not, so that there was no update; not raised where
-                `deferred`.
+            NotFinite: the loss or a gradient is not, so that there was no update; where steps are
+                deferred, only what a transport solver on the host has found.
         """
-        loss = self._backpropagate(batch, epoch, step)
-        finite = loss.total.detach().isfinite() & finite_gradients(self.parameters)
-        if not self.deferred:
-            if not bool(finite):
-                raise describe_nonfinite(*loss.measured[:3].tolist())
+        drawn = self.loss.draw(epoch, step)
+        if self._device_step is not None:
             self._interruptions.hold()  # until `step` has noted it
-            self.optimizer.step()
-            return loss.measured
-        flags = torch.stack([finite, batch.images.isfinite().all()])
+            return self._device_step(loaded, drawn)
+        loss = self._backpropagate(loaded, drawn)
+        finite = loss.total.detach().isfinite() & finite_gradients(self.parameters)
+        if not bool(finite):
+            raise describe_nonfinite(*loss.measured[:3].tolist())
         self._interruptions.hold()
-        self._update_where(finite)
-        return torch.cat([loss.measured, flags.to(loss.measured)])
+        self.optimizer.step()
+        return loss.measured
 
-    def _backpropagate(self, batch: Batch, epoch: int, step: int) -> BatchLoss:
+    def _backpropagate(self, loaded: Batch, drawn: Tensor | None) -> BatchLoss:
         """The loss of a batch; its gradients are left at the parameters."""
-        loss = self.loss(batch, epoch, step)
+        loss = self.loss(loaded.to(self.device), None if drawn is None else drawn.to(self.device))
         self.optimizer.zero_grad()
         loss.total.backward()
         return loss
 
-    @torch.no_grad()
-    def _update_where(self, finite: Tensor) -> None:
-        """The optimiser's step where all gradients so far were `finite`, 0-d; otherwise nothing."""
-        if self._sound is None:
-            for parameter in self.parameters:  # so that the first step can be undone too
-                empty = torch.zeros_like(parameter)
-                self.optimizer.state[parameter].setdefault("momentum_buffer", empty)
-        self._sound = finite if self._sound is None else self._sound & finite
-        state = [v for own in self.optimizer.state.values() for v in own.values()]
-        tensors = [*self.parameters, *(v for v in state if isinstance(v, Tensor))]
-        before = torch.cat([tensor.flatten() for tensor in tensors])
-        self.optimizer.step()
-        after = torch.cat([tensor.flatten() for tensor in tensors])
-        parts = torch.where(self._sound, after, before).split([t.numel() for t in tensors])
-        for tensor, part in zip(tensors, parts, strict=True):
-            tensor.copy_(part.view_as(tensor))
+    def _set_rate(self, rate: float) -> None:
+        self._rate = rate
+        for group in self.optimizer.param_groups:
+            if isinstance(group["lr"], Tensor):  # graphs read it there
+                group["lr"].fill_(rate)
+            else:
+                group["lr"] = rate
 
     def _read(self) -> None:
         """Bring what is recorded of the last steps to the host, in one transfer.
@@ -300,7 +282,7 @@ class Trainer:
         """
         if not self._unread:
             return
-        epoch, lr = self.position.epoch + 1, self.optimizer.param_groups[0]["lr"]
+        epoch, lr = self.position.epoch + 1, self._rate
         read = []
         rows = torch.stack([unread.values for unread in self._unread]).tolist()
         for (step, images, _), row in zip(self._unread, rows, strict=True):
@@ -337,23 +319,14 @@ class Trainer:
         save_checkpoint(self.checkpoint.path, Checkpoint(*done, run, *state, self.records))
         self._saved, self._saved_at = position, time.monotonic()
 
-    def seconds_a_step(self) -> float:
-        """Seconds a step, loading included, of three that leave no trace; 0 without batches.
-
-        The first, which warms up, is left out.
-        """
-        marks = []
-        epoch = self.position.epoch + 1
-        for loaded in itertools.islice(self.loader.batches(epoch), TIMED_STEPS):
-            try:
-                self._backpropagate(loaded.to(self.device), epoch, 1)
-            except PromptotError:  # training will say it, with the step and the images
-                break
-            if self.device.type == "cuda":
-                torch.cuda.synchronize()
-            marks.append(time.perf_counter())
+    @contextlib.contextmanager
+    def rehearsing(self) -> Iterator[Callable[[Batch], object]]:
+        """Tries steps of the next epoch on batches, and leaves no trace of them."""
+        epoch, device_step = self.position.epoch + 1, self._device_step
+        attempt = self._backpropagate if device_step is None else device_step
+        with contextlib.nullcontext() if device_step is None else device_step.undone():
+            yield lambda loaded: attempt(loaded, self.loss.draw(epoch, 1))
         self.loss.load_state_dict(self.position.remembered)
-        return (marks[-1] - marks[0]) / (len(marks) - 1) if len(marks) > 1 else 0.0
 
     def _explain(self, error: NotFinite, step: int, images: Tensor, finite: bool) -> NotFinite:
         """What was not finite, with the step, its images and the cause."""

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from promptot.errors import PromptotError
+from promptot.graphs import is_host
 from promptot.transport.numeric import at_least_float32, require_positive
 from promptot.transport.precision import widest
 
@@ -74,7 +75,7 @@ def wide_squared_euclidean(x: Tensor, y: Tensor, scale: float = 0.5) -> Tensor:
 def _with_close_pairs(squared: Tensor, norms: Tensor, x: Tensor, y: Tensor, share: float) -> Tensor:
     """`squared` [N, M] with the direct ones where they are below this share of the norms."""
     close = squared < share * norms
-    if squared.device.type != "cpu":  # without waiting for the device: all of them, one kernel
+    if not is_host(squared):  # without waiting for the device: all of them, one kernel
         direct = torch.cdist(x, y, compute_mode="donot_use_mm_for_euclid_dist").square()
         return torch.where(close, direct, squared)
     exact = squared.clone()

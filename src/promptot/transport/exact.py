@@ -13,6 +13,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from promptot.graphs import is_host
 from promptot.transport.plan import ConvergenceWarning, TransportPlan
 from promptot.transport.problem import TransportProblem
 
@@ -61,7 +62,7 @@ def solve_exact(problem: TransportProblem) -> TransportPlan:
     """
     size = problem.cost.shape[0]
     enumerate_on_device = problem.is_assignment and size <= ENUMERATION_LIMIT
-    if not enumerate_on_device or problem.cost.device.type == "cpu":
+    if not enumerate_on_device or is_host(problem.cost):
         problem.check_finite()
     cost = problem.cost.detach()
     potentials, converged = None, True

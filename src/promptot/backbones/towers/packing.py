@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from promptot.backbones.encoders import TokenTable
 from promptot.errors import PromptotError
 
 PADDING_PER_GROUP = 16
@@ -81,7 +82,29 @@ class PackedText:
     @property
     def longest(self) -> int:
         """Tokens of the longest sequence, prefix and [EOS] included."""
-        return len(self.prefix) + self.groups[-1].length
+        return len(self.prefix) + max(group.length for group in self.groups)
+
+    def with_words(self, words: TokenTable) -> PackedText:
+        """These, and A words with the same first token behind them, all padded to one length."""
+        count, length = words.ids.shape[0], words.ids.shape[1] - len(self.prefix)
+        ends = words.lengths - len(self.prefix)  # tokens of its own of each, [A]
+        places = torch.arange(length, device=self.order.device)
+        numbers = torch.arange(count, device=self.order.device)
+        group = LengthGroup(
+            first_class=self.classes,
+            classes=count,
+            length=length,
+            future=places[:, None] < places,
+            beyond_end=(places >= ends[:, None])[:, None, None],
+        )
+        return PackedText(
+            self.prefix,
+            torch.cat([self.suffixes, words.ids[:, len(self.prefix) :].flatten()]),
+            torch.cat([self.offsets, places.repeat(count)]),
+            torch.cat([self.order, self.classes + numbers]),
+            torch.cat([self.ends, len(self.suffixes) + length * numbers + ends - 1]),
+            (*self.groups, group),
+        )
 
     def unsort(self, rows: Tensor) -> Tensor:
         """Rows in packed order [C, ...] → rows in the order of the class names."""

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from promptot.backbones.architecture import PaddedTextShape
-from promptot.backbones.encoders import Packed, TextEncoder
+from promptot.backbones.encoders import Packed, TextEncoder, TokenTable
 from promptot.backbones.injection import FROZEN, Injection
 from promptot.backbones.towers.activations import padded_text_bytes
 from promptot.backbones.towers.transformer import Block, Transformer
@@ -127,10 +127,22 @@ class PaddedTextTower(TextEncoder):
         ids = torch.full((len(sequences), longest), self.pad)
         for row, tokens in zip(ids, sequences, strict=True):
             row[: len(tokens)] = torch.tensor(tokens)
-        places = self.context_length
+        found = PaddedText(ids, lengths, self._places(longest))
+        return found.to(self.positional_embedding.device)
+
+    def _places(self, longest: int) -> int:
         if self._grows:
-            places = min(places, longest + 2 * (self.pool == "class"))
-        return PaddedText(ids, lengths, places).to(self.positional_embedding.device)
+            return min(self.context_length, longest + 2 * (self.pool == "class"))
+        return self.context_length
+
+    def add_words(self, packed: Packed, words: TokenTable) -> PaddedText:
+        text = _own(packed)
+        longest = max(text.ids.shape[1], words.ids.shape[1])
+        places = torch.arange(words.ids.shape[1], device=text.ids.device)
+        ids = words.ids.masked_fill(places >= words.lengths[:, None], self.pad)
+        both = [F.pad(own, (0, longest - own.shape[1]), value=self.pad) for own in (text.ids, ids)]
+        lengths = torch.cat([text.lengths, words.lengths])
+        return PaddedText(torch.cat(both), lengths, self._places(longest))
 
     def activation_bytes(self, packed: Packed, injection: Injection, images: int) -> int:
         text = _own(packed)
@@ -163,7 +175,9 @@ class PaddedTextTower(TextEncoder):
             chosen = [tokens[own] if tokens.dim() == 3 else tokens for tokens in context]
             part = text.ids[some], text.lengths[some], *chosen
             if recomputed:
-                found = checkpoint(self._encode, *part, use_reentrant=False)
+                found = checkpoint(
+                    self._encode, *part, use_reentrant=False, preserve_rng_state=False
+                )
                 assert isinstance(found, Tensor)
                 features.append(found)
             else:

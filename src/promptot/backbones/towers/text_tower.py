@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from promptot.backbones.architecture import TextShape
-from promptot.backbones.encoders import Packed, TextEncoder
+from promptot.backbones.encoders import Packed, TextEncoder, TokenTable
 from promptot.backbones.injection import FROZEN, Injection
 from promptot.backbones.towers.activations import text_bytes
 from promptot.backbones.towers.packed_attention import attend_packed
@@ -67,6 +67,9 @@ class TextTower(TextEncoder):
             return pack(sequences).to(device)
         padding = PADDING_PER_GROUP if device.type == "cpu" else PADDING_PER_GROUP_ON_GPU
         return pack(sequences, shared=1, padding=padding).to(device)
+
+    def add_words(self, packed: Packed, words: TokenTable) -> PackedText:
+        return _own(packed).with_words(words)
 
     def activation_bytes(self, packed: Packed, injection: Injection, images: int) -> int:
         return text_bytes(self.transformer, _own(packed), injection, images)

@@ -1,0 +1,213 @@
+"""CUDA graphs of what a function does on the device, with what no graph can hold between them.
+
+To launch a kernel from Python takes about as long as a small kernel runs. A graph is recorded once
+and launched as one: nothing of Python runs again, the same kernels read the same memory. So what a
+function reads must stay where it is, and nothing may be decided on the host meanwhile.
+
+Where something has to be (a transport plan that a solver on the host finds, say), the function
+calls `between_graphs`. A recording ends there and a new one begins behind it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+from collections.abc import Callable, Iterator, Sequence
+from contextvars import ContextVar
+from typing import Any, Generic, Protocol, TypeVar
+
+import torch
+from torch import Tensor
+
+HOST = {"cpu"}
+"""Kinds of devices on which a look at a value waits for nothing, so that nothing avoids it."""
+
+Result = TypeVar("Result")
+Outside = Callable[..., tuple[Tensor, ...]]
+"""From tensors to tensors, whose shapes do not change from call to call."""
+
+
+def is_host(tensor: Tensor) -> bool:
+    """Whether the host may look at a value of it as it likes."""
+    return tensor.device.type in HOST
+
+
+def between_graphs(function: Outside, *inputs: Tensor) -> tuple[Tensor, ...]:
+    """`function(*inputs)`, no part of a graph: it may look at values and compute on the host.
+
+    No gradient flows through it. Outside of a recording it is called as it is.
+
+    Example:
+        >>> between_graphs(lambda x: (x.sort().values,), torch.tensor([2.0, 1.0]))
+        (tensor([1., 2.]),)
+    """
+    recorder = _RECORDER.get()
+    with torch.no_grad():
+        return function(*inputs) if recorder is None else recorder.outside(function, inputs)
+
+
+class _Recorder(Protocol):
+    def outside(self, function: Outside, inputs: Sequence[Tensor]) -> tuple[Tensor, ...]: ...
+
+
+_RECORDER: ContextVar[_Recorder | None] = ContextVar("recorder", default=None)
+
+
+@contextlib.contextmanager
+def _recorded_by(recorder: _Recorder) -> Iterator[None]:
+    token = _RECORDER.set(recorder)
+    try:
+        yield
+    finally:
+        _RECORDER.reset(token)
+
+
+class Graph(Protocol):
+    """One recording, as `torch.cuda.CUDAGraph` is."""
+
+    def capture_begin(self) -> None: ...
+
+    def capture_end(self) -> None: ...
+
+    def replay(self) -> None: ...
+
+
+class CudaGraphs:
+    """Makes the graphs of one recording: one stream, one pool of memory.
+
+    Args:
+        device: of all tensors.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.stream = torch.cuda.Stream(device)
+        self._pool = torch.cuda.graph_pool_handle()
+
+    def new(self) -> Graph:
+        return _CudaGraph(self._pool)
+
+    @contextlib.contextmanager
+    def in_stream(self) -> Iterator[None]:
+        """What is launched here runs in the stream of the recording, after what came before."""
+        current = torch.cuda.current_stream(self.device)
+        self.stream.wait_stream(current)
+        with torch.cuda.stream(self.stream):
+            yield
+        current.wait_stream(self.stream)
+
+    def collect(self) -> None:
+        """Give back what is not in use: the graphs have memory of their own."""
+        torch.cuda.synchronize(self.device)
+        gc.collect()
+        torch.cuda.empty_cache()
+
+
+class _CudaGraph:
+    """A `torch.cuda.CUDAGraph` in a pool, indifferent to what other threads do meanwhile."""
+
+    def __init__(self, pool: Any) -> None:
+        self._graph, self._pool = torch.cuda.CUDAGraph(), pool
+
+    def capture_begin(self) -> None:
+        # a thread that pins memory for the loader must not end the recording
+        self._graph.capture_begin(pool=self._pool, capture_error_mode="thread_local")
+
+    def capture_end(self) -> None:
+        self._graph.capture_end()
+
+    def replay(self) -> None:
+        self._graph.replay()
+
+
+class GraphMaker(Protocol):
+    """`CudaGraphs`, or what stands in for it."""
+
+    def new(self) -> Graph: ...
+
+    def in_stream(self) -> contextlib.AbstractContextManager[None]: ...
+
+    def collect(self) -> None: ...
+
+
+class GraphedFunction(Generic[Result]):
+    """What a function does on the device, to be done again without Python.
+
+    Call `warm_up` some times, `record` once, then `replay`: each `warm_up` and each `replay` is one
+    call of the function. `record` is none: nothing runs.
+
+    Args:
+        function: takes nothing; reads and writes tensors that stay where they are, and returns
+            tensors, which every replay writes anew.
+        maker: makes the graphs.
+    """
+
+    def __init__(self, function: Callable[[], Result], maker: GraphMaker) -> None:
+        self._function, self._maker = function, maker
+        self._outputs: list[tuple[Tensor, ...]] = []  # of what is outside, in order
+        self._met = 0  # of these, in the call that is at work
+        self._recording: Graph | None = None
+        self._pieces: list[Callable[[], None]] = []
+        self.result: Result | None = None
+
+    def warm_up(self) -> Result:
+        """Call the function as it is, so that libraries and caches are ready for a recording."""
+        self._met = 0
+        with self._maker.in_stream(), _recorded_by(self):
+            return self._function()
+
+    def record(self) -> None:
+        """Record what the function does, without doing it; whoever fails here may go on without.
+
+        Raises:
+            RuntimeError: it does something that can't be recorded.
+        """
+        self._met, self._pieces = 0, []
+        self._maker.collect()
+        with self._maker.in_stream(), _recorded_by(self):
+            self._begin()
+            try:
+                self.result = self._function()
+            except BaseException:
+                with contextlib.suppress(RuntimeError):  # the recording has failed already
+                    self._end()
+                self._pieces = []
+                raise
+            self._end()
+
+    def replay(self) -> Result:
+        """Do it again; the result is in the same tensors each time."""
+        assert self.result is not None, "record it first"
+        for piece in self._pieces:
+            piece()
+        return self.result
+
+    def outside(self, function: Outside, inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """See `between_graphs`: in a warm-up the shapes are learned, in a recording it is cut."""
+        number, self._met = self._met, self._met + 1
+        if self._recording is None:
+            found = function(*inputs)
+            own = tuple(torch.empty_like(tensor) for tensor in found)
+            self._outputs[number : number + 1] = [own]
+            return found
+        outputs = self._outputs[number]
+
+        def run() -> None:
+            with torch.no_grad():
+                for tensor, value in zip(outputs, function(*inputs), strict=True):
+                    tensor.copy_(value)
+
+        self._end()
+        self._pieces.append(run)
+        self._begin()
+        return outputs
+
+    def _begin(self) -> None:
+        self._recording = self._maker.new()
+        self._recording.capture_begin()
+
+    def _end(self) -> None:
+        graph, self._recording = self._recording, None
+        if graph is not None:
+            graph.capture_end()
+            self._pieces.append(graph.replay)

@@ -1,0 +1,206 @@
+"""A training step that nobody waits for: on a GPU, replayed as a CUDA graph once it is warm.
+
+What is not finite is masked on the device: from the first such loss or gradient on no parameter
+changes, and whoever reads the records finds out. Everything that changes from step to step is a
+tensor: the batch, what is drawn, the learning rate, what the loss remembers.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from promptot.data.loader import Batch
+from promptot.graphs import GraphedFunction, GraphMaker
+from promptot.training.loss import Loss
+
+WARM_UP = 3
+"""Steps of one layout that are launched kernel by kernel before it is recorded."""
+MOST_GRAPHS = 4
+"""Each has memory of its own; a run has one layout of its batches, or two with a short last one."""
+
+
+class DeviceStep:
+    """Forward, backward, check, update and record of a batch, without waiting for the device.
+
+    Args:
+        parameters: all that learn.
+        loss: what is minimised.
+        optimizer: with `fused=True`, and on a GPU with a learning rate that is a tensor there.
+        graphs: makes CUDA graphs; None launches every step kernel by kernel.
+        on_failure: is told in a sentence why steps are not recorded, once.
+
+    Attributes:
+        graphs: None too after a recording has failed.
+    """
+
+    def __init__(
+        self,
+        parameters: Sequence[Tensor],
+        loss: Loss,
+        optimizer: torch.optim.SGD,
+        graphs: GraphMaker | None,
+        on_failure: Callable[[str], None],
+    ) -> None:
+        self.parameters, self.loss, self.optimizer = parameters, loss, optimizer
+        self.device = parameters[0].device
+        self.graphs, self._on_failure = graphs, on_failure
+        self._one = torch.ones((), device=self.device)
+        self._bad = torch.zeros((), device=self.device)  # 1 from the first that was not finite on
+        self._layouts: dict[Hashable, _Layout] = {}
+        self._state: dict[str, Tensor] = {}  # what the loss remembers, where graphs find it
+        optimizer.found_inf = self._bad  # type: ignore[attr-defined]  # then the kernel does nothing
+
+    def __call__(self, loaded: Batch, drawn: Tensor | None) -> Tensor:
+        """Take a step.
+
+        Args:
+            loaded: a batch, on the host or the device; `indices` are not read.
+            drawn: see `Loss.draw`.
+
+        Returns:
+            what was measured (see `BatchLoss`), whether all was finite so far and whether the
+            images were, [F + 2].
+        """
+        self._keep_momentum()
+        if self.graphs is None:
+            drawn = None if drawn is None else drawn.to(self.device, non_blocking=True)
+            return self._run(loaded.to(self.device), drawn)
+        return self._by_graph(self.graphs, loaded, drawn)
+
+    def _run(self, batch: Batch, drawn: Tensor | None) -> Tensor:
+        loss = self.loss(batch, drawn)
+        self.optimizer.zero_grad()
+        loss.total.backward()
+        gradients = [p.grad for p in self.parameters if p.grad is not None]
+        # sets the flag where one is not finite, and multiplies all by one
+        torch._amp_foreach_non_finite_check_and_unscale_(gradients, self._bad, self._one)
+        wrong = loss.total.detach().isfinite().logical_not()
+        self._bad.copy_(torch.maximum(self._bad, wrong.to(self._bad)))
+        self.optimizer.step()
+        flags = torch.stack([1 - self._bad, batch.images.isfinite().all().to(self._bad)])
+        return torch.cat([loss.measured, flags.to(loss.measured)])
+
+    @contextlib.contextmanager
+    def undone(self) -> Iterator[None]:
+        """Steps may be taken here; afterwards all that they change is as it was."""
+        self._keep_momentum()
+        momentum = [state["momentum_buffer"] for state in self.optimizer.state.values()]
+        tensors = [*self.parameters, *momentum, self._bad]
+        before = [tensor.detach().clone() for tensor in tensors]
+        remembered = {name: value.clone() for name, value in self.loss.state_dict().items()}
+        try:
+            yield
+        finally:
+            with torch.no_grad():
+                for tensor, value in zip(tensors, before, strict=True):
+                    tensor.copy_(value)
+            self.loss.load_state_dict(remembered)
+
+    def _keep_momentum(self) -> None:
+        """Let the optimiser's buffers be there, zero, so that its first step is as the others."""
+        for parameter in self.parameters:
+            state = self.optimizer.state[parameter]
+            if state.get("momentum_buffer") is None:
+                state["momentum_buffer"] = torch.zeros_like(parameter)
+
+    def _by_graph(self, graphs: GraphMaker, loaded: Batch, drawn: Tensor | None) -> Tensor:
+        self._settle_state()
+        key = tuple(
+            None if part is None else (part.shape, part.dtype)
+            for part in (loaded.images, loaded.labels, loaded.teacher, drawn)
+        )
+        layout = self._layouts.get(key)
+        if layout is None:
+            layout = self._layouts[key] = self._new_layout(graphs, loaded, drawn)
+        layout.fill(loaded, drawn)
+        if layout.steps < WARM_UP or (not layout.ready and self._enough()):
+            layout.steps += 1
+            return layout.step.warm_up()
+        if not layout.ready:
+            remembered = dict(self._state)
+            try:
+                layout.step.record()
+            except RuntimeError as error:
+                self._give_up(" ".join(str(error).split())[:300])
+                return self._run(layout.batch, layout.drawn)
+            finally:
+                self.loss.load_state_dict(remembered)
+            layout.ready = True
+        return layout.step.replay().clone()
+
+    def _new_layout(self, graphs: GraphMaker, loaded: Batch, drawn: Tensor | None) -> _Layout:
+        images, labels, indices = (self._own(part) for part in loaded[:3])
+        teacher = None if loaded.teacher is None else self._own(loaded.teacher)
+        batch = Batch(images, labels, indices, teacher)
+        drawn = None if drawn is None else self._own(drawn)
+
+        def step() -> Tensor:
+            values = self._run(batch, drawn)
+            after = self.loss.state_dict()
+            for name, kept in self._state.items():
+                if after[name].shape == kept.shape:
+                    kept.copy_(after[name])
+            return values
+
+        return _Layout(batch, drawn, GraphedFunction(step, graphs))
+
+    def _settle_state(self) -> None:
+        """Let what the loss remembers be where graphs read and write it.
+
+        Those of another layout of it are given up: a queue that fills up has one after the other.
+        """
+        current = self.loss.state_dict()
+        if current.keys() != self._state.keys() or any(
+            value.shape != self._state[name].shape or value.dtype != self._state[name].dtype
+            for name, value in current.items()
+        ):
+            self._layouts.clear()
+            self._state = {name: self._own(value) for name, value in current.items()}
+        elif all(value is self._state[name] for name, value in current.items()):
+            return
+        else:
+            for name, value in current.items():
+                self._state[name].copy_(value)
+        self.loss.load_state_dict(self._state)
+
+    def _enough(self) -> bool:
+        return sum(layout.ready for layout in self._layouts.values()) >= MOST_GRAPHS
+
+    def _give_up(self, reason: str) -> None:
+        self.graphs = None
+        self._layouts.clear()
+        self._on_failure(
+            f"Steps are not replayed as CUDA graphs, which makes them slower: {reason}"
+        )
+
+    def _own(self, tensor: Tensor) -> Tensor:
+        return tensor.detach().to(self.device, copy=True)
+
+
+@dataclass(eq=False)
+class _Layout:
+    """Steps on batches of one shape.
+
+    Attributes:
+        batch, drawn: where the step reads them.
+        step: reads them, and changes what learns.
+        steps: how many were taken before it was recorded.
+        ready: whether it is.
+    """
+
+    batch: Batch
+    drawn: Tensor | None
+    step: GraphedFunction[Tensor]
+    steps: int = 0
+    ready: bool = False
+
+    def fill(self, loaded: Batch, drawn: Tensor | None) -> None:
+        pairs = [*zip(self.batch, loaded, strict=True), (self.drawn, drawn)]
+        for own, given in pairs:
+            if own is not None and given is not None:
+                own.copy_(given, non_blocking=True)

@@ -1,0 +1,32 @@
+"""What a trainer minimises."""
+
+from __future__ import annotations
+
+from typing import NamedTuple, Protocol
+
+from torch import Tensor
+
+from promptot.data.loader import Batch
+from promptot.objectives.objective_state import Stateful
+
+
+class BatchLoss(NamedTuple):
+    """The loss of a batch, and what a log says of it."""
+
+    total: Tensor  # 0-d, differentiable
+    measured: Tensor  # the values that `MEASURED` names, detached, [F]
+
+
+class Loss(Stateful, Protocol):
+    """The loss of a batch; its state is what it remembers of earlier ones."""
+
+    def draw(self, epoch: int, step: int) -> Tensor | None:
+        """What one step of one epoch draws at random, both counted from 1; None for nothing.
+
+        A function of the two alone, on the host, of the same shape each time.
+        """
+        ...
+
+    def __call__(self, batch: Batch, drawn: Tensor | None = None) -> BatchLoss:
+        """The loss of a batch, with what was drawn for its step; both on the device."""
+        ...

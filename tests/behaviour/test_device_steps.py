@@ -1,0 +1,166 @@
+"""Every recipe's step as a GPU takes it, on a CPU: nothing is decided by a value, and replays.
+
+`is_host` says no here, so that a CPU is treated as a GPU is; a tape stands in for CUDA graphs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from families import KINDS, QUICK, WITHOUT_TOKENS, Families
+from matrix import (
+    PAIRS,
+    TwoBatches,
+    make_batch,
+    read_recipe,
+    start_model,
+    write_small_clip,
+    write_words,
+)
+from tape import WAITS, Tape, TapeGraphs
+from torch import Tensor
+from torch.utils._python_dispatch import _disable_current_modes
+
+from promptot import graphs
+from promptot.adaptation.student import Student
+from promptot.backbones import Backbone, load_backbone
+from promptot.data import Batch
+from promptot.recipes import Recipe
+from promptot.runs.learning import build_objective
+from promptot.training.anchors import AnchorDraws
+from promptot.training.device_step import WARM_UP, DeviceStep
+from promptot.training.train_student import StudentLoss
+
+STEPS = WARM_UP + 6
+SOME = [
+    pytest.param(
+        *pair.values,
+        id=pair.id,
+        marks=[] if pair.values[0] == "ivlp" or pair.values[1] == "ot" else pytest.mark.slow,
+    )
+    for pair in PAIRS
+]
+"""Each objective with one design, and each design with one objective; all by `-m slow`."""
+
+
+@pytest.fixture(scope="module")
+def small_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_small_clip(tmp_path_factory.mktemp("small"))
+
+
+@pytest.fixture(scope="module")
+def small(small_file: Path) -> Backbone:
+    return load_backbone(f"openai:{small_file}")
+
+
+@pytest.fixture(scope="module")
+def words(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_words(tmp_path_factory.mktemp("words"))
+
+
+@pytest.fixture(scope="module")
+def families(tmp_path_factory: pytest.TempPathFactory) -> Families:
+    return Families(tmp_path_factory.mktemp("families"))
+
+
+@pytest.fixture(autouse=True)
+def as_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(graphs, "HOST", set())
+
+
+def refuse(reason: str) -> None:
+    raise AssertionError(reason)
+
+
+def build(model: Student, recipe: Recipe, maker: TapeGraphs | None) -> DeviceStep:
+    vocabulary = len(model.vocabulary)
+    anchors = AnchorDraws(vocabulary, recipe.vocabulary.per_step, 1) if vocabulary else None
+    loss = StudentLoss(model, build_objective(recipe, steps=STEPS), anchors)
+    parameters = [*model.prompts.parameters()]
+    optimizer = torch.optim.SGD(parameters, 0.01, 0.9, weight_decay=5e-4, fused=True)
+    return DeviceStep(parameters, loss, optimizer, maker, refuse)
+
+
+def batches(side: int = 16) -> Iterator[Batch]:
+    """The halves of one batch by turns, the second time with other pictures."""
+    loader, other = TwoBatches(side=side), make_batch(8, side=side)
+    for epoch in range(STEPS // 2 + 1):
+        for batch in loader.batches(epoch):
+            yield batch._replace(images=batch.images + 0.1 * epoch * other.images[4:])
+
+
+def take(step: DeviceStep, side: int = 16) -> tuple[list[Tensor], list[Tensor]]:
+    """All records, and the parameters at the end."""
+    records = []
+    for number, batch in zip(range(STEPS), batches(side), strict=False):
+        records.append(step(batch, step.loss.draw(1, number + 1)).clone())
+    return records, [p.detach().clone() for p in step.parameters]
+
+
+@pytest.mark.parametrize(("design", "objective"), SOME)
+def test_a_replayed_step_has_the_bits_of_a_launched_one(
+    small: Backbone, words: Path, design: str, objective: str
+) -> None:
+    check_replays(small, read_recipe(design, objective, words))
+
+
+@pytest.mark.parametrize("name", [n for n in KINDS if n.startswith(QUICK)])
+@pytest.mark.parametrize("recomputed", [False, True])
+def test_so_it_is_for_other_towers(
+    families: Families, words: Path, name: str, recomputed: bool
+) -> None:
+    """Where there are tokens with prompts among them, and texts that are padded."""
+    _, _, backbone = families(name)
+    if recomputed and backbone.text_tower.recompute is None:
+        pytest.skip("it computes nothing again")
+    design = "coop" if name.startswith(WITHOUT_TOKENS) else "ivlp"
+    if recomputed:
+        backbone.text_tower.recompute = True
+    check_replays(backbone, read_recipe(design, "vocabulary-ot", words))
+    if recomputed:
+        backbone.text_tower.recompute = False
+
+
+def check_replays(backbone: Backbone, recipe: Recipe) -> None:
+    """Records and parameters of replayed steps have the bits of launched ones."""
+    side = backbone.preprocess.resolution
+    maker = TapeGraphs(forbidden=WAITS)
+    launched = take(build(start_model(backbone, recipe), recipe, None), side)
+    step = build(start_model(backbone, recipe), recipe, maker)
+    replayed = take(step, side)
+    assert maker.tapes
+    assert step.graphs is maker
+    for one, other in zip(*(records for records, _ in (launched, replayed)), strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=0, equal_nan=True)
+    for one, other in zip(launched[1], replayed[1], strict=True):
+        assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize(("design", "objective"), SOME)
+def test_steps_are_the_same_operators_on_the_same_shapes(
+    small: Backbone,
+    words: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    design: str,
+    objective: str,
+) -> None:
+    """Whatever the values are: so an allocation of one step is that of the next."""
+
+    def unseen(function: graphs.Outside, *inputs: Tensor) -> tuple[Tensor, ...]:
+        with _disable_current_modes():
+            return function(*inputs)
+
+    monkeypatch.setattr("promptot.objectives.compare.between_graphs", unseen)
+    recipe = read_recipe(design, objective, words)
+    step = build(start_model(small, recipe), recipe, None)
+    seen = []
+    for number, batch in zip(range(5), batches(), strict=False):
+        tape = Tape()
+        with tape:
+            step(batch, step.loss.draw(1, number + 1))
+        seen.append([(str(func), [t.shape for t in outputs]) for func, _, _, outputs in tape.calls])
+    assert len(seen[2]) > 100
+    assert seen[2] == seen[3] == seen[4]
