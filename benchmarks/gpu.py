@@ -7,11 +7,12 @@ Parts, in this order; each writes OUT/<part>.json when it ends, and a part that 
 the next:
 
 tests    `pytest -m cuda`: numbers of the CPU, same bits twice, fit, resume, evaluate, predict.
-step     a Prompt-OT step of a ViT-B/16 at random weights, batch 4, ours beside the plain way (the
-         training step of `training_step.py`) in turns in this process: seconds, kernels, launches,
-         peak memory, differences of loss and gradients, whether two steps give the same bits.
-graph    how fast our step would be as one CUDA graph (the trainer takes it eagerly today), and
-         whether a replay gives the eager step's bits.
+step     a Prompt-OT step of a ViT-B/16 at random weights, batch 4 (and 32), in turns in this
+         process: the plain way of `training_step.py` (launched kernel by kernel, bf16 by autocast),
+         ours launched so, and ours replayed as the trainer does it. Seconds, kernels, launches,
+         peak memory, differences of loss and gradients, whether a replay has the bits of a launched
+         step.
+plans    exact plans of 4 to 1024 rows, transfers included.
 images   features of a ViT-B/16 for images that are decoded already, ours beside the plain way.
 fit      the trainer itself on made JPEG files of ImageNet's sizes, loading included.
 profile  the kernels that take most of a step.
@@ -24,6 +25,7 @@ from __future__ import annotations
 
 import argparse
 import gc
+import io
 import os
 import platform
 import re
@@ -35,7 +37,6 @@ import time
 import traceback
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -55,9 +56,16 @@ from _common import (
     save,
     table,
 )
+from promptot.adaptation.student import Student
 from promptot.backbones.backbone import Backbone
+from promptot.data import Batch
 from promptot.devices import pick_device
-from training_step import BATCH, DTYPES, Side, count, differences, ours, plain
+from promptot.graphs import CudaGraphs
+from promptot.objectives import Objective, build_preservation
+from promptot.training.device_step import WARM_UP, DeviceStep
+from promptot.training.train_student import StudentLoss
+from promptot.transport import TransportPlan, TransportProblem, solve_exact, squared_euclidean
+from training_step import BATCH, DTYPES, Side, count, differences, inputs, ours, plain
 
 ROOT = Path(__file__).resolve().parents[1]
 Row = dict[str, Any]
@@ -167,20 +175,6 @@ def rate(setup: Setup, precision: str) -> float:
     return 2.0 * size**3 / found
 
 
-@contextmanager
-def deterministic(on: bool) -> Any:
-    """PyTorch's own deterministic kernels; those without one only warn."""
-    before = torch.are_deterministic_algorithms_enabled()
-    filled = torch.utils.deterministic.fill_uninitialized_memory
-    torch.use_deterministic_algorithms(on, warn_only=True)
-    torch.utils.deterministic.fill_uninitialized_memory = False  # a pass over all new memory
-    try:
-        yield
-    finally:
-        torch.use_deterministic_algorithms(before)
-        torch.utils.deterministic.fill_uninitialized_memory = filled
-
-
 def same_bits(side: Side, times: int = 5) -> bool:
     """Whether several backward passes from one point give one result."""
     seen: list[list[Tensor]] = []
@@ -215,89 +209,112 @@ def tests(setup: Setup) -> list[Row]:
     return [{**row, "failures": failed}]
 
 
+BATCHES = {500: (BATCH, 32)}
+"""Batch sizes of a number of classes, where there are others than the usual one."""
+
+
+class TrainersStep:
+    """Our step as the trainer takes it: `DeviceStep`, with or without graphs."""
+
+    def __init__(
+        self, setup: Setup, model: Student, batch: Batch, replayed: bool, rate: float = 0.005
+    ) -> None:
+        loss = StudentLoss(model, Objective(build_preservation("ot"), strength=10.0))
+        assert model.prompts is not None
+        parameters = list(model.prompts.parameters())
+        optimizer = torch.optim.SGD(
+            parameters,
+            torch.tensor(rate, device=setup.device),
+            0.9,
+            weight_decay=5e-4,
+            fused=True,
+        )
+        self.failures: list[str] = []
+        graphs = CudaGraphs(setup.device) if replayed and setup.cuda else None
+        tell = self.failures.append
+        self._step = DeviceStep(parameters, loss, optimizer, graphs, tell)
+        self._batch, self.parameters = batch, parameters
+
+    def __call__(self) -> None:
+        self._step(self._batch, None)
+
+
 def step(setup: Setup) -> list[Row]:
-    """A step of ours beside one of the plain way."""
+    """The plain way, ours launched kernel by kernel, and ours replayed."""
     exact = setup.backbone("fp32")
     rows: list[Row] = []
     for precision in setup.precisions:
         backbone = exact if precision == "fp32" else setup.backbone(precision)
         products = rate(setup, precision)
         for classes in setup.classes:
-            names = class_names(classes)
-            our_side, model = ours(setup.shape, names, precision, backbone)
-            plain_side = plain(setup.shape, names, precision, exact)
-            row: Row = {"classes": classes, "precision": precision}
-            row["differences"] = differences(
-                setup.shape, names, precision, our_side, plain_side, exact
-            )
-            row |= turns(setup, {"ours": our_side.step, "plain": plain_side.step})
-            row["products_per_second"] = products
-            row["floor_seconds"] = count(setup.shape, model).total / products
-            for name, side in (("ours", our_side), ("plain", plain_side)):
-                row[f"{name}_kernels"] = kernels(setup, side.step)
-                row[f"{name}_activation_bytes"] = peak(setup, side.step)
-                row[f"{name}_same_bits"] = same_bits(side)
-                with deterministic(True):
-                    row[f"{name}_same_bits_deterministic"] = same_bits(side)
-            with deterministic(True):
-                found = turns(setup, {"ours": our_side.step}, 3)["ours"]
-                row["ours_deterministic"] = {"median": found["median"]}
-            row["ours_weight_bytes"] = weight_bytes(backbone)
-            row["plain_weight_bytes"] = 2 * weight_bytes(exact)
-            rows.append(row)
-            save(setup.out / "step.json", "gpu step", rows, **about(setup))
-            print(_line("step", row), flush=True)
-            del our_side, plain_side, model
+            for size in BATCHES.get(classes, (BATCH,)):
+                row = one_step(setup, classes, size, precision, backbone, exact)
+                row |= {"products_per_second": products}
+                row["floor_seconds"] = row["needed_flops"] / products
+                rows.append(row)
+                save(setup.out / "step.json", "gpu step", rows, **about(setup))
+                print(_line("step", row), flush=True)
     return rows
 
 
-class GraphedStep:
-    """Our step, forward, backward and optimiser, captured as one CUDA graph."""
+def one_step(
+    setup: Setup, classes: int, size: int, precision: str, backbone: Backbone, exact: Backbone
+) -> Row:
+    names, shape = class_names(classes), setup.shape
+    our_side, model = ours(shape, names, precision, backbone, size)
+    plain_side = plain(shape, names, precision, exact, size)
+    row: Row = {"classes": classes, "batch": size, "precision": precision}
+    if size == BATCH:
+        row["differences"] = differences(shape, names, precision, our_side, plain_side, exact)
+        row["same_bits"] = same_bits(our_side)
+    images, labels = inputs(shape, classes, size)
+    held = Batch(images, labels, torch.arange(size))
+    batch = Batch(*(part.pin_memory() for part in held[:3])) if setup.cuda else held
+    launched, replayed = (
+        TrainersStep(setup, ours(shape, names, precision, backbone, size)[1], batch, graphed)
+        for graphed in (False, True)
+    )
+    row["launched_activation_bytes"] = peak(setup, launched)
+    for _ in range(WARM_UP - 1):
+        launched()
+    began = time.perf_counter()
+    for _ in range(WARM_UP):
+        replayed()
+    setup.wait()
+    row["warm_up_seconds"] = time.perf_counter() - began
+    row["replayed_activation_bytes"] = peak(setup, replayed)  # it is recorded here
+    row["record_seconds"] = time.perf_counter() - began - row["warm_up_seconds"]
+    launched()
+    equal = []
+    for _ in range(5):
+        pairs = zip(launched.parameters, replayed.parameters, strict=True)
+        equal.append(all(torch.equal(a, b) for a, b in pairs))
+        launched()
+        replayed()
+    row["replay_has_the_bits"] = equal
+    row["failures"] = replayed.failures
+    runs = {"launched": launched, "replayed": replayed, "plain": plain_side.step}
+    row |= turns(setup, runs)
+    for name, run in runs.items():
+        row[f"{name}_kernels"] = kernels(setup, run)
+    row["plain_activation_bytes"] = peak(setup, plain_side.step)
+    row["ours_weight_bytes"] = weight_bytes(backbone)
+    row["plain_weight_bytes"] = 2 * weight_bytes(exact)
+    row["needed_flops"] = count(shape, model, size).total
+    return row
 
-    def __init__(self, side: Side, warm_up: int = 3) -> None:
-        stream = torch.cuda.Stream()
-        stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(stream):
-            for _ in range(warm_up):
-                side.step()
-        torch.cuda.current_stream().wait_stream(stream)
-        side.clear()
-        self.graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self.graph):
-            self.loss = side.step()
 
-    def step(self) -> None:
-        self.graph.replay()
+def plans(setup: Setup) -> list[Row]:
+    """Exact plans by the number of rows, from costs on the device to a plan there."""
+    rows = []
+    for size in (4, 6, 8) if setup.smoke else (4, 6, 8, 16, 64, 256, 1024):
+        points = torch.randn(2, size, 64, device=setup.device)
+        cost = TransportProblem(squared_euclidean(*points))
 
+        def solve(cost: TransportProblem = cost) -> TransportPlan:
+            return solve_exact(cost)
 
-def graph(setup: Setup) -> list[Row]:
-    """Our step eager and as a graph, from the same start, by turns."""
-    if not setup.cuda:
-        return []
-    rows: list[Row] = []
-    for precision in setup.precisions:
-        backbone = setup.backbone(precision)
-        for classes in setup.classes:
-            names = class_names(classes)
-            eager, _ = ours(setup.shape, names, precision, backbone)
-            side, model = ours(setup.shape, names, precision, backbone)
-            for _ in range(3):
-                eager.step()
-            graphed = GraphedStep(side)
-            equal = []
-            for _ in range(5):
-                eager.step()
-                graphed.step()
-                pairs = zip(eager.parameters, side.parameters, strict=True)
-                equal.append(all(torch.equal(a, b) for a, b in pairs))
-            row: Row = {"classes": classes, "precision": precision, "same_bits": equal}
-            row |= turns(setup, {"eager": eager.step, "graph": graphed.step})
-            row["graph_kernels"] = kernels(setup, graphed.step)
-            row["floor_seconds"] = count(setup.shape, model).total / rate(setup, precision)
-            rows.append(row)
-            save(setup.out / "graph.json", "gpu graph", rows, **about(setup))
-            print(_line("graph", row), flush=True)
-            del graphed, side, eager
+        rows.append({"rows": size, **turns(setup, {"exact": solve})})
     return rows
 
 
@@ -345,7 +362,7 @@ def fit(setup: Setup) -> list[Row]:
 
     rows = []
     workers = 0 if setup.smoke else min(16, os.cpu_count() or 1)
-    classes, each, epochs = (2, 4, 2) if setup.smoke else (50, 16, 3)
+    classes, each, epochs = (2, 4, 2) if setup.smoke else (500, 4, 3)
     with tempfile.TemporaryDirectory() as folder:
         _draw_photographs(Path(folder), class_names(classes), each)
         task = load_task(Path(folder))
@@ -360,7 +377,9 @@ def fit(setup: Setup) -> list[Row]:
                     f"prompts.vision_depth={setup.shape.image_layers}",
                 ],
             )
-            listener = Listener(on_epoch=lambda record, ends=ends: ends.append(time.time()))
+            listener = Listener(
+                on_epoch=lambda record, ends=ends: ends.append(time.time()), on_warning=print
+            )
             adapt(backbone, task, recipe, Log(None), workers=workers, listener=listener)
             steps = classes * each // recipe.optim.batch_size
             row = {"precision": precision, "classes": classes, "workers": workers, "steps": steps}
@@ -370,21 +389,31 @@ def fit(setup: Setup) -> list[Row]:
     return rows
 
 
+DIFFERENT = 64
+"""Made pictures that differ; the others are copies, which cost a decoder as much."""
+
+
 def _draw_photographs(folder: Path, names: Sequence[str], each: int) -> None:
     """JPEG files of 500 x 375 pixels whose detail costs a decoder what a photograph's does."""
     import numpy as np
     from PIL import Image
 
     generator = np.random.default_rng(0)
+    pictures: list[bytes] = []
     for number, name in enumerate(names):
         place = folder / f"{number:03d} {name.replace('/', ' ')}"
         place.mkdir()
         for index in range(each):
-            coarse = generator.integers(0, 255, (24, 32, 3), dtype=np.uint8)
-            picture = np.asarray(Image.fromarray(coarse).resize((500, 375)), dtype=np.int16)
-            noise = generator.integers(-12, 12, picture.shape, dtype=np.int16)
-            pixels = np.clip(picture + noise, 0, 255).astype(np.uint8)
-            Image.fromarray(pixels).save(place / f"{index}.jpg", quality=90)
+            if len(pictures) < DIFFERENT:
+                coarse = generator.integers(0, 255, (24, 32, 3), dtype=np.uint8)
+                picture = np.asarray(Image.fromarray(coarse).resize((500, 375)), dtype=np.int16)
+                noise = generator.integers(-12, 12, picture.shape, dtype=np.int16)
+                pixels = np.clip(picture + noise, 0, 255).astype(np.uint8)
+                file = io.BytesIO()
+                Image.fromarray(pixels).save(file, "JPEG", quality=90)
+                pictures.append(file.getvalue())
+            content = pictures[(number * each + index) % len(pictures)]
+            (place / f"{index}.jpg").write_bytes(content)
 
 
 def profile(setup: Setup) -> list[Row]:
@@ -401,7 +430,7 @@ def profile(setup: Setup) -> list[Row]:
 PARTS: dict[str, Callable[[Setup], list[Row]]] = {
     "tests": tests,
     "step": step,
-    "graph": graph,
+    "plans": plans,
     "images": images,
     "fit": fit,
     "profile": profile,
@@ -441,64 +470,121 @@ def _commit() -> str:
     return done.stdout.strip()
 
 
+WAYS = ("plain", "launched", "replayed")
+
+
 def _line(part: str, row: Row) -> str:
-    names = [name for name in ("plain", "ours", "eager", "graph") if name in row]
-    times = ", ".join(f"{name} {duration(row[name]['median'])}" for name in names)
-    return f"{part}: {row['precision']}, {row['classes']} classes: {times}"
+    times = ", ".join(f"{name} {duration(row[name]['median'])}" for name in WAYS)
+    sizes = f"{row['precision']}, {row['classes']} classes, batch {row['batch']}"
+    return f"{part}: {sizes}: {times} {row['failures'] or ''}"
 
 
 def step_table(rows: Sequence[Row]) -> str:
-    """One line a number of classes and precision."""
+    """One line a number of classes, batch size and precision."""
 
     def gib(row: Row, name: str) -> str:
         kept = row[f"{name}_activation_bytes"]
-        return "–" if kept is None else f"{(kept + row[f'{name}_weight_bytes']) / GIB:.2f}"
+        weights = row["plain_weight_bytes" if name == "plain" else "ours_weight_bytes"]
+        return "–" if kept is None else f"{(kept + weights) / GIB:.2f}"
 
-    def launched(row: Row, name: str) -> str:
-        return str(row[f"{name}_kernels"].get("kernels", "–"))
-
-    header = ["classes", "", "plain way", "ours", "ratio", "floor", "kernels, plain", "ours"]
-    header += ["peak GiB, plain", "ours", "loss, gradient", "same bits"]
+    header = ["classes", "batch", "", "plain way", "launched", "replayed", "ratio", "floor"]
+    header += ["kernels, plain", "replayed", "launches", "peak GiB, plain", "replayed"]
+    header += ["loss, gradient", "bits"]
     lines = []
     for row in rows:
-        pair = row["differences"].get("ours_plain") or row["differences"].get("ours_fp32")
-        bits = ["no", "yes"]
+        pair = row.get("differences", {})
+        pair = pair.get("ours_plain") or pair.get("ours_fp32")
+        equal = row["replay_has_the_bits"]
         lines.append(
             [
                 str(row["classes"]),
+                str(row["batch"]),
                 row["precision"],
-                *(duration(row[name]["median"]) for name in ("plain", "ours")),
-                f"{row['plain']['median'] / row['ours']['median']:.2f}x",
+                *(duration(row[name]["median"]) for name in WAYS),
+                f"{row['plain']['median'] / row['replayed']['median']:.2f}x",
                 duration(row["floor_seconds"]),
-                *(launched(row, name) for name in ("plain", "ours")),
-                *(gib(row, name) for name in ("plain", "ours")),
-                f"{pair['loss']:.0e}, {pair['gradient']:.0e}",
-                f"{bits[row['ours_same_bits']]} ({bits[row['ours_same_bits_deterministic']]})",
+                *(str(row[f"{n}_kernels"].get("kernels", "–")) for n in ("plain", "replayed")),
+                str(row["replayed_kernels"].get("launches", "–")),
+                *(gib(row, name) for name in ("plain", "replayed")),
+                "–" if pair is None else f"{pair['loss']:.0e}, {pair['gradient']:.0e}",
+                f"{sum(equal)} of {len(equal)}",
             ]
         )
     return (
-        f"{table(header, lines)}\n\nDifferences: in fp32 from the plain way, in bf16 from ours in "
-        "fp32. Peak: weights and one step. Floor: needed FLOPs at the rate of one large product. "
-        "Same bits: of five backward passes (with PyTorch's deterministic kernels)."
+        f"{table(header, lines)}\n\nReplayed: as CUDA graphs, where there is CUDA. Differences: in "
+        "fp32 from the plain way, in bf16 from ours in fp32. Peak: weights and one step. Floor: "
+        "needed FLOPs at the rate of one large product. Bits: replays after which the parameters "
+        "are those of launched steps."
     )
 
 
-def graph_table(rows: Sequence[Row]) -> str:
-    header = ["classes", "", "eager", "one CUDA graph", "floor", "kernels", "eager's bits"]
-    return table(
-        header,
-        [
-            [
-                str(row["classes"]),
-                row["precision"],
-                *(duration(row[name]["median"]) for name in ("eager", "graph")),
-                duration(row["floor_seconds"]),
-                str(row["graph_kernels"].get("kernels", "–")),
-                f"{sum(row['same_bits'])} of {len(row['same_bits'])} steps",
-            ]
-            for row in rows
-        ],
+def plans_table(rows: Sequence[Row]) -> str:
+    lines = [[str(row["rows"]), duration(row["exact"]["median"])] for row in rows]
+    return table(["rows", "an exact plan"], lines)
+
+
+def goals_table(results: Mapping[str, Sequence[Row]]) -> str:
+    """What is aimed at on one H100 or H200, and what was measured."""
+    steps = {
+        (row["classes"], row["batch"]): row
+        for row in results.get("step", ())
+        if row["precision"] == "bf16"
+    }
+    lines = []
+
+    def add(what: str, goal: str, measured: Callable[[], str]) -> None:
+        try:
+            lines.append([what, goal, measured()])
+        except (KeyError, TypeError, StopIteration):  # that part did not run, or not on a GPU
+            lines.append([what, goal, "–"])
+
+    def ratio(classes: int, size: int = BATCH) -> str:
+        row = steps[classes, size]
+        return f"{row['plain']['median'] / row['replayed']['median']:.1f}x"
+
+    def fitted() -> float:
+        row = next(row for row in results["fit"] if row["precision"] == "bf16")
+        return float(row["step_seconds"])
+
+    def memory() -> str:
+        row = steps[1000, BATCH]
+        return f"{(row['replayed_activation_bytes'] + row['ours_weight_bytes']) / 1e9:.2f} GB"
+
+    add(
+        "step, 50 classes, batch 4",
+        "≤ 4 ms, ≥ 2.5x",
+        lambda: f"{duration(steps[50, BATCH]['replayed']['median'])}, {ratio(50)}",
     )
+    add("step, 500 classes, batch 4", "≥ 6x", lambda: ratio(500))
+    add("step, 1000 classes, batch 4", "≥ 9x", lambda: ratio(1000))
+    add("step, 500 classes, batch 32", "≥ 2.5x", lambda: ratio(500, 32))
+    add(
+        "kernels of a replay, 50 classes",
+        "≤ 1200",
+        lambda: str(steps[50, BATCH]["replayed_kernels"]["kernels"]),
+    )
+    add(
+        "launches from Python a step",
+        "≤ 20",
+        lambda: str(steps[50, BATCH]["replayed_kernels"]["launches"]),
+    )
+    add("peak memory, 1000 classes, batch 4", "≤ 2 GB", memory)
+    add(
+        "80,000 steps with 500 classes, images included",
+        "≤ 8 min",
+        lambda: duration(80_000 * fitted()),
+    )
+    add(
+        "527,040 steps, images included",
+        "≤ 45 min",
+        lambda: duration(527_040 * fitted()),
+    )
+    add(
+        "prediction from decoded images, images/s",
+        "≥ 5000",
+        lambda: f"{max(r['ours_images_per_second'] for r in results['images']):.0f}",
+    )
+    return f"bf16:\n\n{table(['', 'goal', 'measured'], lines)}"
 
 
 def images_table(rows: Sequence[Row]) -> str:
@@ -534,7 +620,7 @@ def fit_table(rows: Sequence[Row]) -> str:
     )
 
 
-TABLES = {"step": step_table, "graph": graph_table, "images": images_table, "fit": fit_table}
+TABLES = {"step": step_table, "plans": plans_table, "images": images_table, "fit": fit_table}
 
 
 def main() -> int:
@@ -578,6 +664,7 @@ def main() -> int:
     for name, show in TABLES.items():
         if results.get(name):
             print(f"\n{show(results[name])}")
+    print(f"\n{goals_table(results)}")
     if "tests" in results:
         print(f"\ntests: { {k: v for k, v in results['tests'][0].items() if k != 'failures'} }")
     return int(failed)

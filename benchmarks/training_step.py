@@ -74,11 +74,11 @@ class Side:
         self._optimizer.zero_grad()
 
 
-def inputs(shape: Shape, classes: int) -> tuple[Tensor, Tensor]:
+def inputs(shape: Shape, classes: int, batch: int = BATCH) -> tuple[Tensor, Tensor]:
     """The same images [B, 3, R, R] and labels [B] every time."""
     generator = torch.Generator().manual_seed(1)
-    images = torch.randn(BATCH, 3, shape.resolution, shape.resolution, generator=generator)
-    return images, torch.randint(classes, (BATCH,), generator=generator)
+    images = torch.randn(batch, 3, shape.resolution, shape.resolution, generator=generator)
+    return images, torch.randint(classes, (batch,), generator=generator)
 
 
 def prompts(shape: Shape) -> IVLPPrompts:
@@ -96,14 +96,18 @@ def prompts(shape: Shape) -> IVLPPrompts:
 
 
 def ours(
-    shape: Shape, names: Sequence[str], precision: str, backbone: Backbone | None = None
+    shape: Shape,
+    names: Sequence[str],
+    precision: str,
+    backbone: Backbone | None = None,
+    batch: int = BATCH,
 ) -> tuple[Side, Student]:
     """This library's step, through its public interface, on the device of the backbone.
 
     `backbone` is that of `build_backbone(shape, precision)` where it is there already.
     """
     backbone = backbone or build_backbone(shape, precision)
-    images, labels = (tensor.to(backbone.device) for tensor in inputs(shape, len(names)))
+    images, labels = (tensor.to(backbone.device) for tensor in inputs(shape, len(names), batch))
     model = Student(backbone, prompts(shape).to(backbone.device), names)
     objective = Objective(build_preservation("ot"), strength=10.0)
 
@@ -116,13 +120,17 @@ def ours(
 
 
 def plain(
-    shape: Shape, names: Sequence[str], precision: str, backbone: Backbone | None = None
+    shape: Shape,
+    names: Sequence[str],
+    precision: str,
+    backbone: Backbone | None = None,
+    batch: int = BATCH,
 ) -> Side:
     """The plain way on the device of the backbone, whose fp32 weights it uses; bf16 is autocast."""
     from plain import PlainStep  # brings POT, which our side has no use for at four images
 
     backbone = backbone or build_backbone(shape)
-    images, labels = (tensor.to(backbone.device) for tensor in inputs(shape, len(names)))
+    images, labels = (tensor.to(backbone.device) for tensor in inputs(shape, len(names), batch))
     initial = prompts(shape).to(backbone.device)
     weights = backbone.state_dict()
     module = PlainStep(shape, weights, names, list(initial.text), list(initial.vision))
@@ -173,10 +181,10 @@ def name_lengths(model: Student) -> list[int]:
     return [len(tokenizer.encode(f"{name}.")) - 1 for name in model.class_names]
 
 
-def count(shape: Shape, model: Student) -> NeededFlops:
+def count(shape: Shape, model: Student, batch: int = BATCH) -> NeededFlops:
     return needed_flops(
         shape,
-        BATCH,
+        batch,
         name_lengths(model),
         TOKENS,
         shape.text_layers,

@@ -26,14 +26,15 @@ def test_every_part_runs_at_smoke_size(tmp_path: Path) -> None:
     done = run("--smoke", "--out", str(tmp_path))
     assert done.returncode == 0, done.stdout + done.stderr
     parts = {path.stem: json.loads(path.read_text()) for path in tmp_path.glob("*.json")}
-    assert parts.keys() == {"tests", "step", "graph", "images", "fit", "profile"}
+    assert parts.keys() == {"tests", "step", "plans", "images", "fit", "profile"}
     assert parts["tests"]["rows"][0]["passed"] > 0
     rows = parts["step"]["rows"]
     assert {(row["precision"], row["classes"]) for row in rows} == {
         (precision, classes) for precision in ("fp32", "bf16") for classes in (3, 5)
     }
     for row in rows:
-        assert row["ours_same_bits"]
+        assert row["same_bits"]
+        assert all(row["replay_has_the_bits"])
         if row["precision"] == "fp32":
             assert row["differences"]["ours_plain"]["loss"] < 1e-5
             assert row["differences"]["ours_plain"]["gradient"] < 1e-4

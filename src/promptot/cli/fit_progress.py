@@ -50,6 +50,12 @@ class FitProgress(Listener):
             f"{views} fixed views of {_images(images)}: {size / 2**20:.1f} MiB are kept in memory."
         )
 
+    def on_decoding(self, images: int, bound: int, device: str) -> None:
+        errors.print(
+            f"{_images(images)} are decoded once and kept on {device}, in up to "
+            f"{bound / GIB:.1f} GiB; what does not fit is decoded whenever it is needed."
+        )
+
     def on_estimate(self, estimate: Estimate) -> None:
         self._cost = estimate
 

@@ -70,12 +70,8 @@ class ImageDataset(Dataset[_Loaded]):
             image = self._read(index)
         except UnreadableImage as error:
             return Skipped(error.path, error.reason)
-        before = torch.default_generator.get_state()
-        torch.default_generator.manual_seed(_mix(self.seed, epoch, index))
-        try:
+        with drawing(self.seed, epoch, index):
             return self.transform(image), self.examples[index].label, index
-        finally:
-            torch.default_generator.set_state(before)
 
     def _read(self, index: int) -> Image.Image:
         image = self._cache.get(index)
@@ -86,6 +82,26 @@ class ImageDataset(Dataset[_Loaded]):
                 self._cache[index] = image
                 self._cache_left -= size
         return image
+
+
+@contextmanager
+def drawing(seed: int, epoch: int, index: int) -> Iterator[None]:
+    """Random draws that depend on these alone; PyTorch's global generator is put back."""
+    before = torch.default_generator.get_state()
+    torch.default_generator.manual_seed(_mix(seed, epoch, index))
+    try:
+        yield
+    finally:
+        torch.default_generator.set_state(before)
+
+
+def lost(image: Skipped) -> PromptotError:
+    """What to say of a training image that can't be read any more."""
+    return PromptotError(
+        f"The training image '{image.path}' was readable at the start and is not any more: "
+        f"{image.reason}.",
+        fix="Put it back, then go on with --resume.",
+    )
 
 
 class ImageLoader:
@@ -131,7 +147,7 @@ class ImageLoader:
             raise PromptotError("There are no images to load.", fix="Check the task's splits.")
         if batch_size < 1:
             raise PromptotError(f"A batch of {batch_size} images is not possible.", fix="Use >= 1.")
-        self._sampler = _EpochBatches(len(examples), batch_size, seed, shuffle, drop_last)
+        self._sampler = EpochBatches(len(examples), batch_size, seed, shuffle, drop_last)
         self._loader: DataLoader[_Loaded] = DataLoader(
             ImageDataset(examples, transform, seed, cache_bytes // max(1, workers)),
             batch_sampler=self._sampler,  # keys are (view, index)
@@ -174,11 +190,7 @@ class ImageLoader:
         self._sampler.view = epoch if view is None else view
         for batch, skipped in self._loader:
             if skipped and not self._skip_unreadable:
-                raise PromptotError(
-                    f"The training image '{skipped[0].path}' was readable at the start and is not "
-                    f"any more: {skipped[0].reason}.",
-                    fix="Put it back, then go on with --resume.",
-                )
+                raise lost(skipped[0])
             self._skipped.update({item.path: item for item in skipped})
             if batch is not None:
                 yield Batch(*batch)
@@ -206,7 +218,7 @@ def lost_workers_explained() -> Iterator[None]:
 
 
 @dataclass
-class _EpochBatches:
+class EpochBatches:
     """Batches of keys (view, index), in the order of an epoch."""
 
     count: int

@@ -412,6 +412,9 @@ class DataConfig(_Section):
     kept beside the patch tokens. cached-views: only its features of `views` fixed views per image
     (8 unless given) are kept, and the images are augmented again; it takes little memory with any
     backbone. Exact where there are as many views as epochs."""
+    decode: Literal["each-time", "cached"] = "each-time"
+    """each-time: a training image is read and decoded whenever it is needed. cached: once, as far
+    as memory goes; crops of the same draws are made on the device, a level or two of 255 off."""
 
     @model_validator(mode="before")
     @classmethod
@@ -481,6 +484,8 @@ class Recipe(_Section):
             used["ensembling"] = self.ensembling.used_fields()
             used["optim"] = self.optim.used_fields()
             data |= {"shots", "smallest_crop", "views", "teacher"}
+            if self.data.decode != "each-time":  # pixels are other ones by a level
+                data.add("decode")
         elif self.probes:
             data.add("shots")
         return used | {"data": data}

@@ -22,7 +22,13 @@ from promptot.recipes.schema import Recipe
 from promptot.recipes.templates import teacher_templates
 from promptot.training.anchors import AnchorDraws
 from promptot.training.averaging import build_averaging
-from promptot.training.batches import frozen_features, training_loader, views_bytes, views_used
+from promptot.training.batches import (
+    decoded_bytes,
+    frozen_features,
+    training_loader,
+    views_bytes,
+    views_used,
+)
 from promptot.training.checkpoint import SAVE_SECONDS, CheckpointFile
 from promptot.training.coverage import Ordered, coverage
 from promptot.training.estimate import GIB, available_bytes
@@ -83,6 +89,9 @@ def adapt(
     vocabulary = model.vocabulary
     if loader is None:
         _tell_of_views(backbone, len(task.train), recipe, listener)
+        if recipe.data.decode == "cached":
+            bound = decoded_bytes(backbone.device)
+            listener.on_decoding(len(task.train), bound, str(backbone.device))
         loader = training_loader(backbone, task, recipe, seed, workers)
     epochs = recipe.evaluate_epoch or recipe.optim.epochs
     _warn_of_dropped(loader, task, epochs, listener)

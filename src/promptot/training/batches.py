@@ -8,7 +8,10 @@ import torch
 from torch import Tensor
 
 from promptot.backbones.backbone import Backbone
+from promptot.backbones.tensor_crops import TensorCrops
+from promptot.data.decoded import DecodedLoader
 from promptot.data.loader import ImageLoader
+from promptot.data.memory_bounds import free_bytes
 from promptot.data.task import Example, ImageTask
 from promptot.recipes.schema import Recipe
 from promptot.training.trainer import Loader
@@ -79,6 +82,11 @@ def views_bytes(backbone: Backbone, images: int, recipe: Recipe) -> int:
     return cached_bytes(backbone, images, views_used(recipe), tokens=tokens)
 
 
+def decoded_bytes(device: torch.device) -> int:
+    """Memory that decoded images may take on a device: half of what is free."""
+    return (torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else free_bytes()) // 2
+
+
 def _augmenting_loader(
     backbone: Backbone,
     task: ImageTask,
@@ -86,9 +94,21 @@ def _augmenting_loader(
     seed: int,
     workers: int,
     in_order: bool = False,
-) -> ImageLoader:
+) -> ImageLoader | DecodedLoader:
     """Augmented training images: shuffled batches to learn from, or all in order to keep views."""
     optim = recipe.optim
+    if recipe.data.decode == "cached" and not in_order:
+        return DecodedLoader(
+            task.train,
+            TensorCrops(backbone.preprocess, (recipe.data.smallest_crop, 1.0)),
+            batch_size=optim.batch_size,
+            seed=seed,
+            shuffle=True,
+            drop_last=optim.drop_last,
+            workers=workers,
+            device=backbone.device,
+            most_bytes=decoded_bytes(backbone.device),
+        )
     return ImageLoader(
         task.train,
         backbone.preprocess.train(scale=(recipe.data.smallest_crop, 1.0)),

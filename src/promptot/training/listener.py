@@ -50,6 +50,9 @@ class Listener:
     def on_views(self, views: int, images: int, size: int) -> None:
         """How many fixed views of how many images will be kept, and in how many bytes."""
 
+    def on_decoding(self, images: int, bound: int, device: str) -> None:
+        """Training images will be kept decoded: how many, in how many bytes at most, and where."""
+
     def on_estimate(self, estimate: Estimate) -> None:
         """What training will cost; it takes three timed steps, which change nothing."""
 

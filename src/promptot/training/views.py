@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from promptot.backbones.backbone import Backbone
+from promptot.data.decoded import DecodedLoader
 from promptot.data.loader import Batch, ImageLoader
 
 
@@ -69,7 +70,7 @@ class FixedViews:
         teacher: [K, N, D], as `keep_features` makes it of each view.
     """
 
-    def __init__(self, loader: ImageLoader, teacher: Tensor) -> None:
+    def __init__(self, loader: ImageLoader | DecodedLoader, teacher: Tensor) -> None:
         self.loader = loader
         self.teacher = teacher
 
