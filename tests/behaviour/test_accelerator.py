@@ -30,6 +30,7 @@ from matrix import (
     write_words,
 )
 from safetensors.torch import save_file
+from stepping import build, take
 from torch import Tensor
 from weights import openai_state_dict
 
@@ -40,12 +41,14 @@ from promptot.backbones import Backbone, load_backbone
 from promptot.data import Batch, ImageTask
 from promptot.devices import pick_device
 from promptot.errors import NotFinite
+from promptot.graphs import CudaGraphs
 from promptot.objectives import Objective, build_preservation
 from promptot.runs.adapter import build_model, load_adapter, save_adapter
 from promptot.runs.learning import adapt, build_objective
 from promptot.runs.run import Run
 from promptot.training.checkpoint import CheckpointFile, read_checkpoint
 from promptot.training.listener import Listener
+from promptot.training.loss import scale_of
 from promptot.training.train_student import StudentLoss
 from promptot.training.trainer import Trainer
 from promptot.training.training_log import EpochRecord, Log
@@ -59,7 +62,7 @@ GRADIENT = 1e-4
 PROBABILITY = 1e-3
 """Of predictions in fp32, where whole towers of another backbone and a decoder lie between."""
 DIRECTION = 0.98
-"""Least cosine between all gradients in bf16 and in fp32."""
+"""Least cosine between all gradients in 16 bits and in fp32."""
 
 
 def _device() -> torch.device | None:
@@ -101,6 +104,11 @@ def half(small_file: Path, device: torch.device) -> Backbone:
     return load_backbone(f"openai:{small_file}", device, "bf16")
 
 
+@pytest.fixture(scope="module")
+def in_fp16(small_file: Path, device: torch.device) -> Backbone:
+    return load_backbone(f"openai:{small_file}", device, "fp16")
+
+
 def _gradients(model: Student) -> list[Tensor]:
     assert model.prompts is not None
     gradients = [parameter.grad for parameter in model.prompts.parameters()]
@@ -114,8 +122,9 @@ def _step(
     recipe = read_recipe(design, objective, words)
     model = start_model(backbone, recipe)
     result = step(model, recipe, make_batch())
-    result.total.backward()
-    return float(result.total.detach()), _gradients(model)
+    scale = scale_of(backbone.precision)
+    (result.total * scale).backward()
+    return float(result.total.detach()), [gradient / scale for gradient in _gradients(model)]
 
 
 @pytest.fixture
@@ -128,19 +137,26 @@ def needs(request: pytest.FixtureRequest) -> None:
 @pytest.mark.usefixtures("needs")
 @pytest.mark.parametrize(("design", "objective"), PAIRS)
 def test_a_step_has_the_numbers_of_the_cpu(
-    on_cpu: Backbone, on_device: Backbone, half: Backbone, words: Path, design: str, objective: str
+    on_cpu: Backbone,
+    on_device: Backbone,
+    half: Backbone,
+    in_fp16: Backbone,
+    words: Path,
+    design: str,
+    objective: str,
 ) -> None:
     loss, gradients = _step(on_cpu, design, objective, words)
     own_loss, own_gradients = _step(on_device, design, objective, words)
     assert own_loss == pytest.approx(loss, rel=LOSS, abs=1e-7)
     for own, expected in zip(own_gradients, gradients, strict=True):
         assert (own - expected).abs().max() <= GRADIENT * expected.abs().max()
-    _, close = _step(half, design, objective, words)
-    flat, exact = (torch.cat([g.flatten() for g in many]) for many in (close, gradients))
-    assert torch.cosine_similarity(flat, exact, dim=0) > DIRECTION
+    for own in (half, in_fp16):
+        _, close = _step(own, design, objective, words)
+        flat, exact = (torch.cat([g.flatten() for g in many]) for many in (close, gradients))
+        assert torch.cosine_similarity(flat, exact, dim=0) > DIRECTION
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
 def test_a_step_gives_the_same_bits_at_real_widths(device: torch.device, precision: str) -> None:
     """Kernels that add up in no fixed order are chosen at the sizes that people use."""
     state = openai_state_dict(
@@ -214,6 +230,41 @@ def test_two_runs_and_a_resumed_one_give_the_same_bits(
     assert resumed.prompts is not None
     for a, b in zip(whole.prompts.parameters(), resumed.prompts.parameters(), strict=True):
         assert torch.equal(a, b)
+
+
+REPLAYED = [
+    *((*pair.values, "fp32") for pair in PAIRS),
+    *(
+        ("ivlp", objective, bits)
+        for objective in ("ot", "vocabulary-ot")
+        for bits in ("bf16", "fp16")
+    ),
+]
+
+
+@pytest.mark.usefixtures("needs")
+@pytest.mark.parametrize(("design", "objective", "precision"), REPLAYED)
+def test_a_replayed_step_has_the_bits_of_a_launched_one(
+    on_device: Backbone,
+    half: Backbone,
+    in_fp16: Backbone,
+    words: Path,
+    design: str,
+    objective: str,
+    precision: str,
+) -> None:
+    """As CUDA graphs; and no recipe falls back to launching its steps."""
+    backbone = {"fp32": on_device, "bf16": half, "fp16": in_fp16}[precision]
+    if backbone.device.type != "cuda":
+        pytest.skip("there are no CUDA graphs here")
+    recipe = read_recipe(design, objective, words)
+    launched, replayed = (
+        take(build(start_model(backbone, recipe), recipe, maker))
+        for maker in (None, CudaGraphs(backbone.device))
+    )
+    for one, other in zip(launched[0], replayed[0], strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=0, equal_nan=True)
+    assert all(map(torch.equal, launched[1], replayed[1]))
 
 
 class Poisoned(TwoBatches):
@@ -322,7 +373,7 @@ def test_fit_evaluate_and_predict(fit: Fit, data: Path, device: torch.device, re
         assert scores.student_accuracy == pytest.approx(again[name].student_accuracy, abs=0.1)
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
 def test_two_runs_of_fit_give_the_same_bits(fit: Fit, precision: str) -> None:
     one, two = (fit(name, precision=precision).model.prompts for name in ("one", "two"))
     assert one is not None

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,28 +12,20 @@ import torch
 from families import KINDS, QUICK, WITHOUT_TOKENS, Families
 from matrix import (
     PAIRS,
-    TwoBatches,
-    make_batch,
     read_recipe,
     start_model,
     write_small_clip,
     write_words,
 )
+from stepping import batches, build, take
 from tape import WAITS, Tape, TapeGraphs
 from torch import Tensor
 from torch.utils._python_dispatch import _disable_current_modes
 
 from promptot import graphs
-from promptot.adaptation.student import Student
 from promptot.backbones import Backbone, load_backbone
-from promptot.data import Batch
 from promptot.recipes import Recipe
-from promptot.runs.learning import build_objective
-from promptot.training.anchors import AnchorDraws
-from promptot.training.device_step import WARM_UP, DeviceStep
-from promptot.training.train_student import StudentLoss
 
-STEPS = WARM_UP + 6
 SOME = [
     pytest.param(
         *pair.values,
@@ -69,35 +60,6 @@ def families(tmp_path_factory: pytest.TempPathFactory) -> Families:
 @pytest.fixture(autouse=True)
 def as_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(graphs, "HOST", set())
-
-
-def refuse(reason: str) -> None:
-    raise AssertionError(reason)
-
-
-def build(model: Student, recipe: Recipe, maker: TapeGraphs | None) -> DeviceStep:
-    vocabulary = len(model.vocabulary)
-    anchors = AnchorDraws(vocabulary, recipe.vocabulary.per_step, 1) if vocabulary else None
-    loss = StudentLoss(model, build_objective(recipe, steps=STEPS), anchors)
-    parameters = [*model.prompts.parameters()]
-    optimizer = torch.optim.SGD(parameters, 0.01, 0.9, weight_decay=5e-4, fused=True)
-    return DeviceStep(parameters, loss, optimizer, maker, refuse)
-
-
-def batches(side: int = 16) -> Iterator[Batch]:
-    """The halves of one batch by turns, the second time with other pictures."""
-    loader, other = TwoBatches(side=side), make_batch(8, side=side)
-    for epoch in range(STEPS // 2 + 1):
-        for batch in loader.batches(epoch):
-            yield batch._replace(images=batch.images + 0.1 * epoch * other.images[4:])
-
-
-def take(step: DeviceStep, side: int = 16) -> tuple[list[Tensor], list[Tensor]]:
-    """All records, and the parameters at the end."""
-    records = []
-    for number, batch in zip(range(STEPS), batches(side), strict=False):
-        records.append(step(batch, step.loss.draw(1, number + 1)).clone())
-    return records, [p.detach().clone() for p in step.parameters]
 
 
 @pytest.mark.parametrize(("design", "objective"), SOME)

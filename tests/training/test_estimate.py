@@ -12,7 +12,7 @@ from promptot.adaptation import Adaptation, CoCoOpPrompts, IVLPPrompts, MaPLePro
 from promptot.adaptation.student import Student
 from promptot.backbones import Backbone, load_backbone
 from promptot.errors import PromptotError
-from promptot.training.estimate import check_memory, memory_estimate
+from promptot.training.estimate import check_memory, lack_explained, memory_estimate
 
 
 def cached_bytes(model: Student, images: Tensor, words: Tensor | None = None) -> int:
@@ -83,6 +83,15 @@ def test_anchor_words_and_text_that_depends_on_the_image_are_estimated(
     model(torch.zeros(1, 3, 32, 32), words=positions)  # the teacher's words are computed but once
     kept = cached_bytes(model, torch.randn(batch, 3, 32, 32), positions)
     assert model.activation_bytes(batch, words) == pytest.approx(kept, rel=0.3)
+
+
+def test_what_to_lower_is_said_where_a_gpu_runs_out_of_memory() -> None:
+    """Also from within a step: the estimate can't know what other processes take."""
+    with pytest.raises(PromptotError, match=r"GPU was not enough.*Tried to allocate 2.00 GiB") as e:
+        with lack_explained():
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 …")
+    assert "optim.batch_size" in e.value.fix
+    assert "checkpoint" in e.value.fix
 
 
 def test_a_run_that_does_not_fit_is_refused(clip_file: Path) -> None:

@@ -80,6 +80,7 @@ def build(
     deferred: bool = False,
     tape: bool = False,
     epochs: int = 3,
+    loss_scale: float = 1.0,
     listener: Listener = SILENT,
     **config: Any,
 ) -> Trainer:
@@ -99,6 +100,7 @@ def build(
         images=NAMES,
         listener=listener,
         deferred=deferred,
+        loss_scale=loss_scale,
     )
     if tape:
         assert trainer._device_step is not None
@@ -309,6 +311,11 @@ def test_an_interruption_behind_a_bad_step_keeps_the_last_checkpoint(tmp_path: P
     with pytest.raises(KeyboardInterrupt):
         trainer.run()
     assert read_checkpoint(tmp_path / "checkpoint").epoch == 1
+
+
+@pytest.mark.parametrize("deferred", [False, True])
+def test_a_loss_that_is_scaled_by_a_power_of_two_gives_the_same_bits(deferred: bool) -> None:
+    assert finished(deferred=deferred, loss_scale=128.0) == finished(deferred=deferred)
 
 
 # Replayed, as a CUDA graph is.

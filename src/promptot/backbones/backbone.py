@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 FROZEN_TEXTS = 64
 """Lists of names whose features are remembered; a thousand names of a ViT-B/16 are 2 MB."""
-PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class Backbone(nn.Module):
@@ -45,7 +45,7 @@ class Backbone(nn.Module):
         logit_scale: s, the factor on cosine similarities, 0-d.
         logit_bias: b, what is added to s · cosine, 0-d; None of a model that has none. Those that
             were trained with a sigmoid loss have one (about -10); a softmax does not see it.
-        precision: of the towers' matrices, "fp32" or "bf16".
+        precision: of the towers' matrices, one of `PRECISIONS`.
         names_together: class names that are computed together, but in training.
         tokens_together: tokens of class names that are computed together where each image has its
             own text.

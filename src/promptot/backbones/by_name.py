@@ -67,9 +67,10 @@ def load_backbone(
         name: `bundled:<name>`, `open_clip:<arch>/<tag>`, `hf:<repo or dir>` or `openai:<file>`;
             `list_backbones` has those that are known.
         device: where to put it: "cpu", "cuda", "cuda:1" or "mps"; "auto" is the best there is.
-        precision: of the matrices in both towers, "fp32" or "bf16". With "bf16" they take half
-            the memory, and matrix products and attention are computed in bf16; the residual
-            stream, norms, prompts, logits and losses stay in fp32.
+        precision: of the matrices in both towers, "fp32", "bf16" or "fp16". In 16 bits they take
+            half the memory, and matrix products and attention are computed so; the residual
+            stream, norms, prompts, logits and losses stay in fp32. bf16 has fp32's range; fp16
+            has three bits more, and is what published figures of CLIP were computed with.
 
     Raises:
         PromptotError: unknown source, weights that can't be had, a kind that is not supported, or

@@ -52,7 +52,7 @@ class FunctionIdentity:
         structure: SHA-256 of the kinds, settings and number formats of all modules, the unnamed
             ones included. Another version of a library may change it, so it decides what is
             computed again, never what may be loaded.
-        precision: "fp32" or "bf16".
+        precision: "fp32", "bf16" or "fp16".
     """
 
     weights: str

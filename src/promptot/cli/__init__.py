@@ -41,6 +41,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
         where = f" '{error.filename}'" if error.filename else ""
         show_error(PromptotError(f"The system refused: {error.strerror or error}{where}."))
         sys.exit(1)
+    except RuntimeError as error:
+        if type(error).__name__ != "OutOfMemoryError":  # PyTorch's, which may not be imported
+            raise
+        said = " ".join(str(error).split()).partition(". GPU")[0]
+        fix = "Use --precision bf16 or --device cpu, or wait until other processes have left it."
+        show_error(PromptotError(f"The memory of the GPU was not enough: {said}.", fix=fix))
+        sys.exit(1)
     except KeyboardInterrupt:
         errors.print("Interrupted.")
         sys.exit(INTERRUPTED)

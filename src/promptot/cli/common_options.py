@@ -81,7 +81,7 @@ Overrides = Annotated[
     typer.Option("--set", metavar="KEY=VALUE", help="Replace a recipe's value; repeatable."),
 ]
 Device = Annotated[str, "auto, cpu, cuda, cuda:<index> or mps."]
-Precision = Annotated[Literal["fp32", "bf16"], "Of the matrices in both towers."]
+Precision = Annotated[Literal["fp32", "bf16", "fp16"], "Of the matrices in both towers."]
 Workers = Annotated[int, typer.Option(min=0, help="Processes that load images.")]
 
 

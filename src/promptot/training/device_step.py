@@ -33,6 +33,7 @@ class DeviceStep:
         optimizer: with `fused=True`, and on a GPU with a learning rate that is a tensor there.
         graphs: makes CUDA graphs; None launches every step kernel by kernel.
         on_failure: is told in a sentence why steps are not recorded, once.
+        loss_scale: see `Trainer`.
 
     Attributes:
         graphs: None too after a recording has failed.
@@ -45,11 +46,13 @@ class DeviceStep:
         optimizer: torch.optim.SGD,
         graphs: GraphMaker | None,
         on_failure: Callable[[str], None],
+        loss_scale: float = 1.0,
     ) -> None:
         self.parameters, self.loss, self.optimizer = parameters, loss, optimizer
         self.device = parameters[0].device
         self.graphs, self._on_failure = graphs, on_failure
-        self._one = torch.ones((), device=self.device)
+        self._scale = loss_scale
+        self._unscale = torch.full((), 1 / loss_scale, device=self.device)
         self._bad = torch.zeros((), device=self.device)  # 1 from the first that was not finite on
         self._layouts: dict[Hashable, _Layout] = {}
         self._state: dict[str, Tensor] = {}  # what the loss remembers, where graphs find it
@@ -75,10 +78,10 @@ class DeviceStep:
     def _run(self, batch: Batch, drawn: Tensor | None) -> Tensor:
         loss = self.loss(batch, drawn)
         self.optimizer.zero_grad()
-        loss.total.backward()
+        (loss.total * self._scale).backward()
         gradients = [p.grad for p in self.parameters if p.grad is not None]
-        # sets the flag where one is not finite, and multiplies all by one
-        torch._amp_foreach_non_finite_check_and_unscale_(gradients, self._bad, self._one)
+        # sets the flag where one is not finite
+        torch._amp_foreach_non_finite_check_and_unscale_(gradients, self._bad, self._unscale)
         wrong = loss.total.detach().isfinite().logical_not()
         self._bad.copy_(torch.maximum(self._bad, wrong.to(self._bad)))
         self.optimizer.step()

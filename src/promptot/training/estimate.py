@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -12,6 +14,10 @@ from promptot.data.memory_bounds import free_bytes
 from promptot.errors import PromptotError
 
 GIB = 2**30
+LESS_MEMORY = (
+    "Lower optim.batch_size, prompts.text_depth, prompts.vision_depth or vocabulary.per_step, use "
+    "--precision bf16, or train on fewer classes"
+)
 
 
 @dataclass(frozen=True)
@@ -78,10 +84,27 @@ def check_memory(
             f"Training needs about {needed / GIB:.1f} GiB of memory for "
             f"{len(model.class_names)} classes{more} in batches of {batch_size}; "
             f"{available / GIB:.1f} GiB are there.",
-            fix="Lower optim.batch_size, prompts.text_depth, prompts.vision_depth or "
-            "vocabulary.per_step, use --precision bf16, or train on fewer classes.",
+            fix=f"{LESS_MEMORY}.",
         )
     return needed, available
+
+
+@contextmanager
+def lack_explained() -> Iterator[None]:
+    """Say what to do where a GPU's memory was not enough after all.
+
+    Raises:
+        PromptotError: instead of PyTorch's `OutOfMemoryError`.
+    """
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        said = " ".join(str(error).split()).partition(". GPU")[0]
+        raise PromptotError(
+            f"The memory of the GPU was not enough for training: {said}.",
+            fix=f"{LESS_MEMORY}; or wait until other processes have left the GPU. "
+            "The last checkpoint, if there is one, is intact.",
+        ) from error
 
 
 def resident_bytes() -> int:

@@ -30,3 +30,12 @@ class Loss(Stateful, Protocol):
     def __call__(self, batch: Batch, drawn: Tensor | None = None) -> BatchLoss:
         """The loss of a batch, with what was drawn for its step; both on the device."""
         ...
+
+
+def scale_of(precision: str) -> float:
+    """What to multiply the loss by, so that gradients fit into the matrices' precision.
+
+    In fp16 gradients of the features are about s / B at most, some dozens, and those of blocks are
+    small: 128 keeps both far from its limits. A power of two changes no digit of the others.
+    """
+    return 128.0 if precision == "fp16" else 1.0

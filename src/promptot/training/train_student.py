@@ -15,9 +15,9 @@ from promptot.recipes.schema import OptimConfig
 from promptot.training.anchors import AnchorDraws
 from promptot.training.averaging import WeightAverage
 from promptot.training.checkpoint import CheckpointFile
-from promptot.training.estimate import Estimate, check_memory
+from promptot.training.estimate import Estimate, check_memory, lack_explained
 from promptot.training.listener import SILENT, Listener
-from promptot.training.loss import BatchLoss
+from promptot.training.loss import BatchLoss, scale_of
 from promptot.training.step_timing import seconds_a_step
 from promptot.training.trainer import Loader, Trainer
 from promptot.training.training_log import MEASURED, Log
@@ -97,10 +97,12 @@ def train(
         checkpoint=checkpoint,
         images=images,
         listener=listener,
+        loss_scale=scale_of(model.backbone.precision),
     )
     trainer.setup()
     memory, available = check_memory(model, config.batch_size, anchors.count if anchors else 0)
-    if listener.hears("on_estimate"):
-        seconds = seconds_a_step(trainer)
-        listener.on_estimate(Estimate(seconds, len(loader), memory, available))
-    trainer.run()
+    with lack_explained():
+        if listener.hears("on_estimate"):
+            seconds = seconds_a_step(trainer)
+            listener.on_estimate(Estimate(seconds, len(loader), memory, available))
+        trainer.run()

@@ -96,6 +96,7 @@ class Trainer:
             to stop (`KeyboardInterrupt`, `SystemExit`); None for none.
         images: the name of each image, by its index, for messages.
         listener: hears of steps and epochs.
+        loss_scale: what the loss is multiplied and its gradients are divided by, see `scale_of`.
 
     Attributes:
         position: what the parameters have been through; the two change together, also where a
@@ -116,6 +117,7 @@ class Trainer:
     images: Sequence[str] = ()
     listener: Listener = SILENT
     deferred: bool | None = None
+    loss_scale: float = 1.0
 
     def __post_init__(self) -> None:
         self.parameters = list(self.module.parameters())
@@ -142,7 +144,8 @@ class Trainer:
     def _build_device_step(self) -> DeviceStep:
         graphs = CudaGraphs(self.device) if self.device.type == "cuda" else None
         tell = self.listener.on_warning
-        return DeviceStep(self.parameters, self.loss, self.optimizer, graphs, tell)
+        scale = self.loss_scale
+        return DeviceStep(self.parameters, self.loss, self.optimizer, graphs, tell, scale)
 
     def setup(self) -> None:
         """Go on from the checkpoint, if there is one, to the bit as if nothing had stopped.
@@ -263,7 +266,10 @@ class Trainer:
         """The loss of a batch; its gradients are left at the parameters."""
         loss = self.loss(loaded.to(self.device), None if drawn is None else drawn.to(self.device))
         self.optimizer.zero_grad()
-        loss.total.backward()
+        (loss.total * self.loss_scale).backward()
+        if self.loss_scale != 1:
+            gradients = [p.grad for p in self.parameters if p.grad is not None]
+            torch._foreach_mul_(gradients, 1 / self.loss_scale)
         return loss
 
     def _set_rate(self, rate: float) -> None:
