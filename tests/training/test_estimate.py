@@ -87,9 +87,9 @@ def test_anchor_words_and_text_that_depends_on_the_image_are_estimated(
 
 def test_what_to_lower_is_said_where_a_gpu_runs_out_of_memory() -> None:
     """Also from within a step: the estimate can't know what other processes take."""
-    with pytest.raises(PromptotError, match=r"GPU was not enough.*Tried to allocate 2.00 GiB") as e:
-        with lack_explained():
-            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 …")
+    said = pytest.raises(PromptotError, match=r"GPU was not enough.*Tried to allocate 2.00 GiB")
+    with said as e, lack_explained():
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 …")
     assert "optim.batch_size" in e.value.fix
     assert "checkpoint" in e.value.fix
 
