@@ -8,6 +8,7 @@ import torch
 from promptot.adaptation import DESIGNS, IVLPPrompts, build_prompts
 from promptot.adaptation.student import Student
 from promptot.backbones import Backbone
+from promptot.backbones.tokenizer import ClipTokenizer, tokenize_names, tokenize_template
 from promptot.errors import PromptotError
 from promptot.recipes import PromptsConfig, Recipe
 
@@ -149,3 +150,13 @@ def test_bad_class_names(backbone: Backbone, names: list[str], message: str) -> 
     for chosen in (prompts, None):
         with pytest.raises(PromptotError, match=message):
             Student(backbone, chosen, names)
+
+
+def test_a_template_or_a_context_that_is_too_long_is_not_the_names_fault() -> None:
+    tokenizer = ClipTokenizer()
+    with pytest.raises(PromptotError, match=r"The template 'a a .*\.\.\. alone needs 93 tokens"):
+        tokenize_template(tokenizer, ["cat"], "a " * 90 + "{}.", 77)
+    with pytest.raises(PromptotError, match=r"The learned context alone needs 83 .*text_tokens"):
+        tokenize_names(tokenizer, ["cat"], 80, 77)
+    with pytest.raises(PromptotError, match=r"The class name 'cat cat .*\.\.\.' needs 94 tokens"):
+        tokenize_template(tokenizer, ["cat " * 90], "a {}.", 77)

@@ -23,8 +23,9 @@ def test_a_full_gpu_is_a_sentence(
     said = " ".join(capsys.readouterr().err.split())
     assert "not enough: CUDA out of memory. Tried to allocate 2.00 GiB. Use --precision" in said
 
-    monkeypatch.setattr(
-        promptot.cli.app, "app", lambda *_, **__: (_ for _ in ()).throw(RuntimeError("x"))
-    )
+    def break_down(*_: object, **__: object) -> None:
+        raise RuntimeError("x")
+
+    monkeypatch.setattr(promptot.cli.app, "app", break_down)
     with pytest.raises(RuntimeError, match="x"):
         main(["demo"])

@@ -39,9 +39,9 @@ def test_a_sigmoid_says_so(run: Callable, answers: Callable[[str], None]) -> Non
     assert table.count("none of these") == 1
     assert table.index("none of these") < table.index("cat")
     lines = [json.loads(line) for line in run(*IMAGES, "-f", "jsonl").out.splitlines()]
-    assert [line["none_of_these"] for line in lines] == [True, False, False]
+    assert [line["none_of_these"] for line in lines] == [True, False, None]
     rows = list(csv.DictReader(io.StringIO(run(*IMAGES, "-f", "csv").out)))
-    assert [row["none_of_these"] for row in rows] == ["true", "true", "false", "false", "false"]
+    assert [row["none_of_these"] for row in rows] == ["true", "true", "false", "false", ""]
     assert rows[-1]["problem"] == "there is no such file"
 
 

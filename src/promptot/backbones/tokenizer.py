@@ -199,7 +199,7 @@ def tokenize_names(
             sequences.append(ids[:starts] + ids[starts + ahead :])
         else:
             sequences.append(tokenizer.encode(text))
-    where = f"The context {fixed_words!r}"
+    where = f"The context {fixed_words!r}" if fixed_words else "The learned context"
     return _checked(
         tokenizer, class_names, sequences, where, context_tokens, context_length, starts
     )
@@ -265,11 +265,21 @@ def _checked(
             )
         length = len(sequence) + context_tokens
         if length > context_length:
-            shown = name if len(name) <= 60 else name[:57] + "..."
+            others = length - (len(tokenizer.encode(name)) - len(tokenizer.encode("")))
+            if others >= context_length:
+                raise PromptotError(
+                    f"{_short(where)} alone needs {others} tokens, and this backbone's text tower "
+                    f"takes {context_length}.",
+                    fix="Lower prompts.text_tokens." if context_tokens else "Shorten it.",
+                )
             raise PromptotError(
-                f"The class name '{shown}' needs {length} tokens, and this backbone's text tower "
-                f"takes {context_length}.",
+                f"The class name '{_short(name)}' needs {length} tokens, and this backbone's text "
+                f"tower takes {context_length}.",
                 fix=f"Shorten it by {length - context_length} tokens or more"
                 f"{', or lower prompts.text_tokens' if context_tokens else ''}.",
             )
     return list(sequences)
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= 60 else text[:57] + "..."

@@ -69,8 +69,13 @@ def _as_json(prediction: Prediction) -> dict[str, Any]:
         "class_names": list(prediction.class_names),
         "probabilities": [round(value, 6) for value in prediction.probabilities],
         "problem": prediction.problem,
-        **({"none_of_these": prediction.none_of_these} if prediction.fit == "sigmoid" else {}),
+        **({"none_of_these": _none_of_these(prediction)} if prediction.fit == "sigmoid" else {}),
     }
+
+
+def _none_of_these(prediction: Prediction) -> bool | None:
+    """Of an image that can't be read nothing is known."""
+    return None if prediction.problem else prediction.none_of_these
 
 
 def _write_csv(predictions: Sequence[Prediction]) -> None:
@@ -79,7 +84,8 @@ def _write_csv(predictions: Sequence[Prediction]) -> None:
     can_be_none = any(p.fit == "sigmoid" for p in predictions)
 
     def write(cells: list[Any], prediction: Prediction) -> None:
-        more = [str(prediction.none_of_these).lower()] if can_be_none else []
+        answer = _none_of_these(prediction)
+        more = ["" if answer is None else str(answer).lower()] if can_be_none else []
         sys.stdout.write(csv_line([*cells, *more]))
 
     header = ["image", "rank", "class_name", "probability", "problem"]

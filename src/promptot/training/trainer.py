@@ -188,6 +188,7 @@ class Trainer:
                 with contextlib.suppress(NotFinite):
                     self.save()
                 raise
+        self.optimizer.zero_grad()  # they lie in memory of the graphs
         if self.averaging is not None:
             self.averaging.copy_to(self.module)
         require_finite(self.module)

@@ -5,13 +5,14 @@ Few passes over memory, and little kept for the backward pass.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, MutableMapping, Sequence
 from itertools import chain
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.utils.weak import WeakIdKeyDictionary
 
 from promptot.backbones.towers.products import product
 
@@ -67,7 +68,7 @@ class FrozenFeedForward(torch.autograd.Function):
         activate = _IN_PLACE[activation]
         rows = x.reshape(-1, x.shape[-1])
         norm_weight_a, norm_bias_a, fc_bias_a, proj_bias_a = (
-            a * constant for constant in (norm_weight, norm_bias, fc_bias, proj_bias)
+            _times(a, constant) for constant in (norm_weight, norm_bias, fc_bias, proj_bias)
         )
         out = torch.empty_like(rows)
         kept: list[list[Tensor]] = []
@@ -101,6 +102,25 @@ class FrozenFeedForward(torch.autograd.Function):
             through = norm_backward(below, part, (mean, rstd), norm_weight, norm_bias)
             torch.add(above, through, out=into)
         return out.view_as(gradients[0]), *[None] * 8
+
+
+_PRODUCTS: MutableMapping[Tensor, tuple[tuple[int, int], Tensor]] = WeakIdKeyDictionary()
+
+
+def _times(factor: float, constant: Tensor) -> Tensor:
+    """`factor` (the same one for a tensor each time) times a constant of a model, worked out once.
+
+    On a GPU four small products a block are a hundred kernels a step.
+    """
+    if factor == 1:
+        return constant
+    if torch.compiler.is_compiling() or constant.is_inference():  # can't be told from another
+        return factor * constant
+    state = constant.data_ptr(), constant._version
+    known = _PRODUCTS.get(constant)
+    if known is None or known[0] != state or known[1].device != constant.device:
+        known = _PRODUCTS[constant] = state, factor * constant.detach()
+    return known[1]
 
 
 class FrozenGatedFeedForward(torch.autograd.Function):
