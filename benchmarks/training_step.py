@@ -433,7 +433,7 @@ def report_libraries(rows: Sequence[dict[str, Any]]) -> str:
     header = ["architecture", "classes", "", "plain way", "ours", "ratio", "packed", "differences"]
     return (
         f"{table(header, lines)}\n\nRatio: median over the turns. Packed: a causal text tower of "
-        "the same blocks. Again: texts are computed again in the backward pass, for want of memory. "
+        "the same blocks. Again: texts are computed again in the backward pass, to save memory. "
         "Differences: of the loss, and of the gradients (largest entry), relative."
     )
 
