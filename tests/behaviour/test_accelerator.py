@@ -9,6 +9,8 @@ the tests themselves out.
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -422,3 +424,23 @@ def test_features_have_the_numbers_of_the_cpu(device: torch.device) -> None:
         names, template = ["cat", "great white shark"], ["a photo of a {}."]
         text = there.frozen_text(names, template).cpu()
         torch.testing.assert_close(text, here.frozen_text(names, template), rtol=0, atol=1e-5)
+
+
+def test_several_processes_share_the_device(
+    data: Path, device: torch.device, tmp_path: Path
+) -> None:
+    """Two runs at once end in the bits of one that was alone."""
+    options = ["--shots", "3", "--set", "optim.epochs=2", "--device", str(device), "--no-report"]
+    fit = [sys.executable, "-m", "promptot", "fit", str(data), *options, "--out"]
+    started = [
+        subprocess.Popen([*fit, str(tmp_path / name)], stderr=subprocess.PIPE)
+        for name in ("one", "two")
+    ]
+    for process in started:
+        _, said = process.communicate(timeout=300)
+        assert process.returncode == 0, said.decode()
+    one, two = (
+        promptot.load(tmp_path / name, device="cpu").model.prompts for name in ("one", "two")
+    )
+    for a, b in zip(one.parameters(), two.parameters(), strict=True):
+        assert torch.equal(a, b)
