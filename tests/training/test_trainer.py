@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
+import math
 import os
 import signal
 import sys
@@ -18,7 +20,7 @@ from tape import TapeGraphs
 from torch import Tensor, nn
 
 from promptot.data import Batch
-from promptot.errors import NotFinite
+from promptot.errors import NotFinite, PromptotError
 from promptot.recipes import OptimConfig
 from promptot.training.averaging import WeightAverage
 from promptot.training.checkpoint import CheckpointFile, read_checkpoint
@@ -321,20 +323,71 @@ def test_a_loss_that_is_scaled_by_a_power_of_two_gives_the_same_bits(deferred: b
 # Replayed, as a CUDA graph is.
 
 
+OPTIMIZERS = [
+    {},
+    {"optimizer": "adamw", "weight_decay": 0.01, "schedule": "steps", "min_lr": 0.001},
+    {"optimizer": "adam", "betas": (0.8, 0.9), "eps": 1e-4},
+]
+
+
+@pytest.mark.parametrize("options", OPTIMIZERS, ids=lambda o: o.get("optimizer", "sgd"))
+@pytest.mark.parametrize("deferred", [False, True])
+def test_every_optimiser_goes_on_where_it_stopped(
+    tmp_path: Path, options: dict[str, Any], deferred: bool
+) -> None:
+    expected = finished(deferred=deferred, epochs=5, **options)
+    interrupted = build(
+        tmp_path, deferred=deferred, epochs=5, listener=Listener(on_epoch=stop), **options
+    )
+    with pytest.raises(KeyboardInterrupt):
+        interrupted.run()
+    assert finished(tmp_path, deferred=deferred, epochs=5, **options) == expected
+    assert finished(deferred=deferred, epochs=5) != expected or not options
+
+
+def test_adamw_is_that_of_torch_with_the_published_schedule() -> None:
+    trainer = build(epochs=3, warmup_epochs=0, **OPTIMIZERS[1])
+    plain = copy.deepcopy(trainer.module)
+    optimizer = torch.optim.AdamW(plain.parameters(), 0.05, weight_decay=0.01)
+    loss, number = Remembering(plain), 0
+    for epoch in (1, 2, 3):
+        for step, batch in enumerate(trainer.loader.batches(epoch), start=1):
+            share = number / 6
+            optimizer.param_groups[0]["lr"] = 0.001 + 0.0245 * (1 + math.cos(math.pi * share))
+            optimizer.zero_grad()
+            loss(batch, loss.draw(epoch, step)).total.backward()
+            optimizer.step()
+            number += 1
+    trainer.averaging = None
+    trainer.run()
+    for own, other in zip(trainer.parameters, plain.parameters(), strict=True):
+        torch.testing.assert_close(own, other, rtol=1e-6, atol=1e-7)
+    assert len({record.lr for record in trainer.log.steps}) == 6
+
+
+def test_a_checkpoint_of_another_optimiser_is_refused(tmp_path: Path) -> None:
+    interrupted = build(tmp_path, listener=Listener(on_epoch=stop), epochs=5)
+    with pytest.raises(KeyboardInterrupt):
+        interrupted.run()
+    with pytest.raises(PromptotError, match="another optimiser"):
+        build(tmp_path, epochs=5, **OPTIMIZERS[1])
+
+
+@pytest.mark.parametrize("options", OPTIMIZERS, ids=lambda o: o.get("optimizer", "sgd"))
 @pytest.mark.parametrize("resumed", [False, True])
 def test_replayed_steps_have_the_bits_of_those_that_are_launched(
-    tmp_path: Path, resumed: bool
+    tmp_path: Path, resumed: bool, options: dict[str, Any]
 ) -> None:
-    expected = finished(deferred=True, epochs=6)
+    expected = finished(deferred=True, epochs=6, **options)
     folder = None
     if resumed:
         folder = tmp_path
         interrupted = build(
-            folder, deferred=True, tape=True, epochs=6, listener=Listener(on_epoch=stop)
+            folder, deferred=True, tape=True, epochs=6, listener=Listener(on_epoch=stop), **options
         )
         with pytest.raises(KeyboardInterrupt):
             interrupted.run()
-    trainer = build(folder, deferred=True, tape=True, epochs=6)
+    trainer = build(folder, deferred=True, tape=True, epochs=6, **options)
     trainer.run()
     assert trainer._device_step is not None
     assert trainer._device_step.graphs is not None

@@ -32,6 +32,7 @@ NonNegativeInt = Annotated[int, Field(ge=0)]
 Tokens = Annotated[int, Field(ge=0, le=1024)]
 Depth = Annotated[int, Field(ge=1, le=1024)]
 Share = Annotated[float, Field(gt=0, le=1)]
+Decay = Annotated[float, Field(ge=0, lt=1)]
 
 CACHED_VIEWS = 8
 
@@ -368,10 +369,16 @@ EnsemblingConfig = Annotated[
 
 
 class OptimConfig(_Section):
-    """SGD with a constant warm-up, then a cosine."""
+    """How parameters change: an optimiser, and its learning rate over the run."""
 
+    optimizer: Literal["sgd", "adam", "adamw"] = "sgd"
+    """sgd: with `momentum`. adam: weight decay is part of the gradient. adamw: it is not."""
     lr: PositiveFloat = 0.005
-    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    momentum: Decay = 0.9
+    betas: tuple[Decay, Decay] = (0.9, 0.999)
+    """Of adam and adamw: decay of the means of the gradient and of its square."""
+    eps: PositiveFloat = 1e-8
+    """Of adam and adamw: what the root of that mean is never below."""
     weight_decay: NonNegativeFloat = 5e-4
     epochs: NonNegativeInt = 40
     batch_size: PositiveInt = 4
@@ -379,6 +386,10 @@ class OptimConfig(_Section):
     """Leave out the incomplete batch at the end of an epoch."""
     warmup_epochs: NonNegativeInt = 1
     warmup_lr: PositiveFloat = 1e-4
+    schedule: Literal["epochs", "steps"] = "epochs"
+    """What the cosine goes by after the warm-up; the warm-up's epochs count in both."""
+    min_lr: NonNegativeFloat = 0.0
+    """Where the cosine ends."""
     on_nonfinite: Literal["stop", "skip"] = "stop"
     """What a batch does whose loss or gradient is NaN or infinite: stop the run with the cause, or
     be left out and counted. An interrupted run may be resumed with another choice."""
@@ -386,7 +397,9 @@ class OptimConfig(_Section):
     def used_fields(self) -> set[str]:
         """The fields that have an effect; to stop is what happens without a word about it."""
         used = set(type(self).model_fields)
-        return used - {"on_nonfinite"} if self.on_nonfinite == "stop" else used
+        unsaid = {"optimizer": "sgd", "schedule": "epochs", "min_lr": 0, "on_nonfinite": "stop"}
+        used -= {name for name, usual in unsaid.items() if getattr(self, name) == usual}
+        return used - ({"betas", "eps"} if self.optimizer == "sgd" else {"momentum"})
 
 
 class DataConfig(_Section):

@@ -23,6 +23,7 @@ from promptot.errors import NotFinite, PromptotError
 from promptot.files.reading import open_regular, parse_json
 from promptot.files.weights_file import DAMAGED
 from promptot.files.writing import write_bytes
+from promptot.training.optimizers import load_state, state_of
 from promptot.training.training_log import StepRecord
 
 FORMAT_VERSION = 2
@@ -62,7 +63,7 @@ class Checkpoint:
         skipped: of these, the ones that were left out because something was not finite.
         run: what the run was started with; a resumed run must agree.
         prompts: tensors by parameter name.
-        momentum: SGD's momentum buffers by parameter name; empty before the first step.
+        momentum: what the optimiser remembers (see `state_of`); empty before the first step.
         average: the average over epochs so far (see `WeightAverage`); empty without one.
         objective: what the objective remembers (see `Objective.state_dict`).
         records: of the steps done in the next epoch, those left out apart; more may follow.
@@ -92,14 +93,9 @@ class _Header(BaseModel):
 def copy_state(
     prompts: nn.Module, optimizer: torch.optim.Optimizer
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Copies of the parameters and of the momentum buffers, by parameter name."""
-    values, momentum = {}, {}
-    for name, parameter in prompts.named_parameters():
-        values[name] = parameter.detach().clone()
-        buffer = optimizer.state.get(parameter, {}).get("momentum_buffer")
-        if buffer is not None:
-            momentum[name] = buffer.clone()
-    return values, momentum
+    """Copies of the parameters, and of what the optimiser remembers, by name."""
+    values = {name: value.detach().clone() for name, value in prompts.named_parameters()}
+    return values, state_of(optimizer, prompts)
 
 
 def save_checkpoint(path: Path, state: Checkpoint) -> None:
@@ -185,19 +181,16 @@ def restore(checkpoint: Checkpoint, prompts: nn.Module, optimizer: torch.optim.O
     """
     parameters = dict(prompts.named_parameters())
     expected = {name: (p.shape, p.dtype) for name, p in parameters.items()}
-    found = [_shapes(part) for part in (checkpoint.prompts, checkpoint.momentum)]
     average = _shapes(checkpoint.average)
-    if found[0] != expected or any(other not in (expected, {}) for other in (found[1], average)):
+    fits = _shapes(checkpoint.prompts) == expected and average in (expected, {})
+    if not (fits and load_state(checkpoint.momentum, optimizer, prompts)):
         raise PromptotError(
-            "The checkpoint is of prompts of another shape.",
+            "The checkpoint is of prompts of another shape, or of another optimiser.",
             fix="Resume with the recipe of the run, or start again with --overwrite.",
         )
     with torch.no_grad():
         for name, value in checkpoint.prompts.items():
             parameters[name].copy_(value)
-    for name, value in checkpoint.momentum.items():
-        parameter = parameters[name]
-        optimizer.state[parameter]["momentum_buffer"] = value.to(parameter.device)
 
 
 def _records(table: Tensor) -> list[StepRecord] | None:

@@ -17,6 +17,7 @@ from torch import Tensor
 from promptot.data.loader import Batch
 from promptot.graphs import GraphedFunction, GraphMaker
 from promptot.training.loss import Loss
+from promptot.training.optimizers import begin_state
 
 WARM_UP = 3
 """Steps of one layout that are launched kernel by kernel before it is recorded."""
@@ -30,7 +31,7 @@ class DeviceStep:
     Args:
         parameters: all that learn.
         loss: what is minimised.
-        optimizer: with `fused=True`, and on a GPU with a learning rate that is a tensor there.
+        optimizer: of `build_optimizer`, deferred.
         graphs: makes CUDA graphs; None launches every step kernel by kernel.
         on_failure: is told in a sentence why steps are not recorded, once.
         loss_scale: see `Trainer`.
@@ -43,7 +44,7 @@ class DeviceStep:
         self,
         parameters: Sequence[Tensor],
         loss: Loss,
-        optimizer: torch.optim.SGD,
+        optimizer: torch.optim.Optimizer,
         graphs: GraphMaker | None,
         on_failure: Callable[[str], None],
         loss_scale: float = 1.0,
@@ -69,7 +70,7 @@ class DeviceStep:
             what was measured (see `BatchLoss`), whether all was finite so far and whether the
             images were, [F + 2].
         """
-        self._keep_momentum()
+        begin_state(self.optimizer)
         if self.graphs is None:
             drawn = None if drawn is None else drawn.to(self.device, non_blocking=True)
             return self._run(loaded.to(self.device), drawn)
@@ -91,9 +92,9 @@ class DeviceStep:
     @contextlib.contextmanager
     def undone(self) -> Iterator[None]:
         """Steps may be taken here; afterwards all that they change is as it was."""
-        self._keep_momentum()
-        momentum = [state["momentum_buffer"] for state in self.optimizer.state.values()]
-        tensors = [*self.parameters, *momentum, self._bad]
+        begin_state(self.optimizer)
+        known = (value for own in self.optimizer.state.values() for value in own.values())
+        tensors = [*self.parameters, *(v for v in known if isinstance(v, Tensor)), self._bad]
         before = [tensor.detach().clone() for tensor in tensors]
         remembered = {name: value.clone() for name, value in self.loss.state_dict().items()}
         try:
@@ -103,13 +104,6 @@ class DeviceStep:
                 for tensor, value in zip(tensors, before, strict=True):
                     tensor.copy_(value)
             self.loss.load_state_dict(remembered)
-
-    def _keep_momentum(self) -> None:
-        """Let the optimiser's buffers be there, zero, so that its first step is as the others."""
-        for parameter in self.parameters:
-            state = self.optimizer.state[parameter]
-            if state.get("momentum_buffer") is None:
-                state["momentum_buffer"] = torch.zeros_like(parameter)
 
     def _by_graph(self, graphs: GraphMaker, loaded: Batch, drawn: Tensor | None) -> Tensor:
         self._settle_state()

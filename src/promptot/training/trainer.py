@@ -35,6 +35,7 @@ from promptot.training.finite import (
 from promptot.training.interruption import Interruptions
 from promptot.training.listener import SILENT, Listener
 from promptot.training.loss import BatchLoss, Loss
+from promptot.training.optimizers import build_optimizer, set_rate
 from promptot.training.schedule import learning_rate
 from promptot.training.training_log import MEASURED, Log, StepRecord
 
@@ -75,6 +76,7 @@ class _Unread(NamedTuple):
     """The record of a step, still on the device."""
 
     step: int
+    lr: float
     images: Tensor  # the indices of the batch's, on the host, [B]
     values: Tensor  # `MEASURED`; then, where they are not checked in each step, two flags
 
@@ -125,13 +127,7 @@ class Trainer:
         config, self.last_epoch = self.config, self.epochs or self.config.epochs
         if self.deferred is None:
             self.deferred = self.device.type == "cuda" and config.on_nonfinite == "stop"
-        self.optimizer = torch.optim.SGD(
-            self.parameters,
-            torch.tensor(config.lr, device=self.device) if self.deferred else config.lr,
-            config.momentum,
-            weight_decay=config.weight_decay,
-            fused=self.deferred or None,
-        )
+        self.optimizer = build_optimizer(self.parameters, config, self.deferred)
         self._rate = config.lr
         self._device_step = self._build_device_step() if self.deferred else None
         self.position = self._saved = Position(remembered=self.loss.state_dict())
@@ -195,7 +191,6 @@ class Trainer:
 
     def _run_epoch(self, epoch: int) -> None:
         began = time.perf_counter()
-        self._set_rate(learning_rate(epoch, self.config))
         for batch in itertools.islice(self.loader.batches(epoch), self.position.step, None):
             self.step(batch)
             if self.checkpoint and time.monotonic() - self._saved_at >= self.checkpoint.seconds:
@@ -226,7 +221,7 @@ class Trainer:
         epoch, step = before.epoch + 1, before.step + 1
         try:
             values = self._advance(loaded, epoch, step)
-            self._unread.append(_Unread(step, loaded.indices, values))
+            self._unread.append(_Unread(step, self._rate, loaded.indices, values))
             self.position = replace(before, step=step, remembered=self.loss.state_dict())
         except NotFinite as error:
             self._read()  # an earlier step of these may be the cause
@@ -252,6 +247,7 @@ class Trainer:
                 deferred, only what a transport solver on the host has found.
         """
         drawn = self.loss.draw(epoch, step)
+        self._set_rate(learning_rate(epoch, self.config, step, len(self.loader)))
         if self._device_step is not None:
             self._interruptions.hold()  # until `step` has noted it
             return self._device_step(loaded, drawn)
@@ -274,12 +270,9 @@ class Trainer:
         return loss
 
     def _set_rate(self, rate: float) -> None:
-        self._rate = rate
-        for group in self.optimizer.param_groups:
-            if isinstance(group["lr"], Tensor):  # graphs read it there
-                group["lr"].fill_(rate)
-            else:
-                group["lr"] = rate
+        if rate != self._rate:
+            self._rate = rate
+            set_rate(self.optimizer, rate)
 
     def _read(self) -> None:
         """Bring what is recorded of the last steps to the host, in one transfer.
@@ -289,10 +282,10 @@ class Trainer:
         """
         if not self._unread:
             return
-        epoch, lr = self.position.epoch + 1, self._rate
+        epoch = self.position.epoch + 1
         read = []
         rows = torch.stack([unread.values for unread in self._unread]).tolist()
-        for (step, images, _), row in zip(self._unread, rows, strict=True):
+        for (step, lr, images, _), row in zip(self._unread, rows, strict=True):
             values, flags = row[: len(MEASURED)], row[len(MEASURED) :]
             if flags and not flags[0]:
                 problem = describe_nonfinite(*values[:3])

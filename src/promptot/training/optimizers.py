@@ -1,0 +1,100 @@
+"""What takes the steps: PyTorch's optimisers, their state by name, and their learning rate."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import torch
+from torch import Tensor, nn
+
+from promptot.recipes.schema import OptimConfig
+
+STATES = {
+    "momentum_buffer": "",
+    "exp_avg": "exp_avg.",
+    "exp_avg_sq": "exp_avg_sq.",
+    "step": "step.",
+}
+"""What an optimiser remembers of a parameter, and what its name has in front in a checkpoint."""
+
+
+def build_optimizer(
+    parameters: Iterable[nn.Parameter], config: OptimConfig, deferred: bool
+) -> torch.optim.Optimizer:
+    """The optimiser of a recipe.
+
+    Args:
+        deferred: one kernel, which reads the learning rate on the device and does nothing where
+            the attribute `found_inf` of the optimiser holds 1 (see `DeviceStep`).
+    """
+    parameters = list(parameters)
+    device = parameters[0].device
+    rate = torch.tensor(config.lr, device=device) if deferred else config.lr
+    decay, fused = config.weight_decay, deferred or None
+    if config.optimizer == "sgd":
+        return torch.optim.SGD(parameters, rate, config.momentum, weight_decay=decay, fused=fused)
+    kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[config.optimizer]
+    return kind(
+        parameters,
+        rate,
+        config.betas,
+        config.eps,
+        weight_decay=decay,
+        fused=fused,
+        capturable=deferred and device.type == "cuda",
+    )
+
+
+def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """The learning rate of the next steps."""
+    for group in optimizer.param_groups:
+        if isinstance(group["lr"], Tensor):  # graphs read it there
+            group["lr"].fill_(rate)
+        else:
+            group["lr"] = rate
+
+
+def begin_state(optimizer: torch.optim.Optimizer) -> None:
+    """Let what a deferred optimiser remembers be there, as it is before its first step."""
+    adam = isinstance(optimizer, torch.optim.Adam)
+    names = ("exp_avg", "exp_avg_sq") if adam else ("momentum_buffer",)
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            state = optimizer.state[parameter]
+            for name in names:
+                if state.get(name) is None:
+                    state[name] = torch.zeros_like(parameter)
+            if adam and state.get("step") is None:
+                state["step"] = torch.zeros((), device=parameter.device)
+
+
+def state_of(optimizer: torch.optim.Optimizer, module: nn.Module) -> dict[str, Tensor]:
+    """Copies of what it remembers, by what it is and the parameter's name."""
+    return {
+        front + name: value.clone()
+        for name, parameter in module.named_parameters()
+        for key, front in STATES.items()
+        if isinstance(value := optimizer.state.get(parameter, {}).get(key), Tensor)
+    }
+
+
+def load_state(
+    state: Mapping[str, Tensor], optimizer: torch.optim.Optimizer, module: nn.Module
+) -> bool:
+    """Go on from `state_of`; whether it is of this optimiser and these parameters, or empty."""
+    begun: dict[str, tuple[nn.Parameter, str, torch.Size]] = {}
+    adam = isinstance(optimizer, torch.optim.Adam)
+    for name, parameter in module.named_parameters():
+        for key in ("exp_avg", "exp_avg_sq", "step") if adam else ("momentum_buffer",):
+            shape = torch.Size() if key == "step" else parameter.shape
+            begun[STATES[key] + name] = parameter, key, shape
+    if state and {name: value.shape for name, value in state.items()} != {
+        name: shape for name, (_, _, shape) in begun.items()
+    }:
+        return False
+    for name, value in state.items():
+        parameter, key, _ = begun[name]
+        # the step of an optimiser that is not one kernel is counted on the host
+        own = key == "step" and not optimizer.param_groups[0]["fused"]
+        optimizer.state[parameter][key] = value.to("cpu" if own else parameter.device)
+    return True
