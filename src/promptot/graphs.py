@@ -130,6 +130,11 @@ class GraphMaker(Protocol):
     def collect(self) -> None: ...
 
 
+def graph_maker(device: torch.device) -> GraphMaker | None:
+    """What records work on a device; None where there are no graphs."""
+    return CudaGraphs(device) if device.type == "cuda" else None
+
+
 class GraphedFunction(Generic[Result]):
     """What a function does on the device, to be done again without Python.
 

@@ -108,6 +108,17 @@ def test_words_that_do_not_fill_the_context_are_an_error(
 
 
 @pytest.mark.parametrize("design", ["ivlp", "maple", "cocoop"])
+def test_words_end_a_context_that_is_filled_with_zeros(backbone: Backbone, design: str) -> None:
+    config = section(design=design, text_tokens=6, text_depth=1, vision_depth=1, fill="zeros")
+    prompts = build_prompts(config, backbone, 3, generator())
+    ids = torch.tensor(backbone.tokenizer.encode("a photo of a")[1:-1])
+    context = prompts().text_tokens[0].detach()
+    assert prompts.fixed_words == ""
+    assert context[:2].abs().max() == 0
+    torch.testing.assert_close(context[2:], backbone.text_tower.token_embedding(ids))
+
+
+@pytest.mark.parametrize("design", ["ivlp", "maple", "cocoop"])
 def test_words_beyond_the_context_stay_frozen(backbone: Backbone, design: str) -> None:
     config = section(design=design, text_tokens=2, text_depth=1, vision_depth=1)
     prompts = build_prompts(config, backbone, 3, generator())

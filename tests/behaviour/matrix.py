@@ -42,6 +42,8 @@ OBJECTIVES = {
     "ot-averaged": ["objective=ot", "ensembling=gaussian"],
     "text-cosine": ["objective=text-cosine"],
     "promptsrc": ["objective=promptsrc", "objective.strength=0.1"],
+    "logits-projected": ["objective=logits", "objective.combine=project"],
+    "ot-projected": ["objective=ot", "objective.combine=project", "objective.strength=1"],
     "vocabulary-pointwise": ["objective=none", "vocabulary=pointwise"],
     "vocabulary-ot": ["objective=ot", "vocabulary=ot", "vocabulary.solver=sinkhorn-divergence"],
 }

@@ -9,6 +9,7 @@ from promptot.errors import PromptotError
 from promptot.objectives import (
     BudgetStrength,
     Features,
+    LogitDivergence,
     Pointwise,
     PreserveRows,
     PromptSRC,
@@ -33,6 +34,7 @@ from promptot.objectives import (
         ("ot", {"queue": 8, "rows": "image"}, PreserveRows(Transport(), "image", queue=8)),
         ("ot", {"queue": None}, PreserveRows(Transport())),
         ("text-cosine", {}, TextCosine()),
+        ("logits", {}, LogitDivergence()),
         ("promptsrc", {}, PromptSRC(25.0, 10.0, 1.0)),
         ("promptsrc", {"image_weight": 2.0}, PromptSRC(image_weight=2.0)),
     ],
@@ -94,7 +96,7 @@ def test_builds_controls():
     ("name", "options", "message"),
     [
         ("otp", {}, "No preservation term 'otp'. Did you mean 'ot'?"),
-        ("nonsense", {}, "Valid: none, ot, pointwise, promptsrc, text-cosine."),
+        ("nonsense", {}, "Valid: logits, none, ot, pointwise, promptsrc, text-cosine."),
         ("ot", {"epsilom": 1.0}, "Transport has no option 'epsilom'. Did you mean 'epsilon'?"),
         ("pointwise", {"solver": "exact"}, "has no option 'solver'. Valid: eta."),
         ("ot", {"solver": "sinkhor"}, "No transport solver 'sinkhor'. Did you mean 'sinkhorn'?"),

@@ -55,6 +55,11 @@ PEERS: dict[str, tuple[dict[str, object], tuple[float, ...]]] = {
         | {"vision_tokens": 0, "class_specific": False},
         (0.002, 100, 128, 1e-5),
     ),
+    "prograd": (
+        {"design": "ivlp", "text_tokens": 16, "text_depth": 1, "init_words": "a photo of a"}
+        | {"fill": "zeros", "vision_tokens": 0, "class_specific": False},
+        (0.002, 100, 32, 1e-5),
+    ),
     "vpt": (
         {"design": "ivlp", "text_tokens": 0, "vision_tokens": 4, "vision_depth": 9},
         (0.0025, 20, 4, 1e-5),
@@ -142,6 +147,8 @@ def test_a_peer_is_as_published(name: str) -> None:
     assert recipe.evaluate_epoch is None
     objectives: dict[str, dict[str, object]] = {
         "kgcoop": {"preservation": "text-cosine", "strength": 8.0, "control": "constant"},
+        "prograd": {"preservation": "logits", "strength": 1.0, "control": "constant"}
+        | {"combine": "project"},
         "promptsrc": {"preservation": "promptsrc", "strength": 1.0, "control": "constant"}
         | {"text_weight": 25.0, "image_weight": 10.0, "logit_weight": 1.0},
     }
@@ -200,7 +207,7 @@ def test_prompt_ot_is_as_published() -> None:
     }
 
 
-TERMS = ["none", "pointwise", "ot", "text-cosine", "promptsrc"]
+TERMS = ["none", "pointwise", "ot", "text-cosine", "logits", "promptsrc"]
 SOLVERS = ["exact", "sinkhorn", "sinkhorn-divergence", "unbalanced", "partial"]
 
 

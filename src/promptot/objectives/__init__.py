@@ -16,6 +16,7 @@ from promptot.objectives.build_objective import (
 from promptot.objectives.comparisons import Comparison, Pointwise, Transport, TransportDivergence
 from promptot.objectives.features import Features
 from promptot.objectives.fit import Fit, fit_loss, probabilities
+from promptot.objectives.logit_divergence import LogitDivergence
 from promptot.objectives.objective import Objective, ObjectiveResult
 from promptot.objectives.objective_state import Stateful
 from promptot.objectives.preservation import Preservation, PreservationResult
@@ -31,6 +32,7 @@ __all__ = [
     "Features",
     "Fit",
     "JointTransport",
+    "LogitDivergence",
     "Objective",
     "ObjectiveResult",
     "Pointwise",

@@ -9,6 +9,7 @@ from typing import Any
 
 from promptot.errors import PromptotError, nearest
 from promptot.objectives.comparisons import Comparison, Pointwise, Transport, TransportDivergence
+from promptot.objectives.logit_divergence import LogitDivergence
 from promptot.objectives.preservation import Preservation
 from promptot.objectives.promptsrc import PromptSRC
 from promptot.objectives.rows import PreserveRows, Rows
@@ -35,6 +36,7 @@ def build_preservation(name: str, **options: Any) -> Preservation | None:
     | `pointwise` | `PreserveRows`, pair by pair | `rows`, `eta` |
     | `ot` | `PreserveRows`, by transport | `rows`, `queue`, `eta`, `solver` and the solver's own |
     | `text-cosine` | `TextCosine` (KgCoOp) | |
+    | `logits` | `LogitDivergence` (ProGrad) | |
     | `promptsrc` | `PromptSRC` | `text_weight`, `image_weight`, `logit_weight` |
 
     `rows` is "joint" (default), "image", "text" or "separate"; `queue` a number of rows up to 4096,
@@ -201,6 +203,7 @@ PRESERVATIONS: dict[str, Callable[..., Preservation | None]] = {
     "ot": _transported_rows,
     "text-cosine": TextCosine,
     "promptsrc": PromptSRC,
+    "logits": LogitDivergence,
 }
 COMPARISONS: dict[str, Callable[..., Comparison]] = {"pointwise": Pointwise, "ot": _transport}
 SOLVERS: dict[str, Callable[..., Comparison]] = {

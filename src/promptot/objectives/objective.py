@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -16,6 +17,8 @@ from promptot.objectives.objective_state import Stateful
 from promptot.objectives.preservation import Preservation, PreservationResult
 from promptot.objectives.strength import StrengthControl
 from promptot.objectives.vocabulary_term import VocabularyTerm
+
+Combine = Literal["sum", "project"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,6 +56,8 @@ class Objective:
         vocabulary: a second term, on the text features of all classes and anchor words.
         vocabulary_strength: factor on that term, zero or more; no control changes it.
         control: changes λ over the steps; None leaves it constant.
+        combine: "sum" adds λ times the preservation term. With "project" the total is without it:
+            the trainer takes what would raise it out of the gradient, λ times (`backpropagate`).
         fit: what the logits are fitted by, see `fit_loss`; the terms beside it are the same. With
             "sigmoid" CE is the binary cross-entropy of every class, and b should be there: without
             it a cosine's sigmoid is near 1 for every class.
@@ -79,6 +84,7 @@ class Objective:
         vocabulary: VocabularyTerm | None = None,
         vocabulary_strength: float = 0.0,
         control: StrengthControl | None = None,
+        combine: Combine = "sum",
         fit: Fit = "softmax",
     ) -> None:
         for term, value in (("preservation", strength), ("vocabulary", vocabulary_strength)):
@@ -92,6 +98,7 @@ class Objective:
         self.vocabulary = vocabulary
         self.vocabulary_strength = vocabulary_strength
         self.control = control
+        self.combine = combine
         self.fit = fit
 
     def __call__(
@@ -128,7 +135,8 @@ class Objective:
                 if self.control is not None:
                     strength = strength * self.control.factor.to(strength)
                     self.control.update(kept.value.detach())
-                total = total + strength * kept.value
+                if self.combine == "sum":
+                    total = total + strength * kept.value
             if self.vocabulary is not None:
                 words = self.vocabulary(student, teacher)
                 total = total + self.vocabulary_strength * words.value

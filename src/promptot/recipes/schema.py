@@ -51,7 +51,8 @@ class _Section(BaseModel):
 
 
 _ABOUT_IT = {
-    "preservation", "fit", "comparison", "strength", "control", "budget", "words", "per_step",
+    "preservation", "fit", "comparison", "strength", "control", "budget", "combine", "words",
+    "per_step",
 }  # fmt: skip
 """Fields of a term that are not arguments of the term itself: its name, what stands beside it, and
 what weighs it."""
@@ -73,6 +74,13 @@ class _TextPrompts(_Section):
     text_tokens: Tokens = 4
     init_words: Annotated[str, Field(min_length=1)] | None = "a photo of a"
     """Words whose embeddings start the text context; null starts it from N(0, 0.02²)."""
+    fill: Literal["none", "zeros"] = "none"
+    """none: the words fill the context. zeros: they end it, and what is before them starts at 0."""
+
+    def used_fields(self) -> set[str]:
+        """The fields that have an effect, given the others."""
+        used = super().used_fields()
+        return used - {"fill"} if self.fill == "none" or not self.init_words else used
 
     @model_validator(mode="after")
     def _text_is_on(self) -> _TextPrompts:
@@ -161,6 +169,7 @@ class NoTermConfig(_Objective):
     strength: ClassVar[float] = 0.0
     control: ClassVar[Literal["constant"]] = "constant"
     budget: ClassVar[float] = 0.05
+    combine: ClassVar[Literal["sum"]] = "sum"
 
 
 class _Term(_Objective):
@@ -171,11 +180,15 @@ class _Term(_Objective):
     falls to 0. budget: it follows the term, so that the term's mean becomes `budget`."""
     budget: PositiveFloat = 0.05
     """The mean of the term that `control: budget` aims at."""
+    combine: Literal["sum", "project"] = "sum"
+    """sum: λ times the term is added to the loss. project: it is not; instead, λ times what would
+    raise the term is taken out of the loss's gradient (ProGrad's rule, with any term)."""
 
     def used_fields(self) -> set[str]:
         """The fields that have an effect, given the others."""
         used = super().used_fields()
-        return used if self.control == "budget" else used - {"budget"}
+        used = used if self.control == "budget" else used - {"budget"}
+        return used - {"combine"} if self.combine == "sum" else used
 
     @model_validator(mode="before")
     @classmethod
@@ -256,6 +269,13 @@ class TextCosineConfig(_Term):
     strength: NonNegativeFloat = 8.0
 
 
+class LogitsConfig(_Term):
+    """The divergence of the predictions: ProGrad's general direction."""
+
+    preservation: Literal["logits"]
+    strength: NonNegativeFloat = 1.0
+
+
 class PromptSRCConfig(_Term):
     """PromptSRC's three terms."""
 
@@ -274,7 +294,7 @@ OTConfig = Annotated[
     Field(discriminator="solver"),
 ]
 ObjectiveConfig = Annotated[
-    NoTermConfig | PointwiseConfig | OTConfig | TextCosineConfig | PromptSRCConfig,
+    NoTermConfig | PointwiseConfig | OTConfig | TextCosineConfig | LogitsConfig | PromptSRCConfig,
     Field(discriminator="preservation"),
 ]
 """What fits the logits, plus `strength` (λ) times a term that holds on to the frozen model."""
@@ -375,7 +395,7 @@ class OptimConfig(_Section):
     """sgd: with `momentum`. adam: weight decay is part of the gradient. adamw: it is not."""
     lr: PositiveFloat = 0.005
     momentum: Decay = 0.9
-    betas: tuple[Decay, Decay] = (0.9, 0.999)
+    betas: Annotated[tuple[Decay, Decay], Field(strict=False)] = (0.9, 0.999)
     """Of adam and adamw: decay of the means of the gradient and of its square."""
     eps: PositiveFloat = 1e-8
     """Of adam and adamw: what the root of that mean is never below."""
@@ -650,15 +670,28 @@ def complete_values(recipe: Recipe) -> dict[str, Any]:
         {'rule': 'none', 'mean': None, 'sd': 1.0}
     """
     values = recipe.as_given(mode="json")
+    for section, later in _LATER.items():
+        for key, usual in later.items():
+            if values[section].get(key) == usual:
+                del values[section][key]
     for section in DEFAULT_CHOICES:
         defaults: dict[str, Any] = {}
         if values[section].get("preservation") == "none":
             defaults["strength"] = 0.0
-        if values[section].get("fit") == "softmax":  # what there was before there was a choice
-            del values[section]["fit"]
         for kind in kinds_of(section):
             for key, field in kind.model_fields.items():
-                if not field.is_required() and key != "fit":
+                if not field.is_required() and key not in _LATER.get(section, ()):
                     defaults.setdefault(key, field.default)
         values[section] = {**defaults, **values[section]}
     return values
+
+
+_LATER: dict[str, dict[str, Any]] = {
+    "prompts": {"fill": "none"},
+    "objective": {"fit": "softmax", "combine": "sum"},
+    "optim": {
+        "optimizer": "sgd", "betas": [0.9, 0.999], "eps": 1e-8, "schedule": "epochs", "min_lr": 0.0
+    },
+    "data": {"decode": "each-time"},
+}  # fmt: skip
+"""What there was before there was a choice, by section: left out of what keys are made of."""

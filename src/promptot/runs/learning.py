@@ -200,6 +200,7 @@ def build_objective(recipe: Recipe, steps: int) -> Objective:
         vocabulary=build_vocabulary(words.comparison, **words.options()),
         vocabulary_strength=words.strength,
         control=build_control(kept.control, steps=steps, budget=kept.budget),
+        combine=kept.combine,
         fit=kept.fit,
     )
 

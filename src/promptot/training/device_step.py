@@ -16,6 +16,7 @@ from torch import Tensor
 
 from promptot.data.loader import Batch
 from promptot.graphs import GraphedFunction, GraphMaker
+from promptot.training.gradients import backpropagate
 from promptot.training.loss import Loss
 from promptot.training.optimizers import begin_state
 
@@ -79,7 +80,7 @@ class DeviceStep:
     def _run(self, batch: Batch, drawn: Tensor | None) -> Tensor:
         loss = self.loss(batch, drawn)
         self.optimizer.zero_grad()
-        (loss.total * self._scale).backward()
+        backpropagate(loss, self.parameters, self._scale)
         gradients = [p.grad for p in self.parameters if p.grad is not None]
         # sets the flag where one is not finite
         torch._amp_foreach_non_finite_check_and_unscale_(gradients, self._bad, self._unscale)

@@ -10,11 +10,19 @@ from promptot.data.loader import Batch
 from promptot.objectives.objective_state import Stateful
 
 
+class Guide(NamedTuple):
+    """A second loss, against which the first one is not to be lowered."""
+
+    value: Tensor  # 0-d, differentiable
+    strength: Tensor  # λ, 0-d: how much of a conflict is taken out; 1 takes all
+
+
 class BatchLoss(NamedTuple):
     """The loss of a batch, and what a log says of it."""
 
     total: Tensor  # 0-d, differentiable
     measured: Tensor  # the values that `MEASURED` names, detached, [F]
+    guide: Guide | None = None
 
 
 class Loss(Stateful, Protocol):

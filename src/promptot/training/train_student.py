@@ -17,7 +17,7 @@ from promptot.training.averaging import WeightAverage
 from promptot.training.checkpoint import CheckpointFile
 from promptot.training.estimate import Estimate, check_memory, lack_explained
 from promptot.training.listener import SILENT, Listener
-from promptot.training.loss import BatchLoss, scale_of
+from promptot.training.loss import BatchLoss, Guide, scale_of
 from promptot.training.step_timing import seconds_a_step
 from promptot.training.trainer import Loader, Trainer
 from promptot.training.training_log import MEASURED, Log
@@ -55,7 +55,9 @@ class StudentLoss:
             missing if (value := values[name]) is None else value.detach().float()
             for name in MEASURED
         ]
-        return BatchLoss(result.total, torch.stack(measured))
+        guide = Guide(result.preservation, result.strength)
+        projected = self.objective.combine == "project"
+        return BatchLoss(result.total, torch.stack(measured), guide if projected else None)
 
 
 def train(

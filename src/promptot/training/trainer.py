@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from promptot.data.loader import Batch
 from promptot.errors import NotFinite, PromptotError
-from promptot.graphs import CudaGraphs
+from promptot.graphs import graph_maker
 from promptot.recipes.schema import OptimConfig
 from promptot.training.averaging import WeightAverage
 from promptot.training.checkpoint import (
@@ -32,6 +32,7 @@ from promptot.training.finite import (
     finite_gradients,
     require_finite,
 )
+from promptot.training.gradients import backpropagate
 from promptot.training.interruption import Interruptions
 from promptot.training.listener import SILENT, Listener
 from promptot.training.loss import BatchLoss, Loss
@@ -129,19 +130,16 @@ class Trainer:
             self.deferred = self.device.type == "cuda" and config.on_nonfinite == "stop"
         self.optimizer = build_optimizer(self.parameters, config, self.deferred)
         self._rate = config.lr
-        self._device_step = self._build_device_step() if self.deferred else None
+        self._device_step: DeviceStep | None = None
+        if self.deferred:
+            how = graph_maker(self.device), self.listener.on_warning, self.loss_scale
+            self._device_step = DeviceStep(self.parameters, self.loss, self.optimizer, *how)
         self.position = self._saved = Position(remembered=self.loss.state_dict())
         self.records: list[StepRecord] = []  # of the epoch, as far as they are read
         self._unread: list[_Unread] = []
         self._told = 0  # records that the listener has heard of
         self._read_at = self._saved_at = time.monotonic()
         self._interruptions = Interruptions()
-
-    def _build_device_step(self) -> DeviceStep:
-        graphs = CudaGraphs(self.device) if self.device.type == "cuda" else None
-        tell = self.listener.on_warning
-        scale = self.loss_scale
-        return DeviceStep(self.parameters, self.loss, self.optimizer, graphs, tell, scale)
 
     def setup(self) -> None:
         """Go on from the checkpoint, if there is one, to the bit as if nothing had stopped.
@@ -263,7 +261,7 @@ class Trainer:
         """The loss of a batch; its gradients are left at the parameters."""
         loss = self.loss(loaded.to(self.device), None if drawn is None else drawn.to(self.device))
         self.optimizer.zero_grad()
-        (loss.total * self.loss_scale).backward()
+        backpropagate(loss, self.parameters, self.loss_scale)
         if self.loss_scale != 1:
             gradients = [p.grad for p in self.parameters if p.grad is not None]
             torch._foreach_mul_(gradients, 1 / self.loss_scale)
