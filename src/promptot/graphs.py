@@ -73,7 +73,10 @@ class Graph(Protocol):
 
 
 class CudaGraphs:
-    """Makes the graphs of one recording: one stream, one pool of memory.
+    """Makes the graphs of a device, all in one stream.
+
+    PyTorch frees what cuBLAS has for a stream with the first of its graphs that goes: let them go
+    together.
 
     Args:
         device: of all tensors.
@@ -82,25 +85,46 @@ class CudaGraphs:
     def __init__(self, device: torch.device) -> None:
         self.device = device
         self.stream = torch.cuda.Stream(device)
-        self._pool = torch.cuda.graph_pool_handle()
 
-    def new(self) -> Graph:
-        return _CudaGraph(self._pool)
+    def new_pool(self) -> Any:
+        """Memory that the graphs of one recording share; one that has been given up is dead."""
+        return torch.cuda.graph_pool_handle()
+
+    def new(self, pool: Any) -> Graph:
+        return _CudaGraph(pool)
 
     @contextlib.contextmanager
     def in_stream(self) -> Iterator[None]:
         """What is launched here runs in the stream of the recording, after what came before."""
         current = torch.cuda.current_stream(self.device)
         self.stream.wait_stream(current)
-        with torch.cuda.stream(self.stream):
-            yield
-        current.wait_stream(self.stream)
+        try:
+            with torch.cuda.stream(self.stream):
+                yield
+        finally:
+            with contextlib.suppress(RuntimeError):  # of a stream whose recording has failed
+                current.wait_stream(self.stream)
 
     def collect(self) -> None:
         """Give back what is not in use: the graphs have memory of their own."""
         torch.cuda.synchronize(self.device)
         gc.collect()
         torch.cuda.empty_cache()
+        if hasattr(torch._C, "_host_emptyCache"):  # pools of pinned memory go with it
+            torch._C._host_emptyCache()
+
+    def recover(self, pool: Any) -> None:
+        """Take back, as far as PyTorch can, what a recording that could not end has changed.
+
+        Allocations no longer go to its pool, and random numbers are drawn as before.
+        """
+        index = self.device.index if self.device.index is not None else torch.cuda.current_device()
+        for name in ("_cuda_endAllocateToPool", "_cuda_releasePool"):
+            with contextlib.suppress(Exception):
+                getattr(torch._C, name)(index, pool)
+        with contextlib.suppress(Exception):
+            generator = torch.cuda.default_generators[index]
+            generator.graphsafe_set_state(generator.clone_state())
 
 
 class _CudaGraph:
@@ -123,11 +147,15 @@ class _CudaGraph:
 class GraphMaker(Protocol):
     """`CudaGraphs`, or what stands in for it."""
 
-    def new(self) -> Graph: ...
+    def new_pool(self) -> Any: ...
+
+    def new(self, pool: Any) -> Graph: ...
 
     def in_stream(self) -> contextlib.AbstractContextManager[None]: ...
 
     def collect(self) -> None: ...
+
+    def recover(self, pool: Any) -> None: ...
 
 
 def graph_maker(device: torch.device) -> GraphMaker | None:
@@ -152,6 +180,7 @@ class GraphedFunction(Generic[Result]):
         self._outputs: list[tuple[Tensor, ...]] = []  # of what is outside, in order
         self._met = 0  # of these, in the call that is at work
         self._recording: Graph | None = None
+        self._pool: Any = None
         self._pieces: list[Callable[[], None]] = []
         self.result: Result | None = None
 
@@ -162,23 +191,22 @@ class GraphedFunction(Generic[Result]):
             return self._function()
 
     def record(self) -> None:
-        """Record what the function does, without doing it; whoever fails here may go on without.
+        """Record what the function does, without doing it.
 
         Raises:
-            RuntimeError: it does something that can't be recorded.
+            RuntimeError: it does something that can't be recorded. One may go on without.
         """
         self._met, self._pieces = 0, []
         self._maker.collect()
+        self._pool = self._maker.new_pool()
         with self._maker.in_stream(), _recorded_by(self):
-            self._begin()
             try:
+                self._begin()
                 self.result = self._function()
+                self._end()
             except BaseException:
-                with contextlib.suppress(RuntimeError):  # the recording has failed already
-                    self._end()
-                self._pieces = []
+                self._abandon()
                 raise
-            self._end()
 
     def replay(self) -> Result:
         """Do it again; the result is in the same tensors each time."""
@@ -195,11 +223,11 @@ class GraphedFunction(Generic[Result]):
             own = tuple(torch.empty_like(tensor) for tensor in found)
             self._outputs[number : number + 1] = [own]
             return found
-        outputs = self._outputs[number]
+        outputs, given = self._outputs[number], [tensor.detach() for tensor in inputs]
 
         def run() -> None:
             with torch.no_grad():
-                for tensor, value in zip(outputs, function(*inputs), strict=True):
+                for tensor, value in zip(outputs, function(*given), strict=True):
                     tensor.copy_(value)
 
         self._end()
@@ -208,11 +236,20 @@ class GraphedFunction(Generic[Result]):
         return outputs
 
     def _begin(self) -> None:
-        self._recording = self._maker.new()
+        self._recording = self._maker.new(self._pool)
         self._recording.capture_begin()
 
     def _end(self) -> None:
+        assert self._recording is not None
+        self._recording.capture_end()
         graph, self._recording = self._recording, None
+        self._pieces.append(graph.replay)
+
+    def _abandon(self) -> None:
+        graph, self._recording = self._recording, None
+        self._pieces, self.result = [], None
         if graph is not None:
-            graph.capture_end()
-            self._pieces.append(graph.replay)
+            try:
+                graph.capture_end()
+            except RuntimeError:  # it was over already
+                self._maker.recover(self._pool)

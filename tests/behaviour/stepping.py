@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 from matrix import TwoBatches, make_batch
@@ -25,7 +25,12 @@ def refuse(reason: str) -> None:
     raise AssertionError(reason)
 
 
-def build(model: Student, recipe: Recipe, maker: GraphMaker | None) -> DeviceStep:
+def build(
+    model: Student,
+    recipe: Recipe,
+    maker: GraphMaker | None,
+    tell: Callable[[str], None] = refuse,
+) -> DeviceStep:
     vocabulary = len(model.vocabulary)
     anchors = AnchorDraws(vocabulary, recipe.vocabulary.per_step, 1) if vocabulary else None
     loss = StudentLoss(model, build_objective(recipe, steps=STEPS), anchors)
@@ -34,7 +39,7 @@ def build(model: Student, recipe: Recipe, maker: GraphMaker | None) -> DeviceSte
     rate = torch.tensor(0.01, device=device)
     optimizer = torch.optim.SGD(parameters, rate, 0.9, weight_decay=5e-4, fused=True)
     scale = scale_of(model.backbone.precision)
-    return DeviceStep(parameters, loss, optimizer, maker, refuse, scale)
+    return DeviceStep(parameters, loss, optimizer, maker, tell, scale)
 
 
 def batches(side: int = 16) -> Iterator[Batch]:

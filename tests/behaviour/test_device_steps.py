@@ -24,7 +24,11 @@ from torch.utils._python_dispatch import _disable_current_modes
 
 from promptot import graphs
 from promptot.backbones import Backbone, load_backbone
+from promptot.data import Batch
 from promptot.recipes import Recipe
+from promptot.training.device_step import WARM_UP
+from promptot.training.loss import BatchLoss
+from promptot.training.train_student import StudentLoss
 
 SOME = [
     pytest.param(
@@ -99,6 +103,74 @@ def check_replays(backbone: Backbone, recipe: Recipe) -> None:
         torch.testing.assert_close(one, other, rtol=0, atol=0, equal_nan=True)
     for one, other in zip(launched[1], replayed[1], strict=True):
         assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("objective", ["ot", "ot-queue", "ot-budget", "ot-ramp", "vocabulary-ot"])
+def test_a_recording_that_fails_leaves_no_trace(
+    small: Backbone, words: Path, objective: str
+) -> None:
+    """It fails in the optimiser, when a queue and λ have moved on already; then steps go on."""
+    recipe, told = read_recipe("ivlp", objective, words), []
+    launched = take(build(start_model(small, recipe), recipe, None))
+    maker = TapeGraphs(forbidden=("_fused_sgd_",))
+    step = build(start_model(small, recipe), recipe, maker, told.append)
+    found = take(step)
+    assert len(told) == 1
+    assert "kernel by kernel" in told[0] or "CUDA graphs" in told[0]
+    assert step.graphs is None
+    for one, other in zip(launched[0], found[0], strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=0, equal_nan=True)
+    assert all(map(torch.equal, launched[1], found[1]))
+
+
+@pytest.mark.parametrize("objective", ["ot-queue", "ot-budget", "cross-entropy"])
+def test_a_rehearsal_leaves_no_trace(small: Backbone, words: Path, objective: str) -> None:
+    """Steps that are timed before training, and recorded, and undone."""
+    recipe = read_recipe("ivlp", objective, words)
+    launched = take(build(start_model(small, recipe), recipe, None))
+    step = build(start_model(small, recipe), recipe, TapeGraphs())
+    with step.undone():
+        for batch, _ in zip(batches(), range(WARM_UP + 3), strict=False):
+            step(batch, None)
+    found = take(step)
+    for one, other in zip(launched[0], found[0], strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=0, equal_nan=True)
+    assert all(map(torch.equal, launched[1], found[1]))
+    step.close()
+    assert all(parameter.grad is None for parameter in step.parameters)
+
+
+class ShortOfMemory:
+    """A loss that is out of memory the first time it is asked for."""
+
+    def __init__(self, loss: StudentLoss) -> None:
+        self.loss, self.asked = loss, 0
+        self.draw, self.state_dict = loss.draw, loss.state_dict
+        self.load_state_dict = loss.load_state_dict
+
+    def __call__(self, batch: Batch, drawn: Tensor | None = None) -> BatchLoss:
+        self.asked += 1
+        if self.asked == 1:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return self.loss(batch, drawn)
+
+
+def test_a_second_shape_without_memory_is_taken_without_graphs(
+    small: Backbone, words: Path
+) -> None:
+    recipe, told = read_recipe("ivlp", "ot", words), []
+    last = next(batches())
+    last = last._replace(images=last.images[:2], labels=last.labels[:2])
+    results = []
+    for maker in (None, TapeGraphs()):
+        step = build(start_model(small, recipe), recipe, maker, told.append)
+        take(step)
+        if maker is not None:
+            step.loss = ShortOfMemory(step.loss)
+        step(last, None)
+        results.append([p.detach().clone() for p in step.parameters])
+    assert all(map(torch.equal, *results))
+    assert len(told) == 1
 
 
 @pytest.mark.parametrize(("design", "objective"), SOME)

@@ -82,7 +82,13 @@ class TapeGraphs:
         self.forbidden = forbidden
         self.tapes: list[Tape] = []
 
-    def new(self) -> Tape:
+    def new_pool(self) -> None:
+        """Tapes have none."""
+
+    def recover(self, pool: None) -> None:
+        """A tape that could not end has changed nothing."""
+
+    def new(self, pool: None) -> Tape:
         self.tapes.append(Tape(self.forbidden))
         return self.tapes[-1]
 

@@ -21,7 +21,7 @@ def compare(comparison: Comparison, student: Tensor, teacher: Tensor) -> Preserv
     Raises:
         PromptotError: a row is NaN or infinite, where the comparison looks.
     """
-    if is_host(student) or comparison.on_device(len(student)):
+    if is_host(student) or comparison.on_device:
         return comparison(student, teacher)
 
     def solve(student: Tensor, teacher: Tensor) -> tuple[Tensor, ...]:

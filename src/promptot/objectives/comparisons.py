@@ -19,8 +19,8 @@ from promptot.transport import (
     solve_exact,
     squared_euclidean,
 )
-from promptot.transport.exact import ENUMERATION_LIMIT
 from promptot.transport.numeric import at_least_float32, require_positive
+from promptot.transport.outside import solve_outside
 
 
 class Comparison(Protocol):
@@ -34,8 +34,9 @@ class Comparison(Protocol):
         """
         ...
 
-    def on_device(self, rows: int) -> bool:
-        """Whether on a GPU that many rows are compared without a look at any value."""
+    @property
+    def on_device(self) -> bool:
+        """Whether on a GPU rows are compared without a look at any value outside of graphs."""
         ...
 
 
@@ -59,9 +60,7 @@ class Pointwise:
         drift = at_least_float32(student) - at_least_float32(teacher)  # [N, W]
         return PreservationResult(self.eta * drift.square().sum(dim=1).mean())
 
-    def on_device(self, rows: int) -> bool:
-        """See `Comparison`."""
-        return True
+    on_device = True
 
 
 @dataclass(frozen=True)
@@ -88,12 +87,10 @@ class Transport:
 
     def __call__(self, student: Tensor, teacher: Tensor) -> PreservationResult:
         cost = squared_euclidean(student, teacher, scale=self.eta)  # [N, N]
-        result = self.solver(TransportProblem(cost))
+        result = solve_outside(self.solver, TransportProblem(cost))
         return _with_diagnostics(result.value, result, teacher)
 
-    def on_device(self, rows: int) -> bool:
-        """See `Comparison`: small exact plans are enumerated there."""
-        return self.solver is solve_exact and rows <= ENUMERATION_LIMIT
+    on_device = True
 
 
 class Divergence(Protocol):
@@ -127,9 +124,7 @@ class TransportDivergence:
         result = self.divergence(student, teacher, scale=self.eta)
         return _with_diagnostics(result.value, result.plan, teacher)
 
-    def on_device(self, rows: int) -> bool:
-        """See `Comparison`: iterations end where the error is small enough."""
-        return False
+    on_device = False  # iterations end where the error is small enough
 
 
 def _with_diagnostics(value: Tensor, result: TransportPlan, teacher: Tensor) -> PreservationResult:

@@ -116,19 +116,27 @@ class DeviceStep:
         if layout is None:
             layout = self._layouts[key] = self._new_layout(graphs, loaded, drawn)
         layout.fill(loaded, drawn)
-        if layout.steps < WARM_UP or (not layout.ready and self._enough()):
-            layout.steps += 1
-            return layout.step.warm_up()
-        if not layout.ready:
-            remembered = dict(self._state)
-            try:
-                layout.step.record()
-            except RuntimeError as error:
-                self._give_up(" ".join(str(error).split())[:300])
-                return self._run(layout.batch, layout.drawn)
-            finally:
+        if layout.ready:
+            return layout.step.replay().clone()
+        warm = layout.steps < WARM_UP or self._enough()
+        remembered, reason = dict(self._state), None
+        try:
+            if warm:
+                layout.steps += 1
+                return layout.step.warm_up()
+            layout.step.record()
+        except RuntimeError as error:
+            if warm and not (isinstance(error, torch.OutOfMemoryError) and self._some_ready()):
+                raise
+            reason = " ".join(str(error).split())[:300]
+        finally:
+            if reason is not None or not warm:
                 self.loss.load_state_dict(remembered)
-            layout.ready = True
+        # behind the handler, as the error holds all that the failed step had in memory
+        if reason is not None:
+            self._give_up(reason)
+            return self._run(layout.batch, layout.drawn)
+        layout.ready = True
         return layout.step.replay().clone()
 
     def _new_layout(self, graphs: GraphMaker, loaded: Batch, drawn: Tensor | None) -> _Layout:
@@ -166,12 +174,24 @@ class DeviceStep:
                 self._state[name].copy_(value)
         self.loss.load_state_dict(self._state)
 
+    def close(self) -> None:
+        """Let go of the graphs and their memory, gradients included."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)  # the last replay may be at work
+        self._layouts.clear()
+        self.optimizer.zero_grad()
+
+    def _some_ready(self) -> bool:
+        return any(layout.ready for layout in self._layouts.values())
+
     def _enough(self) -> bool:
         return sum(layout.ready for layout in self._layouts.values()) >= MOST_GRAPHS
 
     def _give_up(self, reason: str) -> None:
-        self.graphs = None
-        self._layouts.clear()
+        graphs, self.graphs = self.graphs, None
+        self.close()
+        if graphs is not None:
+            graphs.collect()
         self._on_failure(
             f"Steps are not replayed as CUDA graphs, which makes them slower: {reason}"
         )
@@ -198,7 +218,8 @@ class _Layout:
     ready: bool = False
 
     def fill(self, loaded: Batch, drawn: Tensor | None) -> None:
-        pairs = [*zip(self.batch, loaded, strict=True), (self.drawn, drawn)]
-        for own, given in pairs:
+        pairs = ("images", "labels", "teacher")  # nobody reads the indices there
+        parts = [(getattr(self.batch, name), getattr(loaded, name)) for name in pairs]
+        for own, given in (*parts, (self.drawn, drawn)):
             if own is not None and given is not None:
                 own.copy_(given, non_blocking=True)

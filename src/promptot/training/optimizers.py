@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from promptot.recipes.schema import OptimConfig
 
+ADAM = (torch.optim.Adam, torch.optim.AdamW)  # the second is one of the first since torch 2.7
 STATES = {
     "momentum_buffer": "",
     "exp_avg": "exp_avg.",
@@ -56,7 +57,7 @@ def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
 
 def begin_state(optimizer: torch.optim.Optimizer) -> None:
     """Let what a deferred optimiser remembers be there, as it is before its first step."""
-    adam = isinstance(optimizer, torch.optim.Adam)
+    adam = isinstance(optimizer, ADAM)
     names = ("exp_avg", "exp_avg_sq") if adam else ("momentum_buffer",)
     for group in optimizer.param_groups:
         for parameter in group["params"]:
@@ -83,7 +84,7 @@ def load_state(
 ) -> bool:
     """Go on from `state_of`; whether it is of this optimiser and these parameters, or empty."""
     begun: dict[str, tuple[nn.Parameter, str, torch.Size]] = {}
-    adam = isinstance(optimizer, torch.optim.Adam)
+    adam = isinstance(optimizer, ADAM)
     for name, parameter in module.named_parameters():
         for key in ("exp_avg", "exp_avg_sq", "step") if adam else ("momentum_buffer",):
             shape = torch.Size() if key == "step" else parameter.shape

@@ -29,7 +29,7 @@ def seconds_a_step(trainer: Trainer) -> float:
             except PromptotError:  # training will say it, with the step and the images
                 break
             if cuda:
-                torch.cuda.synchronize()
+                torch.cuda.synchronize(trainer.device)
             marks.append(time.perf_counter())
     marks = marks[-TIMED:]
     return (marks[-1] - marks[0]) / (len(marks) - 1) if len(marks) > 1 else 0.0

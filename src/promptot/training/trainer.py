@@ -182,7 +182,9 @@ class Trainer:
                 with contextlib.suppress(NotFinite):
                     self.save()
                 raise
-        self.optimizer.zero_grad()  # they lie in memory of the graphs
+            finally:
+                if self._device_step is not None:
+                    self._device_step.close()
         if self.averaging is not None:
             self.averaging.copy_to(self.module)
         require_finite(self.module)
