@@ -269,6 +269,17 @@ def test_a_replayed_step_has_the_bits_of_a_launched_one(
     assert all(map(torch.equal, launched[1], replayed[1]))
 
 
+def test_the_memory_of_graphs_goes_with_the_training(on_device: Backbone, words: Path) -> None:
+    if on_device.device.type != "cuda":
+        pytest.skip("there are no CUDA graphs here")
+    reserved = []
+    for _ in range(3):
+        _train(on_device, "ivlp", "ot", words, None, None)
+        torch.cuda.empty_cache()
+        reserved.append(torch.cuda.memory_reserved(on_device.device))
+    assert reserved[2] <= reserved[0]
+
+
 class Poisoned(TwoBatches):
     """A NaN in the first batch of the second epoch."""
 
