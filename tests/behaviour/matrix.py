@@ -43,7 +43,6 @@ OBJECTIVES = {
     "text-cosine": ["objective=text-cosine"],
     "promptsrc": ["objective=promptsrc", "objective.strength=0.1"],
     "logits-projected": ["objective=logits", "objective.combine=project"],
-    "ot-projected": ["objective=ot", "objective.combine=project", "objective.strength=1"],
     "vocabulary-pointwise": ["objective=none", "vocabulary=pointwise"],
     "vocabulary-ot": ["objective=ot", "vocabulary=ot", "vocabulary.solver=sinkhorn-divergence"],
 }

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -80,7 +79,8 @@ def _find_onednn(dtype: torch.dtype) -> Callable[..., Tensor] | None:
 def _is_intel() -> bool:
     """Whether the CPU is one of Intel's, as far as it can be told."""
     try:
-        return "GenuineIntel" in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+        with open("/proc/cpuinfo", encoding="ascii", errors="replace") as file:  # noqa: PTH123
+            return "GenuineIntel" in file.read(4096)
     except OSError:  # not Linux
         return "GenuineIntel" in platform.processor() or platform.processor() == "i386"
 
