@@ -165,7 +165,7 @@ class DeviceStep:
             value.shape != self._state[name].shape or value.dtype != self._state[name].dtype
             for name, value in current.items()
         ):
-            self._layouts.clear()
+            self._forget_layouts()
             self._state = {name: self._own(value) for name, value in current.items()}
         elif all(value is self._state[name] for name, value in current.items()):
             return
@@ -176,10 +176,13 @@ class DeviceStep:
 
     def close(self) -> None:
         """Let go of the graphs and their memory, gradients included."""
-        if self.device.type == "cuda":
+        self._forget_layouts()
+        self.optimizer.zero_grad()
+
+    def _forget_layouts(self) -> None:
+        if self.device.type == "cuda" and self._some_ready():
             torch.cuda.synchronize(self.device)  # the last replay may be at work
         self._layouts.clear()
-        self.optimizer.zero_grad()
 
     def _some_ready(self) -> bool:
         return any(layout.ready for layout in self._layouts.values())
