@@ -7,6 +7,7 @@ model is made by its own factory. One architecture of each kind runs by default,
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import open_clip
@@ -14,12 +15,14 @@ import pytest
 import torch
 import torch.nn.functional as F
 from families import KINDS, WITHOUT_TOKENS, Families
+from matrix import TwoBatches, check_comes_back, learn, start_model
 from torch import Tensor
 
 from prompted_library import context_in_text, prompts_in_image
 from promptot.backbones import Backbone
 from promptot.backbones.injection import Injection
 from promptot.backbones.towers.image_extractor import ImageExtractor
+from promptot.recipes import load_recipe
 
 NAMES = ["cat", "Great white shark", "Boeing 737-800 (aircraft)"]
 TEMPLATE = "a photo of a {}."
@@ -144,3 +147,22 @@ def test_a_network_without_tokens_takes_none(both: Families, name: str) -> None:
             torch.zeros(1, 1, backbone.image_tower.width),
             Injection(image_tokens=(torch.zeros(2, backbone.image_tower.width),)),
         )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", TAGS)
+def test_a_text_prompt_learns_and_comes_back(both: Families, name: str, tmp_path: Path) -> None:
+    """Two steps; saved and loaded it gives the same logits. (Kinds and designs: test_families.)"""
+    _, _, backbone = both(name)
+    recipe = load_recipe(
+        "coop", ["optim.lr=0.003", "optim.epochs=1", "optim.warmup_epochs=0", "optim.batch_size=3"]
+    )
+    loader = TwoBatches(6, backbone.preprocess.resolution)
+    start = start_model(backbone, recipe)
+    model = learn(backbone, recipe, loader)
+    moved = [
+        (own - first).abs().max()
+        for own, first in zip(model.prompts.parameters(), start.prompts.parameters(), strict=True)
+    ]
+    assert all(0 < distance < 1 for distance in moved)
+    check_comes_back(model, backbone, loader.batch.images, tmp_path)
