@@ -640,7 +640,7 @@ def main() -> int:
     setup = Setup(
         SMOKE if options.smoke else VIT_B_16,
         pick_device(options.device),
-        (3, 5) if options.smoke else tuple(options.classes),
+        (3,) if options.smoke else tuple(options.classes),
         tuple(options.precisions),
         0.0 if options.smoke else options.seconds,
         options.out,

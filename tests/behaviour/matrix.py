@@ -56,6 +56,17 @@ PAIRS = [
     )  # there is no context for them
 ]
 
+FEW = ("cross-entropy", "ot", "ot-budget", "vocabulary-ot", "logits-projected")
+SOME = [
+    pytest.param(
+        *pair.values,
+        id=pair.id,
+        marks=[] if pair.values[0] == "ivlp" or pair.values[1] in FEW else pytest.mark.slow,
+    )
+    for pair in PAIRS
+]
+"""Each objective with one design, each design with an objective of a kind; all by `-m slow`."""
+
 
 def write_small_clip(folder: Path) -> Path:
     """Two blocks of width 64 a tower, 16 px, D = 64."""

@@ -30,7 +30,7 @@ from promptot.training.device_step import WARM_UP
 from promptot.training.loss import BatchLoss
 from promptot.training.train_student import StudentLoss
 
-SOME = [
+FEW = [
     pytest.param(
         *pair.values,
         id=pair.id,
@@ -66,7 +66,7 @@ def as_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(graphs, "HOST", set())
 
 
-@pytest.mark.parametrize(("design", "objective"), SOME)
+@pytest.mark.parametrize(("design", "objective"), FEW)
 def test_a_replayed_step_has_the_bits_of_a_launched_one(
     small: Backbone, words: Path, design: str, objective: str
 ) -> None:
@@ -173,7 +173,7 @@ def test_a_second_shape_without_memory_is_taken_without_graphs(
     assert len(told) == 1
 
 
-@pytest.mark.parametrize(("design", "objective"), SOME)
+@pytest.mark.parametrize(("design", "objective"), FEW)
 def test_steps_are_the_same_operators_on_the_same_shapes(
     small: Backbone,
     words: Path,

@@ -30,7 +30,7 @@ def test_every_part_runs_at_smoke_size(tmp_path: Path) -> None:
     assert parts["tests"]["rows"][0]["passed"] > 0
     rows = parts["step"]["rows"]
     assert {(row["precision"], row["classes"]) for row in rows} == {
-        (precision, classes) for precision in ("fp32", "bf16") for classes in (3, 5)
+        (precision, classes) for precision in ("fp32", "bf16") for classes in (3,)
     }
     for row in rows:
         assert row["same_bits"]

@@ -14,13 +14,17 @@ from promptot.recipes import load_recipe
 from promptot.serving.comparing import Comparer
 
 TAGS = (
-    "RN50/openai",
     "coca_ViT-B-32/laion2b_s13b_b90k",
     "EVA02-B-16/merged2b_s8b_b131k",
     "ViT-B-16-SigLIP2-256/webli",
     *(
         pytest.param(name, marks=pytest.mark.slow)
-        for name in ("PE-Core-B-16/meta", "nllb-clip-base-siglip/v1", "ViTamin-S/datacomp1b")
+        for name in (
+            "RN50/openai",
+            "PE-Core-B-16/meta",
+            "nllb-clip-base-siglip/v1",
+            "ViTamin-S/datacomp1b",
+        )
     ),
 )
 

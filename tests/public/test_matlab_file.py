@@ -109,6 +109,7 @@ def test_honest_files_are_read_as_scipy_does(tmp_path: Path, value: Any, compres
     assert repr(read_mat(path, "v")) == repr(expected)
 
 
+@pytest.mark.slow
 def test_large_lists_pass(tmp_path: Path) -> None:
     """Twice as many images as StanfordCars has, described as there."""
     kinds = [(field, object) for field in ("x1", "y1", "x2", "y2", "class", "fname")]

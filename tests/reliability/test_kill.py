@@ -77,7 +77,7 @@ def trials(launcher: Launcher, whole: Whole, folder: Path, seed: int, kills: int
 def test_a_run_killed_anywhere_ends_in_the_same_bits(
     launcher: Launcher, whole: Whole, folder: Path
 ) -> None:
-    trials(launcher, whole, folder, seed=1, kills=20)
+    trials(launcher, whole, folder, seed=1, kills=12)
 
 
 @pytest.mark.slow
