@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import warnings
+
 import pytest
 import torch
 import torch.nn.functional as F
 
+from promptot.backbones import by_name, load_backbone
 from promptot.backbones.towers import products
+from promptot.errors import PromptotWarning
 
 SHAPES = [((7, 12), 20), ((2, 3, 12), 5), ((1, 12), 12)]
 BOUNDS = {torch.float32: 1e-5, torch.bfloat16: 3e-2}
@@ -69,3 +73,28 @@ def test_fp32_goes_to_onednn_only_where_it_is_faster(capability, asked, monkeypa
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
     found = products._find_onednn(torch.float32)
     assert (found is not None) == (asked and torch.backends.mkldnn.is_available())
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+@pytest.mark.parametrize("instructions", [True, False])
+def test_16_bits_without_instructions_are_warned_of(precision, instructions, monkeypatch):
+    monkeypatch.setattr(by_name, "has_instructions", lambda dtype: instructions)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", PromptotWarning)
+        load_backbone("bundled:tiny", "cpu", precision)
+    said = [str(w.message) for w in caught if issubclass(w.category, PromptotWarning)]
+    expected = not instructions and precision != "fp32"
+    assert len(said) == expected
+    assert not said or f"no instructions for {precision}" in said[0]
+
+
+def test_other_processors_are_believed_to_have_them(monkeypatch):
+    monkeypatch.setattr(products.platform, "machine", lambda: "arm64")
+    assert products.has_instructions(torch.bfloat16)
+    monkeypatch.setattr(products.platform, "machine", lambda: "x86_64")
+    for name in ("_is_amx_tile_supported", "_is_avx512_bf16_supported"):
+        monkeypatch.setattr(torch.cpu, name, lambda: False)
+    assert not products.has_instructions(torch.bfloat16)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True)
+    assert products.has_instructions(torch.bfloat16)
+    assert not products.has_instructions(torch.float16)

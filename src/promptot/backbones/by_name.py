@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
@@ -9,9 +10,10 @@ from importlib import import_module
 import torch
 
 from promptot.backbones.backbone import PRECISIONS, Backbone
+from promptot.backbones.towers.products import has_instructions
 from promptot.backbones.trusted import note
 from promptot.devices import pick_device
-from promptot.errors import PromptotError, nearest
+from promptot.errors import PromptotError, PromptotWarning, nearest
 
 
 @dataclass(frozen=True)
@@ -76,6 +78,9 @@ def load_backbone(
         PromptotError: unknown source, weights that can't be had, a kind that is not supported, or
             a device that this machine lacks.
 
+    Warns:
+        PromptotWarning: the processor has no instructions for that precision.
+
     Example:
         >>> backbone = load_backbone("bundled:tiny")
         >>> text = backbone.tokenize(["cat", "hot dog"])
@@ -96,6 +101,13 @@ def load_backbone(
     note(name)
     if precision != "fp32":
         backbone.store_matrices(precision)
+        if where.type == "cpu" and not has_instructions(PRECISIONS[precision]):
+            warnings.warn(
+                f"This processor has no instructions for {precision}: fp32 is faster on it, with "
+                "twice the memory for the matrices.",
+                PromptotWarning,
+                stacklevel=2,
+            )
     return backbone.to(where)
 
 

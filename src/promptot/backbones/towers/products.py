@@ -76,6 +76,19 @@ def _find_onednn(dtype: torch.dtype) -> Callable[..., Tensor] | None:
     return kernel if right else None
 
 
+def has_instructions(dtype: torch.dtype) -> bool:
+    """Whether this processor multiplies matrices of a 16-bit type faster than those of fp32.
+
+    It is asked of x86 alone, where without them a step in bf16 took three times as long as in fp32;
+    others are believed to.
+    """
+    if platform.machine().lower() not in ("x86_64", "amd64"):
+        return True
+    names = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
+    asked = names if dtype == torch.bfloat16 else names[:1]
+    return any(getattr(torch.cpu, name, lambda: True)() for name in asked)
+
+
 def _is_intel() -> bool:
     """Whether the CPU is one of Intel's, as far as it can be told."""
     try:
