@@ -32,8 +32,8 @@ class TensorCrops:
     """`Preprocess.train` for tensors: the same crops of the same draws, resampled by PyTorch.
 
     Of photographs 99.99 % of the values differ by one level of 255 at most. Single pixels at hard
-    edges differ by more (18): there the order of the passes shows, which Pillow chooses by an
-    image's shape since 13.0.
+    edges differ by more (18): there the order of the passes shows, which Pillow 13.0 chooses by an
+    image's shape.
 
     Args:
         preprocess: of the backbone.
@@ -89,7 +89,7 @@ class TensorCrops:
         return resized.to(torch.float32).div_(255).sub_(self._mean).div_(self._std)
 
     def _resize(self, image: Tensor, crop: Crop) -> Tensor:
-        """Width first, then height, and whole levels after each: as Pillow did before 13.0."""
+        """Width first, then height, and whole levels after each: as Pillow does with most."""
         top, left, height, width, flipped = crop
         part = image[None, :, top : top + height, left : left + width]
         side = self.resolution
