@@ -60,9 +60,11 @@ from promptot.adaptation.student import Student
 from promptot.backbones.backbone import Backbone
 from promptot.data import Batch
 from promptot.devices import pick_device
-from promptot.graphs import CudaGraphs
+from promptot.graphs import graph_maker
 from promptot.objectives import Objective, build_preservation
+from promptot.recipes import OptimConfig
 from promptot.training.device_step import WARM_UP, DeviceStep
+from promptot.training.optimizers import build_optimizer
 from promptot.training.train_student import StudentLoss
 from promptot.transport import TransportPlan, TransportProblem, solve_exact, squared_euclidean
 from training_step import BATCH, DTYPES, Side, count, differences, inputs, ours, plain
@@ -216,21 +218,13 @@ BATCHES = {500: (BATCH, 32)}
 class TrainersStep:
     """Our step as the trainer takes it: `DeviceStep`, with or without graphs."""
 
-    def __init__(
-        self, setup: Setup, model: Student, batch: Batch, replayed: bool, rate: float = 0.005
-    ) -> None:
+    def __init__(self, setup: Setup, model: Student, batch: Batch, replayed: bool) -> None:
         loss = StudentLoss(model, Objective(build_preservation("ot"), strength=10.0))
         assert model.prompts is not None
         parameters = list(model.prompts.parameters())
-        optimizer = torch.optim.SGD(
-            parameters,
-            torch.tensor(rate, device=setup.device),
-            0.9,
-            weight_decay=5e-4,
-            fused=True,
-        )
+        optimizer = build_optimizer(parameters, OptimConfig(), deferred=True)
         self.failures: list[str] = []
-        graphs = CudaGraphs(setup.device) if replayed and setup.cuda else None
+        graphs = graph_maker(setup.device) if replayed else None
         tell = self.failures.append
         self._step = DeviceStep(parameters, loss, optimizer, graphs, tell)
         self._batch, self.parameters = batch, parameters

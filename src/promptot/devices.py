@@ -9,6 +9,18 @@ from promptot.errors import PromptotError, nearest
 KINDS = ("auto", "cpu", "cuda", "mps")
 
 
+def out_of_memory(error: RuntimeError, work: str, fix: str) -> PromptotError:
+    """What to say where a GPU's memory was not enough.
+
+    Args:
+        error: PyTorch's `OutOfMemoryError`.
+        work: what it was not enough for, such as " for training"; may be empty.
+        fix: what to do.
+    """
+    said = " ".join(str(error).split()).partition(". GPU")[0]
+    return PromptotError(f"The memory of the GPU was not enough{work}: {said}.", fix=fix)
+
+
 def pick_device(name: str = "auto") -> torch.device:
     """The device called "auto" (the best there is), "cpu", "cuda", "cuda:<index>" or "mps".
 

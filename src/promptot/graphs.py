@@ -46,15 +46,11 @@ def between_graphs(function: Outside, *inputs: Tensor) -> tuple[Tensor, ...]:
         return function(*inputs) if recorder is None else recorder.outside(function, inputs)
 
 
-class _Recorder(Protocol):
-    def outside(self, function: Outside, inputs: Sequence[Tensor]) -> tuple[Tensor, ...]: ...
-
-
-_RECORDER: ContextVar[_Recorder | None] = ContextVar("recorder", default=None)
+_RECORDER: ContextVar[GraphedFunction[Any] | None] = ContextVar("recorder", default=None)
 
 
 @contextlib.contextmanager
-def _recorded_by(recorder: _Recorder) -> Iterator[None]:
+def _recorded_by(recorder: GraphedFunction[Any]) -> Iterator[None]:
     token = _RECORDER.set(recorder)
     try:
         yield

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-import torch
 from matrix import TwoBatches, make_batch
 from torch import Tensor
 
 from promptot.adaptation.student import Student
 from promptot.data import Batch
 from promptot.graphs import GraphMaker
-from promptot.recipes import Recipe
+from promptot.recipes import OptimConfig, Recipe
 from promptot.runs.learning import build_objective
 from promptot.training.anchors import AnchorDraws
 from promptot.training.device_step import WARM_UP, DeviceStep
 from promptot.training.loss import scale_of
+from promptot.training.optimizers import build_optimizer
 from promptot.training.train_student import StudentLoss
 
 STEPS = WARM_UP + 6
@@ -35,9 +35,7 @@ def build(
     anchors = AnchorDraws(vocabulary, recipe.vocabulary.per_step, 1) if vocabulary else None
     loss = StudentLoss(model, build_objective(recipe, steps=STEPS), anchors)
     parameters = [*model.prompts.parameters()]
-    device = model.backbone.device
-    rate = torch.tensor(0.01, device=device)
-    optimizer = torch.optim.SGD(parameters, rate, 0.9, weight_decay=5e-4, fused=True)
+    optimizer = build_optimizer(parameters, OptimConfig(lr=0.01), deferred=True)
     scale = scale_of(model.backbone.precision)
     return DeviceStep(parameters, loss, optimizer, maker, tell, scale)
 

@@ -14,7 +14,7 @@ import promptot
 from promptot.backbones.preprocess import Preprocess
 from promptot.backbones.tensor_crops import TensorCrops
 from promptot.data.decoded import DecodedLoader
-from promptot.data.loader import ImageLoader
+from promptot.data.loader import EpochBatches, ImageLoader
 from promptot.data.task import Example
 from promptot.errors import PromptotError
 
@@ -43,8 +43,8 @@ def loaders(
 ) -> tuple[ImageLoader, DecodedLoader]:
     plain = ImageLoader(examples, preprocess.train(), batch_size=2, seed=7, shuffle=True)
     chosen = {"most_bytes": PLENTY} | options
-    crops = TensorCrops(preprocess)
-    return plain, DecodedLoader(examples, crops, batch_size=2, seed=7, shuffle=True, **chosen)
+    batches = EpochBatches(len(examples), batch_size=2, seed=7, shuffle=True, drop_last=False)
+    return plain, DecodedLoader(examples, TensorCrops(preprocess), batches, **chosen)
 
 
 @pytest.mark.parametrize("interpolation", ["bicubic", "bilinear"])

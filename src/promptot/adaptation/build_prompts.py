@@ -119,12 +119,9 @@ def _read_words(config: IVLPConfig | MaPLeConfig | CoCoOpConfig, backbone: Backb
     tokenizer, first = backbone.tokenizer, backbone.text_tower.starts
     around = len(tokenizer.encode(""))  # [SOS] and [EOS], or what this model has of them
     counts = [len(tokenizer.encode(start)) - around for start in starts]
-    embedding = backbone.text_tower.token_embedding
-    if config.fill == "zeros" and config.text_tokens >= counts[-1]:
-        ids = tokenizer.encode(config.init_words)[first : first + counts[-1]]
-        words_start = embedding(torch.tensor(ids, device=embedding.weight.device)).detach().cpu()
-        return F.pad(words_start, (0, 0, config.text_tokens - counts[-1], 0)), ""
-    if config.text_tokens not in counts:
+    zeros = max(0, config.text_tokens - counts[-1]) if config.fill == "zeros" else 0
+    tokens = config.text_tokens - zeros
+    if tokens not in counts:
         raise PromptotError(
             f"'{config.init_words}' has {counts[-1]} tokens for this backbone, "
             f"and prompts.text_tokens is {config.text_tokens}.",
@@ -132,10 +129,11 @@ def _read_words(config: IVLPConfig | MaPLeConfig | CoCoOpConfig, backbone: Backb
             "other words stay frozen), or prompts.init_words=null for a random start; with more, "
             "prompts.fill=zeros.",
         )
-    learned = counts.index(config.text_tokens)
-    ids = tokenizer.encode(starts[learned])[first : first + config.text_tokens]
+    learned = counts.index(tokens)
+    ids = tokenizer.encode(starts[learned])[first : first + tokens]
+    embedding = backbone.text_tower.token_embedding
     start = embedding(torch.tensor(ids, device=embedding.weight.device)).detach().cpu()
-    return start, " ".join(words[learned:])
+    return F.pad(start, (0, 0, zeros, 0)), " ".join(words[learned:])
 
 
 _SIZES: dict[str, Callable[..., dict[str, int | None]]] = {

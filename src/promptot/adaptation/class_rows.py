@@ -75,20 +75,20 @@ class NamesRead:
             others = [s for s in synonyms.get(name, ()) if s.casefold() not in own]
             self.names += [name, *others]
             places += [place] * (1 + len(others))
-        self.classes = places if len(self.names) > self._count else None
-        self._places = torch.tensor(places)  # on the device of what was last averaged
+        several = len(self.names) > self._count
+        self.classes = torch.tensor(places) if several else None  # where it was last averaged
 
     def expand(self, rows: list[int] | None) -> Tensor | None:
         """Rows of parameters, one a class (None for all), as one a name, [N] long."""
-        if self.classes is None:
-            return None if rows is None else torch.tensor(rows)
-        places = torch.tensor(self.classes)
-        return places if rows is None else torch.tensor(rows)[places]
+        own = None if rows is None else torch.tensor(rows)
+        if self.classes is None or own is None:
+            return own if self.classes is None else self.classes
+        return own[self.classes.cpu()]
 
     def average(self, features: Tensor) -> Tensor:
         """Features of all names [..., N, D] → normalised means by class [..., C, D]."""
         if self.classes is None:
             return features
-        self._places = self._places.to(features.device)
+        self.classes = self.classes.to(features.device)
         shape = (*features.shape[:-2], self._count, features.shape[-1])
-        return F.normalize(features.new_zeros(shape).index_add(-2, self._places, features), dim=-1)
+        return F.normalize(features.new_zeros(shape).index_add(-2, self.classes, features), dim=-1)

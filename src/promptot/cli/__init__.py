@@ -44,9 +44,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except RuntimeError as error:
         if type(error).__name__ != "OutOfMemoryError":  # PyTorch's, which may not be imported
             raise
-        said = " ".join(str(error).split()).partition(". GPU")[0]
+        from promptot.devices import out_of_memory
+
         fix = "Use --precision bf16 or --device cpu, or wait until other processes have left it."
-        show_error(PromptotError(f"The memory of the GPU was not enough: {said}.", fix=fix))
+        show_error(out_of_memory(error, "", fix))
         sys.exit(1)
     except KeyboardInterrupt:
         errors.print("Interrupted.")

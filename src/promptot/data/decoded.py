@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from promptot.data.loader import Batch, EpochBatches, ImageDataset, drawing, lost
+from promptot.data.loader import Batch, EpochBatches, ImageDataset, Loaded, drawing, lost
 from promptot.data.task import Example, Skipped
 
 
@@ -34,33 +34,27 @@ class DecodedLoader:
     batch is asked for. What does not fit is decoded whenever it is needed.
 
     Args:
-        examples: the images, at least one.
+        examples: the images.
         crops: what is made of an image.
-        batch_size, seed, shuffle, drop_last: as in `ImageLoader`.
+        batches: which images come together, and the seed of the crops.
         workers: processes that decode; 0 decodes in this one.
         device: where images are kept and batches are made.
         most_bytes: how much of it is used.
-        progress: is told how many more images are decoded.
     """
 
     def __init__(
         self,
         examples: Sequence[Example],
         crops: Crops,
+        batches: EpochBatches,
         *,
-        batch_size: int,
-        seed: int = 0,
-        shuffle: bool = False,
-        drop_last: bool = False,
         workers: int = 0,
         device: torch.device | str = "cpu",
         most_bytes: int,
-        progress: Callable[[int], None] | None = None,
     ) -> None:
-        self.examples, self.crops, self.seed = tuple(examples), crops, seed
-        self.device, self._left = torch.device(device), most_bytes
-        self._batches = EpochBatches(len(self.examples), batch_size, seed, shuffle, drop_last)
-        self._workers, self._progress = workers, progress
+        self._decoded = ImageDataset(examples, _pixels)
+        self.crops, self._batches = crops, batches
+        self.device, self._left, self._workers = torch.device(device), most_bytes, workers
         self._kept: dict[int, Tensor] | None = None  # uint8 [3, H, W] by index, once decoded
 
     def __len__(self) -> int:
@@ -79,61 +73,44 @@ class DecodedLoader:
             images = [self._image(index) for index in indices]
             crops = []
             for index, image in zip(indices, images, strict=True):
-                with drawing(self.seed, epoch if view is None else view, index):
+                with drawing(self._batches.seed, epoch if view is None else view, index):
                     crops.append(self.crops.draw(*image.shape[1:]))
-            labels = torch.tensor([self.examples[index].label for index in indices])
+            labels = torch.tensor([self._decoded.examples[index].label for index in indices])
             yield Batch(self.crops(images, crops), labels, torch.tensor(indices))
 
     def _image(self, index: int) -> Tensor:
         assert self._kept is not None
         kept = self._kept.get(index)
-        if kept is not None:
-            return kept
-        return self._on_device(_as_loaded(_Decoded(self.examples)[0, index]))
+        return self._on_device(self._decoded[0, index]) if kept is None else kept
 
     def _decode(self) -> dict[int, Tensor]:
         """As many images as there is room for."""
-        loader: DataLoader[object] = DataLoader(
-            _Decoded(self.examples),
+        loader: DataLoader[Loaded] = DataLoader(
+            self._decoded,
             batch_size=None,
-            sampler=[(0, index) for index in range(len(self.examples))],
+            sampler=[(0, index) for index in range(len(self._decoded))],
             num_workers=self._workers,
             collate_fn=_as_it_is,
             generator=torch.Generator(),  # so that the global one is left alone
         )
         kept = {}
         for index, loaded in enumerate(loader):
-            image = _as_loaded(loaded)
+            image = self._on_device(loaded)
             if image.numel() > self._left:
                 break
             self._left -= image.numel()
-            kept[index] = self._on_device(image)
-            if self._progress is not None:
-                self._progress(1)
+            kept[index] = image
         return kept
 
-    def _on_device(self, image: Tensor) -> Tensor:
-        return image.to(self.device).permute(2, 0, 1)
+    def _on_device(self, loaded: Loaded) -> Tensor:
+        if isinstance(loaded, Skipped):
+            raise lost(loaded)
+        return loaded[0].to(self.device).permute(2, 0, 1)
 
 
-class _Decoded(ImageDataset):
-    """Examples as uint8 [H, W, 3]."""
-
-    def __init__(self, examples: Sequence[Example]) -> None:
-        super().__init__(examples, _pixels)
-
-
-def _pixels(image: Image.Image) -> Tensor:
+def _pixels(image: Image.Image) -> Tensor:  # → uint8 [H, W, 3]
     return torch.from_numpy(np.array(image))
 
 
-def _as_it_is(loaded: object) -> object:
+def _as_it_is(loaded: Any) -> Any:
     return loaded
-
-
-def _as_loaded(loaded: object) -> Tensor:
-    if isinstance(loaded, Skipped):
-        raise lost(loaded)
-    assert isinstance(loaded, tuple)
-    image: Tensor = loaded[0]
-    return image

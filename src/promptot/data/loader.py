@@ -18,7 +18,7 @@ from promptot.data.task import Example, Skipped
 from promptot.errors import PromptotError
 
 Transform = Callable[[Image.Image], Tensor]
-_Loaded = tuple[Tensor, int, int] | Skipped
+Loaded = tuple[Tensor, int, int] | Skipped
 
 
 class Batch(NamedTuple):
@@ -29,15 +29,17 @@ class Batch(NamedTuple):
     indices: Tensor  # [B] long, positions in the list of examples
     teacher: Tensor | None = None  # [B, D], the frozen model's image features, where kept
 
-    def to(self, device: torch.device | str) -> Batch:
-        """The same batch on a device."""
-        images, labels, indices = (part.to(device, non_blocking=True) for part in self[:3])
-        teacher = self.teacher
-        moved = None if teacher is None else teacher.to(device, non_blocking=True)
-        return Batch(images, labels, indices, moved)
+    def to(self, device: torch.device | str, copy: bool = False) -> Batch:
+        """The same batch on a device; with `copy`, in memory of its own."""
+
+        def moved(part: Tensor) -> Tensor:
+            return part.to(device, non_blocking=True, copy=copy)
+
+        teacher = None if self.teacher is None else moved(self.teacher)
+        return Batch(moved(self.images), moved(self.labels), moved(self.indices), teacher)
 
 
-class ImageDataset(Dataset[_Loaded]):
+class ImageDataset(Dataset[Loaded]):
     """Examples as tensors; the random draws of the transform depend on (seed, epoch, index) alone.
 
     It is indexed by `(epoch, index)`. So neither the number of workers, nor the order of loading,
@@ -63,7 +65,7 @@ class ImageDataset(Dataset[_Loaded]):
     def __len__(self) -> int:
         return len(self.examples)
 
-    def __getitem__(self, key: tuple[int, int]) -> _Loaded:
+    def __getitem__(self, key: tuple[int, int]) -> Loaded:
         """The image [3, H, W], its label and its index; what is unreadable comes as `Skipped`."""
         epoch, index = key
         try:
@@ -143,12 +145,8 @@ class ImageLoader:
         cache_bytes: int = 256 << 20,
         skip_unreadable: bool = True,
     ) -> None:
-        if not examples:
-            raise PromptotError("There are no images to load.", fix="Check the task's splits.")
-        if batch_size < 1:
-            raise PromptotError(f"A batch of {batch_size} images is not possible.", fix="Use >= 1.")
         self._sampler = EpochBatches(len(examples), batch_size, seed, shuffle, drop_last)
-        self._loader: DataLoader[_Loaded] = DataLoader(
+        self._loader: DataLoader[Loaded] = DataLoader(
             ImageDataset(examples, transform, seed, cache_bytes // max(1, workers)),
             batch_sampler=self._sampler,  # keys are (view, index)
             num_workers=workers,
@@ -219,7 +217,11 @@ def lost_workers_explained() -> Iterator[None]:
 
 @dataclass
 class EpochBatches:
-    """Batches of keys (view, index), in the order of an epoch."""
+    """Batches of keys (view, index), in the order of an epoch; arguments as in `ImageLoader`.
+
+    Raises:
+        PromptotError: there are no images, or the batch size is not positive.
+    """
 
     count: int
     batch_size: int
@@ -228,6 +230,14 @@ class EpochBatches:
     drop_last: bool
     epoch: int = 0
     view: int = 0
+
+    def __post_init__(self) -> None:
+        if not self.count:
+            raise PromptotError("There are no images to load.", fix="Check the task's splits.")
+        if self.batch_size < 1:
+            raise PromptotError(
+                f"A batch of {self.batch_size} images is not possible.", fix="Use >= 1."
+            )
 
     def __len__(self) -> int:
         if self.drop_last and self.count >= self.batch_size:
@@ -249,7 +259,7 @@ class EpochBatches:
 
 
 def _collate(
-    loaded: list[_Loaded],
+    loaded: list[Loaded],
 ) -> tuple[tuple[Tensor, Tensor, Tensor] | None, list[Skipped]]:
     skipped = [item for item in loaded if isinstance(item, Skipped)]
     good = [item for item in loaded if not isinstance(item, Skipped)]

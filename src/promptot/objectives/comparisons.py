@@ -21,6 +21,7 @@ from promptot.transport import (
 )
 from promptot.transport.numeric import at_least_float32, require_positive
 from promptot.transport.outside import solve_outside
+from promptot.transport.precision import widest
 
 
 class Comparison(Protocol):
@@ -146,7 +147,7 @@ def _with_diagnostics(value: Tensor, result: TransportPlan, teacher: Tensor) -> 
 
 def _first_copies(rows: Tensor) -> Tensor:
     """For each row of [N, W] the index of the first row that is equal to it, [N]."""
-    wide = rows if rows.device.type == "mps" else rows.double()
+    wide = rows.to(widest(rows.dtype, rows.device))
     weights = torch.arange(rows.shape[1], dtype=wide.dtype, device=rows.device).cos()
     key = (wide * weights).sum(dim=1)  # equal rows have equal keys, and no others in practice
     return (key[:, None] == key).int().argmax(dim=1)

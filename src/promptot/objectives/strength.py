@@ -12,6 +12,7 @@ from torch import Tensor
 from promptot.errors import PromptotError
 from promptot.objectives.objective_state import Stateful
 from promptot.transport.numeric import require_positive
+from promptot.transport.precision import widest
 
 
 class StrengthControl(Stateful, Protocol):
@@ -60,7 +61,7 @@ class RampStrength:
     @property
     def factor(self) -> Tensor:
         """See `StrengthControl`."""
-        done = self._done.to(torch.float32 if self._done.device.type == "mps" else torch.float64)
+        done = self._done.to(widest(torch.float32, self._done.device))
         share = (done / (self.steps - 1)).clamp(max=1) if self.steps > 1 else torch.ones_like(done)
         return self.first + (self.last - self.first) * share
 

@@ -25,6 +25,7 @@ from promptot.training.averaging import build_averaging
 from promptot.training.batches import (
     decoded_bytes,
     frozen_features,
+    keeps_decoded,
     training_loader,
     views_bytes,
     views_used,
@@ -89,7 +90,7 @@ def adapt(
     vocabulary = model.vocabulary
     if loader is None:
         _tell_of_views(backbone, len(task.train), recipe, listener)
-        if recipe.data.decode == "cached":
+        if keeps_decoded(recipe):
             bound = decoded_bytes(backbone.device)
             listener.on_decoding(len(task.train), bound, str(backbone.device))
         loader = training_loader(backbone, task, recipe, seed, workers)

@@ -10,7 +10,7 @@ from torch import Tensor
 from promptot.backbones.backbone import Backbone
 from promptot.backbones.tensor_crops import TensorCrops
 from promptot.data.decoded import DecodedLoader
-from promptot.data.loader import ImageLoader
+from promptot.data.loader import EpochBatches, ImageLoader
 from promptot.data.memory_bounds import free_bytes
 from promptot.data.task import Example, ImageTask
 from promptot.recipes.schema import Recipe
@@ -82,6 +82,12 @@ def views_bytes(backbone: Backbone, images: int, recipe: Recipe) -> int:
     return cached_bytes(backbone, images, views_used(recipe), tokens=tokens)
 
 
+def keeps_decoded(recipe: Recipe) -> bool:
+    """Whether images are decoded once; where views are kept whole, each is read once anyway."""
+    data = recipe.data
+    return data.decode == "cached" and (data.views is None or data.teacher == "cached-views")
+
+
 def decoded_bytes(device: torch.device) -> int:
     """Memory that decoded images may take on a device: half of what is free."""
     return (torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else free_bytes()) // 2
@@ -101,10 +107,7 @@ def _augmenting_loader(
         return DecodedLoader(
             task.train,
             TensorCrops(backbone.preprocess, (recipe.data.smallest_crop, 1.0)),
-            batch_size=optim.batch_size,
-            seed=seed,
-            shuffle=True,
-            drop_last=optim.drop_last,
+            EpochBatches(len(task.train), optim.batch_size, seed, True, optim.drop_last),
             workers=workers,
             device=backbone.device,
             most_bytes=decoded_bytes(backbone.device),

@@ -140,9 +140,7 @@ class DeviceStep:
         return layout.step.replay().clone()
 
     def _new_layout(self, graphs: GraphMaker, loaded: Batch, drawn: Tensor | None) -> _Layout:
-        images, labels, indices = (self._own(part) for part in loaded[:3])
-        teacher = None if loaded.teacher is None else self._own(loaded.teacher)
-        batch = Batch(images, labels, indices, teacher)
+        batch = loaded.to(self.device, copy=True)
         drawn = None if drawn is None else self._own(drawn)
 
         def step() -> Tensor:

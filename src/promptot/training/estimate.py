@@ -11,6 +11,7 @@ import torch
 
 from promptot.adaptation.student import Student
 from promptot.data.memory_bounds import free_bytes
+from promptot.devices import out_of_memory
 from promptot.errors import PromptotError
 
 GIB = 2**30
@@ -99,12 +100,11 @@ def lack_explained() -> Iterator[None]:
     try:
         yield
     except torch.OutOfMemoryError as error:
-        said = " ".join(str(error).split()).partition(". GPU")[0]
-        raise PromptotError(
-            f"The memory of the GPU was not enough for training: {said}.",
-            fix=f"{LESS_MEMORY}; or wait until other processes have left the GPU. "
-            "The last checkpoint, if there is one, is intact.",
-        ) from error
+        fix = (
+            f"{LESS_MEMORY}; or wait until other processes have left the GPU. "
+            "The last checkpoint, if there is one, is intact."
+        )
+        raise out_of_memory(error, " for training", fix) from error
 
 
 def resident_bytes() -> int:

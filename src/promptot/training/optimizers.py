@@ -57,16 +57,12 @@ def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
 
 def begin_state(optimizer: torch.optim.Optimizer) -> None:
     """Let what a deferred optimiser remembers be there, as it is before its first step."""
-    adam = isinstance(optimizer, ADAM)
-    names = ("exp_avg", "exp_avg_sq") if adam else ("momentum_buffer",)
     for group in optimizer.param_groups:
         for parameter in group["params"]:
             state = optimizer.state[parameter]
-            for name in names:
-                if state.get(name) is None:
-                    state[name] = torch.zeros_like(parameter)
-            if adam and state.get("step") is None:
-                state["step"] = torch.zeros((), device=parameter.device)
+            for key in _remembered(optimizer):
+                if state.get(key) is None:
+                    state[key] = _first(key, parameter)
 
 
 def state_of(optimizer: torch.optim.Optimizer, module: nn.Module) -> dict[str, Tensor]:
@@ -83,19 +79,34 @@ def load_state(
     state: Mapping[str, Tensor], optimizer: torch.optim.Optimizer, module: nn.Module
 ) -> bool:
     """Go on from `state_of`; whether it is of this optimiser and these parameters, or empty."""
-    begun: dict[str, tuple[nn.Parameter, str, torch.Size]] = {}
-    adam = isinstance(optimizer, ADAM)
-    for name, parameter in module.named_parameters():
-        for key in ("exp_avg", "exp_avg_sq", "step") if adam else ("momentum_buffer",):
-            shape = torch.Size() if key == "step" else parameter.shape
-            begun[STATES[key] + name] = parameter, key, shape
-    if state and {name: value.shape for name, value in state.items()} != {
-        name: shape for name, (_, _, shape) in begun.items()
-    }:
+    places = {
+        STATES[key] + name: (parameter, key)
+        for name, parameter in module.named_parameters()
+        for key in _remembered(optimizer)
+    }
+    if state and state.keys() != places.keys():
         return False
     for name, value in state.items():
-        parameter, key, _ = begun[name]
+        parameter, key = places[name]
+        first = _first(key, parameter)
+        if (value.shape, value.dtype) != (first.shape, first.dtype):
+            return False
+    for name, value in state.items():
+        parameter, key = places[name]
         # the step of an optimiser that is not one kernel is counted on the host
         own = key == "step" and not optimizer.param_groups[0]["fused"]
         optimizer.state[parameter][key] = value.to("cpu" if own else parameter.device)
     return True
+
+
+def _remembered(optimizer: torch.optim.Optimizer) -> tuple[str, ...]:
+    """What it remembers of each parameter, of `STATES`."""
+    adam = isinstance(optimizer, ADAM)
+    return ("exp_avg", "exp_avg_sq", "step") if adam else ("momentum_buffer",)
+
+
+def _first(key: str, parameter: Tensor) -> Tensor:
+    """The same before the first step."""
+    if key == "step":
+        return torch.zeros((), device=parameter.device)
+    return torch.zeros_like(parameter)
