@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -56,16 +57,23 @@ PAIRS = [
     )  # there is no context for them
 ]
 
-FEW = ("cross-entropy", "ot", "ot-budget", "vocabulary-ot", "logits-projected")
-SOME = [
-    pytest.param(
-        *pair.values,
-        id=pair.id,
-        marks=[] if pair.values[0] == "ivlp" or pair.values[1] in FEW else pytest.mark.slow,
-    )
-    for pair in PAIRS
-]
-"""Each objective with one design, each design with an objective of a kind; all by `-m slow`."""
+
+def some_pairs(*objectives: str) -> list[Any]:
+    """Each objective with one design, and each design with these; the others by `-m slow`."""
+    return [
+        pytest.param(
+            *pair.values,
+            id=pair.id,
+            marks=[]
+            if pair.values[0] == "ivlp" or pair.values[1] in objectives
+            else pytest.mark.slow,
+        )
+        for pair in PAIRS
+    ]
+
+
+SOME = some_pairs("cross-entropy", "ot", "ot-budget", "vocabulary-ot", "logits-projected")
+"""Each design with an objective of a kind."""
 
 
 def write_small_clip(folder: Path) -> Path:

@@ -28,8 +28,6 @@ from matrix import (
     read_recipe,
     start_model,
     step,
-    write_small_clip,
-    write_words,
 )
 from safetensors.torch import save_file
 from stepping import build, take
@@ -82,16 +80,6 @@ def device() -> torch.device:
 
 
 @pytest.fixture(scope="module")
-def small_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_small_clip(tmp_path_factory.mktemp("small"))
-
-
-@pytest.fixture(scope="module")
-def words(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_words(tmp_path_factory.mktemp("words"))
-
-
-@pytest.fixture(scope="module")
 def on_cpu(small_file: Path) -> Backbone:
     return load_backbone(f"openai:{small_file}")
 
@@ -102,13 +90,12 @@ def on_device(small_file: Path, device: torch.device) -> Backbone:
 
 
 @pytest.fixture(scope="module")
-def half(small_file: Path, device: torch.device) -> Backbone:
-    return load_backbone(f"openai:{small_file}", device, "bf16")
-
-
-@pytest.fixture(scope="module")
-def in_fp16(small_file: Path, device: torch.device) -> Backbone:
-    return load_backbone(f"openai:{small_file}", device, "fp16")
+def backbones(small_file: Path, device: torch.device, on_device: Backbone) -> dict[str, Backbone]:
+    """By precision, on the device."""
+    return {
+        "fp32": on_device,
+        **{name: load_backbone(f"openai:{small_file}", device, name) for name in ("bf16", "fp16")},
+    }
 
 
 def _gradients(model: Student) -> list[Tensor]:
@@ -139,21 +126,15 @@ def needs(request: pytest.FixtureRequest) -> None:
 @pytest.mark.usefixtures("needs")
 @pytest.mark.parametrize(("design", "objective"), PAIRS)
 def test_a_step_has_the_numbers_of_the_cpu(
-    on_cpu: Backbone,
-    on_device: Backbone,
-    half: Backbone,
-    in_fp16: Backbone,
-    words: Path,
-    design: str,
-    objective: str,
+    on_cpu: Backbone, backbones: dict[str, Backbone], words: Path, design: str, objective: str
 ) -> None:
     loss, gradients = _step(on_cpu, design, objective, words)
-    own_loss, own_gradients = _step(on_device, design, objective, words)
+    own_loss, own_gradients = _step(backbones["fp32"], design, objective, words)
     assert own_loss == pytest.approx(loss, rel=LOSS, abs=1e-7)
     for own, expected in zip(own_gradients, gradients, strict=True):
         assert (own - expected).abs().max() <= GRADIENT * expected.abs().max()
-    for own in (half, in_fp16):
-        _, close = _step(own, design, objective, words)
+    for precision in ("bf16", "fp16"):
+        _, close = _step(backbones[precision], design, objective, words)
         flat, exact = (torch.cat([g.flatten() for g in many]) for many in (close, gradients))
         assert torch.cosine_similarity(flat, exact, dim=0) > DIRECTION
 
@@ -210,15 +191,14 @@ def _train(
     + [("ivlp", objective) for objective in OBJECTIVES if objective != "ot"],
 )
 def test_two_runs_and_a_resumed_one_give_the_same_bits(
-    on_device: Backbone,
-    half: Backbone,
+    backbones: dict[str, Backbone],
     words: Path,
     tmp_path: Path,
     design: str,
     objective: str,
     precision: str,
 ) -> None:
-    backbone = on_device if precision == "fp32" else half
+    backbone = backbones[precision]
 
     def interrupt(record: EpochRecord) -> None:
         if record.epoch == 1:
@@ -247,16 +227,10 @@ REPLAYED = [
 @pytest.mark.usefixtures("needs")
 @pytest.mark.parametrize(("design", "objective", "precision"), REPLAYED)
 def test_a_replayed_step_has_the_bits_of_a_launched_one(
-    on_device: Backbone,
-    half: Backbone,
-    in_fp16: Backbone,
-    words: Path,
-    design: str,
-    objective: str,
-    precision: str,
+    backbones: dict[str, Backbone], words: Path, design: str, objective: str, precision: str
 ) -> None:
     """As CUDA graphs; and no recipe falls back to launching its steps."""
-    backbone = {"fp32": on_device, "bf16": half, "fp16": in_fp16}[precision]
+    backbone = backbones[precision]
     if backbone.device.type != "cuda":
         pytest.skip("there are no CUDA graphs here")
     recipe = read_recipe(design, objective, words)

@@ -18,8 +18,6 @@ from matrix import (
     read_recipe,
     start_model,
     step,
-    write_small_clip,
-    write_words,
 )
 
 from promptot.backbones import Backbone, load_backbone
@@ -27,23 +25,8 @@ from promptot.errors import PromptotError
 
 
 @pytest.fixture(scope="module")
-def small_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_small_clip(tmp_path_factory.mktemp("small"))
-
-
-@pytest.fixture(scope="module")
-def small(small_file: Path) -> Backbone:
-    return load_backbone(f"openai:{small_file}")
-
-
-@pytest.fixture(scope="module")
 def half(small_file: Path) -> Backbone:
     return load_backbone(f"openai:{small_file}", precision="bf16")
-
-
-@pytest.fixture(scope="module")
-def words(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_words(tmp_path_factory.mktemp("words"))
 
 
 @pytest.mark.parametrize(("design", "objective"), SOME)

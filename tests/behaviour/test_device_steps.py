@@ -11,11 +11,9 @@ import pytest
 import torch
 from families import KINDS, QUICK, WITHOUT_TOKENS, Families
 from matrix import (
-    PAIRS,
     read_recipe,
+    some_pairs,
     start_model,
-    write_small_clip,
-    write_words,
 )
 from stepping import batches, build, take
 from tape import WAITS, Tape, TapeGraphs
@@ -23,42 +21,14 @@ from torch import Tensor
 from torch.utils._python_dispatch import _disable_current_modes
 
 from promptot import graphs
-from promptot.backbones import Backbone, load_backbone
+from promptot.backbones import Backbone
 from promptot.data import Batch
 from promptot.recipes import Recipe
 from promptot.training.device_step import WARM_UP
 from promptot.training.loss import BatchLoss
 from promptot.training.train_student import StudentLoss
 
-FEW = [
-    pytest.param(
-        *pair.values,
-        id=pair.id,
-        marks=[] if pair.values[0] == "ivlp" or pair.values[1] == "ot" else pytest.mark.slow,
-    )
-    for pair in PAIRS
-]
-"""Each objective with one design, and each design with one objective; all by `-m slow`."""
-
-
-@pytest.fixture(scope="module")
-def small_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_small_clip(tmp_path_factory.mktemp("small"))
-
-
-@pytest.fixture(scope="module")
-def small(small_file: Path) -> Backbone:
-    return load_backbone(f"openai:{small_file}")
-
-
-@pytest.fixture(scope="module")
-def words(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_words(tmp_path_factory.mktemp("words"))
-
-
-@pytest.fixture(scope="module")
-def families(tmp_path_factory: pytest.TempPathFactory) -> Families:
-    return Families(tmp_path_factory.mktemp("families"))
+FEW = some_pairs("ot")
 
 
 @pytest.fixture(autouse=True)

@@ -59,11 +59,6 @@ def pairs() -> Iterator[Any]:
                 yield pytest.param(name, design, objective, marks=marks, id=label)
 
 
-@pytest.fixture(scope="module")
-def families(tmp_path_factory: pytest.TempPathFactory) -> Families:
-    return Families(tmp_path_factory.mktemp("families"))
-
-
 @pytest.mark.parametrize(("name", "design", "objective"), list(pairs()))
 def test_it_learns_stops_and_comes_back(
     families: Families, tmp_path: Path, name: str, design: str, objective: str
