@@ -25,6 +25,7 @@ from __future__ import annotations
 
 import argparse
 import gc
+import importlib.util
 import io
 import os
 import platform
@@ -196,6 +197,8 @@ def tests(setup: Setup) -> list[Row]:
     command += ["-p", "no:cacheprovider", "tests/behaviour/test_accelerator.py"]
     if setup.smoke:
         command += ["-k", "ivlp-ot-queue or features_have"]
+    elif importlib.util.find_spec("xdist") is not None:  # a test waits for the host, not the GPU
+        command += ["--numprocesses", str(min(8, os.cpu_count() or 1))]
     environ = os.environ | {"PROMPTOT_TEST_DEVICE": str(setup.device)}
     environ["PYTHONPATH"] = os.pathsep.join([str(ROOT / "src"), environ.get("PYTHONPATH", "")])
     began = time.perf_counter()
