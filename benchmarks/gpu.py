@@ -85,6 +85,7 @@ class Setup:
     seconds: float  # to spend on the turns of one row
     out: Path
     smoke: bool
+    tests: str  # which, for -k; all if empty
 
     @property
     def cuda(self) -> bool:
@@ -195,9 +196,11 @@ def tests(setup: Setup) -> list[Row]:
     log = setup.out / "tests.log"
     command = [sys.executable, "-m", "pytest", "-m", "cuda", "--tb=short", "--maxfail=40"]
     command += ["-p", "no:cacheprovider", "tests/behaviour/test_accelerator.py"]
-    if setup.smoke:
+    if setup.tests:
+        command += ["-v", "-k", setup.tests]
+    elif setup.smoke:
         command += ["-k", "ivlp-ot-queue or features_have"]
-    elif importlib.util.find_spec("xdist") is not None:  # a test waits for the host, not the GPU
+    if setup.cuda and importlib.util.find_spec("xdist"):  # a test waits for the host, not the GPU
         command += ["--numprocesses", str(min(8, os.cpu_count() or 1))]
     environ = os.environ | {"PROMPTOT_TEST_DEVICE": str(setup.device)}
     environ["PYTHONPATH"] = os.pathsep.join([str(ROOT / "src"), environ.get("PYTHONPATH", "")])
@@ -627,6 +630,7 @@ def main() -> int:
     options_parser.add_argument("--device", default="auto")
     options_parser.add_argument("--classes", type=int, nargs="+", default=[50, 500, 1000])
     options_parser.add_argument("--precisions", nargs="+", choices=DTYPES, default=list(DTYPES))
+    options_parser.add_argument("--tests", default="", help="as pytest's -k takes them")
     options_parser.add_argument("--seconds", type=float, default=2.0, help="of turns a row")
     options = options_parser.parse_args()
     chosen = (options.only or ",".join(PARTS)).split(",")
@@ -642,6 +646,7 @@ def main() -> int:
         0.0 if options.smoke else options.seconds,
         options.out,
         options.smoke,
+        options.tests,
     )
     results: dict[str, list[Row]] = {}
     failed = False

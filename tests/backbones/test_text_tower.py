@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
+from unittest.mock import patch
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -10,6 +13,7 @@ from oracle import full_length_features
 
 from promptot.backbones.architecture import TextShape, TransformerShape
 from promptot.backbones.injection import Injection
+from promptot.backbones.towers import tiled_blocks
 from promptot.backbones.towers.packing import pack
 from promptot.backbones.towers.text_tower import TextTower
 from promptot.errors import PromptotError
@@ -45,6 +49,11 @@ def make_context(seed: int, depth: int, tokens: int, width: int, classes: int | 
     return [torch.randn(shape, generator=generator).requires_grad_() for _ in range(depth)]
 
 
+def attention_by(tiled: bool) -> AbstractContextManager[None]:
+    """By tiles, as on a GPU, or by lengths, as on a CPU."""
+    return patch.object(tiled_blocks, "works_on", lambda *_: tiled)
+
+
 @settings(max_examples=25, deadline=None)
 @given(
     seed=st.integers(0, 10**6),
@@ -54,9 +63,17 @@ def make_context(seed: int, depth: int, tokens: int, width: int, classes: int | 
     longest=st.integers(1, 30),
     classes=st.one_of(st.integers(1, 12), st.integers(13, 300)),
     specific=st.booleans(),
+    tiled=st.booleans(),
 )
 def test_features_and_gradients_match_the_plain_encoder(
-    seed: int, layers: int, depth: int, tokens: int, longest: int, classes: int, specific: bool
+    seed: int,
+    layers: int,
+    depth: int,
+    tokens: int,
+    longest: int,
+    classes: int,
+    specific: bool,
+    tiled: bool,
 ) -> None:
     tower = make_tower(seed, layers)
     names = make_names(seed, classes, longest)
@@ -65,7 +82,8 @@ def test_features_and_gradients_match_the_plain_encoder(
     )
     target = torch.randn(classes, 24, generator=torch.Generator().manual_seed(seed + 1))
 
-    ours = tower(pack(names, shared=1), Injection(tuple(context)))
+    with attention_by(tiled):
+        ours = tower(pack(names, shared=1), Injection(tuple(context)))
     plain = full_length_features(tower, names, context)
     scale = plain.abs().max()
     assert ((ours - plain).abs().max() / scale) < 1e-5
@@ -134,3 +152,32 @@ def test_one_padded_group_changes_nothing() -> None:
 def test_no_names_is_an_error() -> None:
     with pytest.raises(PromptotError, match="no class names"):
         pack([])
+
+
+@pytest.mark.parametrize("depth", [1, 3])
+def test_tiles_of_several_images(depth: int) -> None:
+    """A context an image, in the first block; the others' are shared."""
+    tower = make_tower(5, 3)
+    names = make_names(5, 40, 6)
+    context = make_context(5, depth, 4, tower.width, None)
+    context[0] = make_context(6, 1, 4, tower.width, 3)[0]
+    target = torch.randn(3, 40, 24, generator=torch.Generator().manual_seed(1))
+    found = []
+    for tiled in (False, True):
+        with attention_by(tiled):
+            out = tower(pack(names, shared=1), Injection(tuple(context), images=3))
+            found.append((out, *torch.autograd.grad((out * target).sum(), context)))
+    for a, b in zip(*found, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4 * float(b.detach().abs().max()))
+
+
+def test_what_nobody_reads_is_finite() -> None:
+    """Names of 60 tokens leave most of a tile of 61 places empty behind them."""
+    tower = make_tower(2, 2)
+    names = [[SOS, *range(1, n), EOS] for n in (30, 38, 39)]
+    with attention_by(True):
+        context = make_context(2, 2, 3, tower.width, None)
+        out = tower(pack(names, shared=1), Injection(tuple(context)))
+        gradients = torch.autograd.grad(out.sum(), context)
+    torch.testing.assert_close(out, full_length_features(tower, names, context))
+    assert all(gradient.isfinite().all() for gradient in gradients)

@@ -139,11 +139,14 @@ def test_a_step_has_the_numbers_of_the_cpu(
         assert torch.cosine_similarity(flat, exact, dim=0) > DIRECTION
 
 
+@pytest.mark.parametrize("side", [224, 336])
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
-def test_a_step_gives_the_same_bits_at_real_widths(device: torch.device, precision: str) -> None:
+def test_a_step_gives_the_same_bits_at_real_widths(
+    device: torch.device, precision: str, side: int
+) -> None:
     """Kernels that add up in no fixed order are chosen at the sizes that people use."""
     state = openai_state_dict(
-        3, vision_width=768, vision_layers=2, text_layers=2, resolution=224, patch=16, embed=512
+        3, vision_width=768, vision_layers=2, text_layers=2, resolution=side, patch=16, embed=512
     )
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "clip.safetensors"
@@ -157,7 +160,7 @@ def test_a_step_gives_the_same_bits_at_real_widths(device: torch.device, precisi
     ]
     model = Student(backbone, prompts.to(device), names)
     objective = Objective(build_preservation("ot"), strength=10.0)
-    images = torch.randn(4, 3, 224, 224, generator=torch.Generator().manual_seed(0)).to(device)
+    images = torch.randn(4, 3, side, side, generator=torch.Generator().manual_seed(0)).to(device)
     labels = torch.arange(4, device=device)
     seen = []
     for _ in range(8):

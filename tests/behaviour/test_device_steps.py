@@ -22,6 +22,7 @@ from torch.utils._python_dispatch import _disable_current_modes
 
 from promptot import graphs
 from promptot.backbones import Backbone
+from promptot.backbones.towers import tiled_blocks
 from promptot.data import Batch
 from promptot.recipes import Recipe
 from promptot.training.device_step import WARM_UP
@@ -34,6 +35,7 @@ FEW = some_pairs("ot")
 @pytest.fixture(autouse=True)
 def as_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(graphs, "HOST", set())
+    monkeypatch.setattr(tiled_blocks, "works_on", lambda *_: True)
 
 
 @pytest.mark.parametrize(("design", "objective"), FEW)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -94,6 +95,9 @@ class TapeGraphs:
 
     def in_stream(self) -> contextlib.AbstractContextManager[None]:
         return contextlib.nullcontext()
+
+    def at_once(self, functions: Sequence[Callable[[], Any]]) -> list[Any]:
+        return [function() for function in functions]
 
     def collect(self) -> None:
         """Nothing to give back."""

@@ -79,7 +79,7 @@ class Made:
 def build(
     folder: Path | None = None,
     *bad: tuple[int, int],
-    deferred: bool = False,
+    deferred: bool | None = False,
     tape: bool = False,
     epochs: int = 3,
     loss_scale: float = 1.0,
@@ -288,6 +288,16 @@ def test_what_is_not_finite_changes_nothing_until_it_is_found(
     skipped.run()
     assert skipped.log.skipped == 1
     assert result(skipped) != whole
+
+
+@pytest.mark.parametrize("mode", ["stop", "skip"])
+def test_steps_that_are_not_replayed_say_why(monkeypatch: pytest.MonkeyPatch, mode: str) -> None:
+    monkeypatch.setattr("promptot.training.trainer.graph_maker", lambda _: TapeGraphs())
+    told: list[str] = []
+    listener = Listener(on_warning=told.append)
+    trainer = build(deferred=None, listener=listener, on_nonfinite=mode)
+    assert trainer.deferred == (mode == "stop")
+    assert [("on_nonfinite=skip" in text) for text in told] == [True] * (mode == "skip")
 
 
 def test_no_step_after_a_bad_one_is_taken() -> None:

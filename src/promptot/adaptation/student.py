@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -16,6 +16,7 @@ from promptot.backbones.backbone import Backbone
 from promptot.backbones.encoders import Packed
 from promptot.backbones.injection import Injection
 from promptot.errors import PromptotError
+from promptot.graphs import at_once
 from promptot.objectives.features import Features
 from promptot.objectives.fit import Fit, probabilities
 
@@ -135,20 +136,27 @@ class Student(nn.Module):
         injection = self.injection()
         with torch.no_grad():
             patches = self.patch_tokens(inputs)
-            if teacher_image is None:
-                teacher_image = self.backbone.encode_patches(patches)
             read = None if words is None else self.teacher_vocabulary[words]
-            teacher = Features(teacher_image, self.teacher_text, read)
-        image = teacher.image
+        encode = self.backbone.encode_patches
+        parts: dict[str, Callable[[], Tensor]] = {}  # none needs another; the longest first
+        if self._packed is not None and not self.text_per_image:
+            parts["text"] = lambda: self._read_texts(injection, None, words)
         if self.adapts_images:
-            image = self.backbone.encode_patches(patches, injection)
+            parts["image"] = lambda: encode(patches, injection)
+        if teacher_image is None:
+            parts["teacher"] = torch.no_grad()(lambda: encode(patches))
+        found = dict(zip(parts, at_once(*parts.values()), strict=True))
+
+        teacher_image = found["teacher"] if teacher_image is None else teacher_image
+        teacher = Features(teacher_image, self.teacher_text, read)
+        image = found.get("image", teacher_image)
         if self._packed is None:
             return Features(image, teacher.text, teacher.vocabulary), teacher
+        text = found["text"] if "text" in found else self._read_texts(injection, image, words)
         if words is None:
-            return Features(image, self._encode_names(injection, image)), teacher
-        text = self._encode_text(self.pack(words), injection, image)
-        names, read = text.split([len(self._tokens), len(words)], dim=-2)
-        return Features(image, self._read.average(names), read), teacher
+            return Features(image, text), teacher
+        names, others = text.split([len(self._tokens), len(words)], dim=-2)
+        return Features(image, self._read.average(names), others), teacher
 
     def patch_tokens(self, inputs: Tensor) -> Tensor:
         """The stem's output [B, N, W], which nothing learned changes, of images or of itself."""
@@ -319,6 +327,14 @@ class Student(nn.Module):
             packed = self.pack(read) if len(read) else self._packed
             total += self.backbone.text_tower.activation_bytes(packed, injection, batch)
         return total
+
+    def _read_texts(
+        self, injection: Injection, image_features: Tensor | None, words: Tensor | None
+    ) -> Tensor:
+        """The student's text features, or those of all names that are read, with the words'."""
+        if words is None:
+            return self._encode_names(injection, image_features)
+        return self._encode_text(self.pack(words), injection, image_features)
 
     def _encode_names(self, injection: Injection, image_features: Tensor | None) -> Tensor:
         """The student's text features [C, D], or [B, C, D] where they depend on the image.

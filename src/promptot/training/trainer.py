@@ -42,6 +42,10 @@ from promptot.training.training_log import MEASURED, Log, StepRecord
 
 READ_SECONDS = 0.5
 """How long the records of steps may stay on an accelerator: to fetch them waits for it."""
+LAUNCHED = (
+    "Steps are not replayed as CUDA graphs, which makes them slower: each has to know whether the "
+    "one before it was left out (optim.on_nonfinite=skip)."
+)
 
 
 class Loader(Protocol):
@@ -126,13 +130,16 @@ class Trainer:
         self.parameters = list(self.module.parameters())
         self.device = self.parameters[0].device
         config, self.last_epoch = self.config, self.epochs or self.config.epochs
+        graphs = graph_maker(self.device)
         if self.deferred is None:
-            self.deferred = self.device.type == "cuda" and config.on_nonfinite == "stop"
+            self.deferred = graphs is not None and config.on_nonfinite == "stop"
+            if graphs is not None and not self.deferred:
+                self.listener.on_warning(LAUNCHED)
         self.optimizer = build_optimizer(self.parameters, config, self.deferred)
         self._rate = config.lr
         self._device_step: DeviceStep | None = None
         if self.deferred:
-            how = graph_maker(self.device), self.listener.on_warning, self.loss_scale
+            how = graphs, self.listener.on_warning, self.loss_scale
             self._device_step = DeviceStep(self.parameters, self.loss, self.optimizer, *how)
         self.position = self._saved = Position(remembered=self.loss.state_dict())
         self.records: list[StepRecord] = []  # of the epoch, as far as they are read

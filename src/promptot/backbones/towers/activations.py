@@ -12,6 +12,7 @@ from promptot.backbones.towers.transformer import Transformer
 RESIDUAL_TENSORS = 2
 IMAGE_TENSORS = 4
 TEXT_TENSORS = 3
+TILED_TENSORS = 4  # queries, keys, values, and the attended values
 
 
 def image_bytes(transformer: Transformer, patches: int, batch: int, injection: Injection) -> int:
@@ -23,22 +24,42 @@ def image_bytes(transformer: Transformer, patches: int, batch: int, injection: I
 
 
 def text_bytes(
-    transformer: Transformer, text: PackedText, injection: Injection, images: int
+    transformer: Transformer,
+    text: PackedText,
+    injection: Injection,
+    images: int,
+    tiled: bool = False,
 ) -> int:
     """Of the shared prefix once and the own tokens of each class, and of the attention weights.
 
     All of that once for each of B images where the text depends on the image.
+
+    Args:
+        tiled: whether attention is computed in tiles, which keep no weights.
     """
     if not injection.text_tokens:
         return 0
     context = injection.text_tokens[0]
     shared = len(text.prefix) + context.shape[-2]
     tokens = text.tokens + shared * (context.shape[0] if context.dim() == 3 else 1)
+    passes = 1 if injection.text_shift is None else images
+    if tiled:
+        prefixes = context.shape[0] if context.dim() == 3 else 1
+        return passes * _tiled_bytes(transformer, text, prefixes, shared)
     pairs = sum(g.classes * g.length * (g.length + shared) for g in text.groups)
     block, blocks = transformer.blocks[0], len(transformer.blocks)
     weights = blocks * pairs * block.attn.heads * (4 + 2 * block.element_size)
-    passes = 1 if injection.text_shift is None else images
     return passes * (_transformer_bytes(transformer, tokens, TEXT_TENSORS) + weights)
+
+
+def _tiled_bytes(transformer: Transformer, text: PackedText, prefixes: int, shared: int) -> int:
+    """Of all places, and of the keys and values that each tile has beside them."""
+    block, blocks = transformer.blocks[0], len(transformer.blocks)
+    tiles = text.tiles(prefixes, shared, block.mlp.c_fc.weight.dtype)
+    width, places = block.mlp.c_fc.in_features, len(tiles.rows)
+    copies = len(tiles.keys) * 2 * width * block.element_size
+    last = places * TILED_TENSORS * width * block.element_size  # all of them attend there too
+    return _transformer_bytes(transformer, places, TILED_TENSORS) + blocks * copies + last
 
 
 def padded_text_bytes(transformer: Transformer, tokens: int, whole: bool = False) -> int:

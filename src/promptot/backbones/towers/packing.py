@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
 from promptot.backbones.encoders import TokenTable
+from promptot.backbones.towers.tiled_attention import Run, Tiles, tile
 from promptot.errors import PromptotError
 
 PADDING_PER_GROUP = 16
@@ -62,6 +63,7 @@ class PackedText:
         order: original index of each packed class, [C].
         ends: index in `suffixes` of each packed class's [EOS], [C].
         groups: runs of packed classes that are computed together.
+        tiled: the tiles that were made of them, by prefix; see `tiles`.
     """
 
     prefix: Tensor
@@ -70,6 +72,7 @@ class PackedText:
     order: Tensor
     ends: Tensor
     groups: tuple[LengthGroup, ...]
+    tiled: dict[Hashable, Tiles] = field(default_factory=dict, kw_only=True)
 
     @property
     def classes(self) -> int:
@@ -83,6 +86,21 @@ class PackedText:
     def longest(self) -> int:
         """Tokens of the longest sequence, prefix and [EOS] included."""
         return len(self.prefix) + max(group.length for group in self.groups)
+
+    def tiles(self, prefixes: int, length: int, dtype: torch.dtype) -> Tiles:
+        """Of these texts behind G prefixes of P tokens, made once for each layout."""
+        device, runs = self.suffixes.device, self._runs()
+        sets = self._sets(prefixes)
+        key = runs, prefixes, length, sets, dtype
+        if key not in self.tiled:
+            self.tiled[key] = tile(runs, prefixes, length, sets).to(device, dtype)
+        return self.tiled[key]
+
+    def _runs(self) -> tuple[Run, ...]:
+        return tuple(Run(group.classes, group.length) for group in self.groups)
+
+    def _sets(self, prefixes: int) -> int | None:
+        return 1 if prefixes == 1 else None
 
     def with_words(self, words: TokenTable) -> PackedText:
         """These, and A words with the same first token behind them, all padded to one length."""
@@ -104,6 +122,7 @@ class PackedText:
             torch.cat([self.order, self.classes + numbers]),
             torch.cat([self.ends, len(self.suffixes) + length * numbers + ends - 1]),
             (*self.groups, group),
+            tiled=self.tiled,
         )
 
     def unsort(self, rows: Tensor) -> Tensor:

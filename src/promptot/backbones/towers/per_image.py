@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from promptot.backbones.towers.packing import LengthGroup, PackedText
+from promptot.backbones.towers.tiled_attention import Run
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,6 +44,13 @@ class PerImageText(PackedText):
     def classes(self) -> int:
         return len(self.class_order)
 
+    def _runs(self) -> tuple[Run, ...]:  # of one image, as each has the same
+        own = self.groups[: len(self.groups) // len(self.order)]
+        return tuple(Run(group.classes, group.length) for group in own)
+
+    def _sets(self, prefixes: int) -> int | None:
+        return prefixes
+
     def unsort(self, rows: Tensor) -> Tensor:
         """Rows [B · C, ...], each image's in packed order → [B, C, ...], as the class names are."""
         per_image = rows.unflatten(0, (len(self.order), -1))
@@ -66,4 +74,5 @@ def repeat_for_images(text: PackedText, images: int) -> PerImageText:
             for g in text.groups
         ),
         class_order=text.order,
+        tiled=text.tiled,
     )

@@ -9,7 +9,6 @@ are packed one after another instead of padded to the longest name.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -18,16 +17,16 @@ from promptot.backbones.architecture import TextShape
 from promptot.backbones.encoders import Packed, TextEncoder, TokenTable
 from promptot.backbones.injection import FROZEN, Injection
 from promptot.backbones.towers.activations import text_bytes
-from promptot.backbones.towers.packed_attention import attend_packed
+from promptot.backbones.towers.packed_blocks import PackedRows, read_by_groups
 from promptot.backbones.towers.packing import (
     PADDING_PER_GROUP,
     PADDING_PER_GROUP_ON_GPU,
-    LengthGroup,
     PackedText,
     pack,
 )
 from promptot.backbones.towers.per_image import repeat_for_images
-from promptot.backbones.towers.transformer import Block, Transformer
+from promptot.backbones.towers.tiled_blocks import read_by_tiles, suit_tiles
+from promptot.backbones.towers.transformer import Transformer
 
 
 class TextTower(TextEncoder):
@@ -65,6 +64,8 @@ class TextTower(TextEncoder):
         device = self.positional_embedding.device
         if not prompted:
             return pack(sequences).to(device)
+        if suit_tiles(self.transformer):
+            return pack(sequences, shared=1, padding=0).to(device)
         padding = PADDING_PER_GROUP if device.type == "cpu" else PADDING_PER_GROUP_ON_GPU
         return pack(sequences, shared=1, padding=padding).to(device)
 
@@ -72,7 +73,8 @@ class TextTower(TextEncoder):
         return _own(packed).with_words(words)
 
     def activation_bytes(self, packed: Packed, injection: Injection, images: int) -> int:
-        return text_bytes(self.transformer, _own(packed), injection, images)
+        tiled = suit_tiles(self.transformer)
+        return text_bytes(self.transformer, _own(packed), injection, images, tiled)
 
     def encode(self, packed: Packed, injection: Injection = FROZEN) -> Tensor:
         """Features [C, D], not normalised, in the order of the class names.
@@ -88,18 +90,14 @@ class TextTower(TextEncoder):
         prefix = self.token_embedding(text.prefix).unsqueeze(0)  # [1, P, W]
         if context:
             prefix = _join(prefix, context[0])  # [1 or C, P + n, W]
-        kept, shared = len(text.prefix), prefix.shape[1]
+        shared = prefix.shape[1]
         prefix = prefix + self.positional_embedding[:shared]
         positions = self.positional_embedding[shared + text.offsets]
         suffix = self.token_embedding(text.suffixes) + positions  # [T, W]
 
-        rows = _Rows(torch.cat([prefix.flatten(0, 1), suffix]), len(prefix), shared)
-        *blocks, last = self.transformer.blocks
-        for depth, block in enumerate(blocks):
-            rows = _replace(rows, context, depth, kept)
-            rows = _shared_prefix_block(block, rows, text.groups)
-        rows = _replace(rows, context, len(blocks), kept)
-        ends = _read_ends(last, rows, text)  # [C, W]
+        rows = PackedRows(torch.cat([prefix.flatten(0, 1), suffix]), len(prefix), shared)
+        read = read_by_tiles if suit_tiles(self.transformer) else read_by_groups
+        ends = read(self.transformer.blocks, rows, context, text)  # [C, W]
 
         features = self.ln_final(ends)
         if self.text_projection is not None:
@@ -120,60 +118,3 @@ def _packed_order(tokens: Tensor, text: PackedText) -> Tensor:
 
 def _join(prefix: Tensor, context: Tensor) -> Tensor:
     return torch.cat([prefix.expand(len(context), -1, -1), context], dim=1)
-
-
-@dataclass(frozen=True)
-class _Rows:
-    """All tokens below each other, so that a matrix meets them in one product.
-
-    Attributes:
-        values: [G · P + T, W]: G prefixes (one, or one a class), then all classes' own tokens.
-        prefixes: G.
-        length: P.
-    """
-
-    values: Tensor
-    prefixes: int
-    length: int
-
-    def split(self, values: Tensor) -> tuple[Tensor, Tensor]:
-        """`values` [G · P + T, ·] → those of the prefixes [G, P, ·] and of the classes [T, ·]."""
-        shared = self.prefixes * self.length
-        prefix, own = values.split([shared, len(values) - shared])
-        return prefix.unflatten(0, (self.prefixes, self.length)), own
-
-
-def _replace(rows: _Rows, context: Sequence[Tensor], depth: int, kept: int) -> _Rows:
-    """Put the context that belongs to block `depth` behind the first `kept` positions."""
-    if depth == 0 or depth >= len(context):
-        return rows
-    prefix, own = rows.split(rows.values)
-    new = context[depth].expand(rows.prefixes, -1, -1)
-    prefix = torch.cat([prefix[:, :kept], new], dim=1).flatten(0, 1)
-    return replace(rows, values=torch.cat([prefix, own]))
-
-
-def _shared_prefix_block(block: Block, rows: _Rows, groups: Sequence[LengthGroup]) -> _Rows:
-    """One block over the prefixes and the packed classes."""
-    attn = block.attn
-    (q_prefix, q), (k_prefix, k), (v_prefix, v) = map(
-        rows.split, attn.project(block.ln_1(rows.values))
-    )
-    attended = torch.cat(
-        [
-            attn.attend(q_prefix, k_prefix, v_prefix, causal=True).flatten(0, 1),
-            attend_packed(q, k, v, k_prefix, v_prefix, attn.heads, groups),
-        ]
-    )
-    return replace(rows, values=block.finish(rows.values, attended))
-
-
-def _read_ends(block: Block, rows: _Rows, text: PackedText) -> Tensor:
-    """The last block's output at each class's [EOS], [C, W], which is all that is read."""
-    attn = block.attn
-    normed = block.ln_1(rows.values)
-    (k_prefix, k), (v_prefix, v) = map(rows.split, attn.project_keys_values(normed))
-    q = attn.project_queries(rows.split(normed)[1][text.ends])
-    attended = attend_packed(q, k, v, k_prefix, v_prefix, attn.heads, text.groups, ends_only=True)
-    own = rows.split(rows.values)[1]
-    return block.finish(own[text.ends], attended)

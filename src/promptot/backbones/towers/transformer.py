@@ -18,8 +18,7 @@ from promptot.backbones.towers.feed_forward import (
     FrozenFeedForward,
     FrozenGatedFeedForward,
 )
-from promptot.backbones.towers.frozen_attention import AVAILABLE as FLASH_ON_CPU
-from promptot.backbones.towers.frozen_attention import FrozenAttention
+from promptot.backbones.towers.frozen_attention import FrozenAttention, works_on
 from promptot.backbones.towers.products import linear
 from promptot.backbones.towers.rotation import rotate
 
@@ -48,8 +47,12 @@ class Attention(nn.Module):
 
     def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys and values, each [..., L, W], of `x` [..., L, W]."""
-        q, k, v = linear(x, self.in_proj_weight, self.in_proj_bias).chunk(3, dim=-1)
+        q, k, v = self.project_together(x).chunk(3, dim=-1)
         return q, k, v
+
+    def project_together(self, x: Tensor) -> Tensor:
+        """The same beside each other, [..., L, 3 W]."""
+        return linear(x, self.in_proj_weight, self.in_proj_bias)
 
     def project_queries(self, x: Tensor) -> Tensor:
         """Only the queries [..., L, W] of `x` [..., L, W]."""
@@ -110,12 +113,12 @@ class Attention(nn.Module):
 def _attends_by_products(q: Tensor) -> bool:
     """Whether two products and a softmax are better than PyTorch's fused attention.
 
-    On a CPU the fused kernel is twice as slow in bf16. On CUDA its backward pass in fp32 adds up in
-    an order that differs from run to run; in 16 bits it does not.
+    On a CPU the fused kernel is twice as slow in bf16. On CUDA the backward pass of the fused ones
+    adds up in an order that differs from run to run, except over few keys in 16 bits.
     """
     if q.device.type == "cpu":
         return q.dtype in (torch.bfloat16, torch.float16)
-    return q.device.type == "cuda" and q.dtype == torch.float32 and q.requires_grad
+    return q.device.type == "cuda" and q.requires_grad
 
 
 class MLP(nn.Module):
@@ -202,7 +205,7 @@ class Block(nn.Module):
         """
         if visible is not None and visible.shape[-2] > 1:
             visible = visible[..., :kept, :]
-        if self._attends_at_once(x):
+        if self._attends_at_once(x, visible):
             norm, attn = self.ln_1, self.attn
             inner = (None, None) if attn.norm is None else (attn.norm.weight, attn.norm.bias)
             mixed: Tensor = FrozenAttention.apply(
@@ -238,17 +241,18 @@ class Block(nn.Module):
         attended = self.attn.attend(q, k, v, visible=visible)
         return self.finish(_at(x, position), attended)
 
-    def _attends_at_once(self, x: Tensor) -> bool:
-        """Whether `FrozenAttention` computes it: frozen, in fp32 on a CPU, norms before."""
+    def _attends_at_once(self, x: Tensor, visible: Tensor | None) -> bool:
+        """Whether `FrozenAttention` computes it: frozen, norms before, on a CPU in fp32.
+
+        On CUDA in 16 bits, where something is to learn: there the order of the sums matters.
+        """
         weight = self.attn.in_proj_weight
-        return (
-            FLASH_ON_CPU
-            and x.device.type == "cpu"
-            and x.dtype == weight.dtype == torch.float32
-            and self.norms == "before"
-            and not weight.requires_grad
-            and not torch.compiler.is_compiling()
-        )
+        if weight.requires_grad or self.norms != "before" or torch.compiler.is_compiling():
+            return False
+        if x.device.type == "cuda" and (visible is not None or not x.requires_grad):
+            return False
+        size = weight.shape[1] // self.attn.heads
+        return x.dtype == torch.float32 and works_on(x.device.type, weight.dtype, size)
 
     def read_by_attention(self, x: Tensor) -> Tensor:  # [..., W] → [..., W]
         return self.ln_1(x) if self.norms == "before" else x
