@@ -59,9 +59,10 @@ def at_once(*functions: Callable[[], Result]) -> list[Result]:
         [tensor([0.]), tensor([1.])]
     """
     recorder = _RECORDER.get()
-    if recorder is None:
-        return [function() for function in functions]
-    return recorder.maker.at_once(functions)
+    if recorder is not None:
+        return recorder.maker.at_once(functions)
+    others = [function() for function in functions[1:]]  # in the order of a recording, for what
+    return [function() for function in functions[:1]] + others  # is random is drawn in that order
 
 
 _RECORDER: ContextVar[GraphedFunction[Any] | None] = ContextVar("recorder", default=None)

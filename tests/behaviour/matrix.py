@@ -26,7 +26,7 @@ from promptot.training.training_log import EpochRecord, Log
 
 NAMES = ("cat", "hot dog", "bee")
 WORDS = ("apple", "bridge", "cloud", "umbrella")
-DESIGNS = ("coop", "coop-class-specific", "cocoop", "vpt", "ivlp", "maple")
+DESIGNS = ("coop", "coop-class-specific", "cocoop", "vpt", "ivlp", "maple", "clip-lora")
 OBJECTIVES = {
     "cross-entropy": ["objective=none"],
     "pointwise": ["objective=pointwise"],
@@ -158,7 +158,11 @@ def check_comes_back(model: Student, backbone: Backbone, images: Tensor, folder:
     logits = model.logits(model.encode_images(images))
     save_adapter(folder / "adapter", model.learned, backbone, NAMES, model.template)
     loaded = build_model(*load_adapter(folder / "adapter"), backbone)
-    assert torch.equal(loaded.logits(loaded.encode_images(images)), logits)
+    found = loaded.logits(loaded.encode_images(images))
+    if model.vocabulary and not model.context_tokens:  # names are packed in another way beside it
+        torch.testing.assert_close(found, logits)
+    else:
+        assert torch.equal(found, logits)
 
 
 @functools.cache
@@ -171,6 +175,9 @@ def start_model(backbone: Backbone, recipe: Recipe, names: tuple[str, ...] = NAM
     """The model that `adapt` starts from."""
     generator = torch.Generator().manual_seed(1)
     prompts = build_prompts(recipe.prompts, backbone, len(names), generator).to(backbone.device)
+    for own in prompts.parameters():
+        if not own.any():  # a start at which the gradient of another part is 0
+            torch.nn.init.normal_(own, std=0.02, generator=generator)
     vocabulary = WORDS if recipe.vocabulary.comparison != "none" else ()
     return Student(backbone, prompts, names, vocabulary=vocabulary)
 

@@ -27,6 +27,7 @@ from matrix import (
 
 from promptot.errors import PromptotError
 from promptot.recipes import load_recipe
+from promptot.training.estimate import activation_bytes
 from promptot.training.loss import scale_of
 
 OBJECTIVES = {
@@ -150,7 +151,7 @@ def test_computing_again_changes_no_bit(
             model = start_model(backbone, recipe)
             step(model, recipe, make_batch(3, side=backbone.preprocess.resolution)).total.backward()
             found.append([parameter.grad for parameter in model.prompts.parameters()])
-            kept = model.activation_bytes(3)
+            kept = activation_bytes(model, 3)
             assert kept > 0
         backbone.text_tower.recompute = False
         for one, other in zip(*found, strict=True):

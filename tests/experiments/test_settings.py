@@ -128,7 +128,7 @@ def average(protocol: str, task: str) -> dict[str, Any]:
 def sentence(method: str, protocol: str, task: str) -> str:
     if method == "kgcoop" and protocol == B2N and task == "DTD":
         return "a photo of a {}, a type of texture."
-    own = method in ("zero-shot", "kgcoop")
+    own = method in ("zero-shot", "kgcoop", "clip-lora")
     return SENTENCES.get(task, "a photo of a {}.") if own else "a photo of a {}."
 
 

@@ -30,6 +30,18 @@ def test_the_present_formats_have_a_fixture() -> None:
     assert (FIXTURES / f"checkpoint-{checkpoint.FORMAT_VERSION}").is_dir()
 
 
+def test_adapters_of_format_5_give_their_logits(backbone: Backbone) -> None:
+    """Low-rank changes; whatever else is written stays in format 4."""
+    card, learned = load_adapter(FIXTURES / "format-5" / "lora")
+    assert card.format_version == 5
+    images = torch.linspace(-2, 2, 2 * 3 * 32 * 32).sin().reshape(2, 3, 32, 32)
+    model = build_model(card, learned, backbone)
+    with torch.no_grad():
+        logits = model.logits(model.encode_images(images))
+    expected = load_file(FIXTURES / "format-5" / "lora-logits.safetensors")["logits"]
+    torch.testing.assert_close(logits, expected, rtol=0, atol=2e-4)
+
+
 def test_adapters_of_format_4_give_their_logits(backbone: Backbone) -> None:
     """The card notes what the backbone does with its weights, by names that stay."""
     card, learned = load_adapter(FIXTURES / "format-4" / "function")

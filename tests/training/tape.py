@@ -39,6 +39,7 @@ class Tape(TorchDispatchMode):
         self.calls: list[tuple[Any, tuple[Any, ...], dict[str, Any], list[Tensor]]] = []
         self._before: dict[int, tuple[Tensor, Tensor]] = {}
         self._made: set[int] = set()
+        self._drew: dict[torch.Generator, Tensor] = {}  # with their states before
 
     def capture_begin(self) -> None:
         self.__enter__()
@@ -48,6 +49,8 @@ class Tape(TorchDispatchMode):
         with torch.no_grad():
             for tensor, value in self._before.values():
                 tensor.copy_(value)
+        for generator, state in self._drew.items():
+            generator.set_state(state)
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
@@ -60,6 +63,9 @@ class Tape(TorchDispatchMode):
         for tensor in tensors(_written(func._schema, args, kwargs)):
             if tensor.untyped_storage()._cdata not in self._made:
                 self._before.setdefault(tensor.data_ptr(), (tensor, tensor.clone()))
+        for value in (*args, *kwargs.values()):
+            if isinstance(value, torch.Generator):
+                self._drew.setdefault(value, value.get_state())
         found = func(*args, **kwargs)
         known = {tensor.untyped_storage()._cdata for tensor in given}
         new = [t for t in tensors(found) if t.untyped_storage()._cdata not in known]
@@ -97,7 +103,8 @@ class TapeGraphs:
         return contextlib.nullcontext()
 
     def at_once(self, functions: Sequence[Callable[[], Any]]) -> list[Any]:
-        return [function() for function in functions]
+        others = [function() for function in functions[1:]]  # as CUDA graphs do
+        return [function() for function in functions[:1]] + others
 
     def collect(self) -> None:
         """Nothing to give back."""

@@ -13,7 +13,12 @@ from promptot.adaptation.student import Student
 from promptot.backbones import Backbone, load_backbone
 from promptot.backbones.towers import tiled_attention, tiled_blocks
 from promptot.errors import PromptotError
-from promptot.training.estimate import check_memory, lack_explained, memory_estimate
+from promptot.training.estimate import (
+    activation_bytes,
+    check_memory,
+    lack_explained,
+    memory_estimate,
+)
 
 
 def cached_bytes(model: Student, images: Tensor, words: Tensor | None = None) -> int:
@@ -77,7 +82,7 @@ def kept_and_estimated(
     )
     model = Student(backbone, prompts, names)
     kept = cached_bytes(model, torch.randn(batch, 3, 32, 32))
-    return kept, model.activation_bytes(batch)
+    return kept, activation_bytes(model, batch)
 
 
 @pytest.mark.parametrize("specific", [False, True])
@@ -119,7 +124,7 @@ def test_anchor_words_and_text_that_depends_on_the_image_are_estimated(
     positions = torch.arange(words) if words else None
     model(torch.zeros(1, 3, 32, 32), words=positions)  # the teacher's words are computed but once
     kept = cached_bytes(model, torch.randn(batch, 3, 32, 32), positions)
-    assert model.activation_bytes(batch, words) == pytest.approx(kept, rel=0.3)
+    assert activation_bytes(model, batch, words) == pytest.approx(kept, rel=0.3)
 
 
 def test_what_to_lower_is_said_where_a_gpu_runs_out_of_memory() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import ClassVar
 
 import torch
@@ -12,7 +14,7 @@ from promptot.backbones.injection import Injection
 INIT_STD = 0.02
 MOST_BLOCKS = 1024
 
-Arguments = dict[str, int | str | None]
+Arguments = dict[str, int | float | str | None]
 
 
 class Adaptation(nn.Module):
@@ -35,12 +37,24 @@ class Adaptation(nn.Module):
     name: ClassVar[str] = ""
 
     def __init__(
-        self, fixed_words: str = "", own_classes: int | None = None, **arguments: int | None
+        self, fixed_words: str = "", own_classes: int | None = None, **arguments: float | str | None
     ) -> None:
         super().__init__()
         self.arguments: Arguments = {**arguments, "fixed_words": fixed_words}
         self.fixed_words = fixed_words
         self.classes = own_classes
+
+    def draw(self, epoch: int, step: int) -> None:
+        """Decide what is random in a training step; called before it, on the host."""
+
+    @contextlib.contextmanager
+    def in_training(self) -> Iterator[None]:
+        """Within it the injection is that of a training step, with what that drops."""
+        self.train()
+        try:
+            yield
+        finally:
+            self.eval()
 
     def forward(self) -> Injection:
         """What is injected in this step; gradients flow through it to the parameters."""

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from promptot.adaptation.adaptation import Adaptation
+from promptot.adaptation.adaptation import Adaptation, Arguments
 from promptot.adaptation.cocoop import CoCoOpPrompts
 from promptot.adaptation.ivlp import IVLPPrompts
+from promptot.adaptation.lora import LoRA
 from promptot.adaptation.maple import MaPLePrompts
 from promptot.backbones.backbone import Backbone
 from promptot.errors import PromptotError
@@ -19,6 +21,7 @@ from promptot.recipes.schema import (
     CoCoOpConfig,
     IVLPConfig,
     LinearProbeConfig,
+    LoRAConfig,
     MaPLeConfig,
     NoPromptsConfig,
     PromptsConfig,
@@ -49,12 +52,11 @@ def build_prompts(
     if isinstance(config, LinearProbeConfig | NoPromptsConfig):
         raise ValueError(f"design {config.design} has no prompts to build")
     check_prompts(config, backbone)
-    initial_context, fixed_words = _read_words(config, backbone)
-    start = {
-        "initial_context": initial_context,
-        "fixed_words": fixed_words,
-        "generator": generator,
-    }
+    start: dict[str, Any] = {"generator": generator}
+    if isinstance(config, LoRAConfig):
+        start["dropout"] = config.dropout
+    else:
+        start["initial_context"], start["fixed_words"] = _read_words(config, backbone)
     build: Callable[..., Adaptation] = DESIGNS[config.design]
     return build(**_SIZES[config.design](config, backbone, classes), **start)
 
@@ -68,8 +70,9 @@ def check_prompts(config: PromptsConfig, backbone: Backbone) -> None:
     if backbone.image_tower.promptable or not _prompts_images(config):
         return
     others = [name for name in list_recipes() if not _prompts_images(load_recipe(name).prompts)]
+    what = "has no blocks" if isinstance(config, LoRAConfig) else "takes no prompts"
     raise PromptotError(
-        f"The image encoder of '{backbone.name}' takes no prompts: it is no Vision Transformer.",
+        f"The image encoder of '{backbone.name}' {what}: it is no Vision Transformer.",
         fix=f"Take a recipe without them ({', '.join(others)}), or another backbone: "
         "`promptot backbones` says what can learn in each.",
     )
@@ -78,6 +81,8 @@ def check_prompts(config: PromptsConfig, backbone: Backbone) -> None:
 def _prompts_images(config: PromptsConfig) -> bool:
     if isinstance(config, IVLPConfig):
         return config.vision_tokens > 0 and config.vision_depth > 0
+    if isinstance(config, LoRAConfig):
+        return config.towers != "text"
     return isinstance(config, MaPLeConfig)
 
 
@@ -110,6 +115,22 @@ def _cocoop(config: CoCoOpConfig, backbone: Backbone, classes: int) -> dict[str,
     return {"text_width": width, "embed_dim": embed_dim, "tokens": config.text_tokens}
 
 
+def _lora(config: LoRAConfig, backbone: Backbone, classes: int) -> Arguments:
+    image, text = backbone.image_tower, backbone.text_tower
+    adapts_images = config.towers != "text"
+    return {
+        "text_width": text.width,
+        "vision_width": image.width,
+        "text_hidden": text.mlp_width,
+        "vision_hidden": image.mlp_width if adapts_images else image.width,
+        "text_layers": text.layers if config.towers != "image" else 0,
+        "vision_layers": image.layers if adapts_images else 0,
+        "rank": config.rank,
+        "alpha": config.alpha,
+        "targets": ",".join(config.targets),
+    }
+
+
 def _read_words(config: IVLPConfig | MaPLeConfig | CoCoOpConfig, backbone: Backbone) -> Context:
     """`init_words` as the start of the context and the words that stay frozen behind it."""
     if not config.init_words or not config.text_tokens:
@@ -136,11 +157,12 @@ def _read_words(config: IVLPConfig | MaPLeConfig | CoCoOpConfig, backbone: Backb
     return F.pad(start, (0, 0, zeros, 0)), " ".join(words[learned:])
 
 
-_SIZES: dict[str, Callable[..., dict[str, int | None]]] = {
+_SIZES: dict[str, Callable[..., Mapping[str, int | float | str | None]]] = {
+    "lora": _lora,
     "ivlp": _ivlp,
     "maple": _maple,
     "cocoop": _cocoop,
 }
 DESIGNS: dict[str, type[Adaptation]] = {
-    design.name: design for design in (IVLPPrompts, MaPLePrompts, CoCoOpPrompts)
+    design.name: design for design in (IVLPPrompts, MaPLePrompts, CoCoOpPrompts, LoRA)
 }

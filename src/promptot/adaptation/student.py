@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from promptot.adaptation.adaptation import Adaptation
@@ -31,8 +32,8 @@ class Student(nn.Module):
     """The student (adapted) and the teacher (frozen) over one list of class names.
 
     Both use the same weights. The teacher reads every class name in `template`; the student reads
-    `<learned context> <fixed words> <class name>.`, or what the teacher reads if nothing learns in
-    its text encoder. The read-out makes logits of its features.
+    `<learned context> <fixed words> <class name>.`, or what the teacher reads where no context
+    learns. The read-out makes logits of its features.
 
     Args:
         backbone: the frozen CLIP.
@@ -53,6 +54,7 @@ class Student(nn.Module):
     Attributes:
         adapts_images: whether the student's image features are not the teacher's.
         text_per_image: whether the student's text features depend on the image.
+        packed: the names as the student's text encoder reads them; None where it is the teacher's.
 
     Raises:
         PromptotError: a name is empty or too long, what was learned is specific to other classes,
@@ -100,13 +102,18 @@ class Student(nn.Module):
         self.register_buffer("_teacher_vocabulary", None, persistent=False)
 
         injection = self.injection()
-        self.adapts_images = bool(injection.image_tokens)
+        self.adapts_images = injection.changes_images
         self.text_per_image = injection.text_shift is not None
         self.context_tokens = injection.text_tokens[0].shape[-2] if injection.text_tokens else 0
-        self._tokens = self._tokenize(self._read.names) if self.context_tokens else []
-        self._packed = backbone.pack_names(self._tokens) if self.context_tokens else None
+        if injection.changes_text and self.vocabulary and len(self._templates) > 1:
+            raise PromptotError(
+                "Anchor words are read in one template, and there are several.",
+                fix="Set data.templates=one, or vocabulary=none.",
+            )
+        self._tokens = self._tokenize(self._read.names) if injection.changes_text else []
+        self.packed = self._pack(self._tokens) if injection.changes_text else None
         self._words: AnchorTexts | None = None  # of the vocabulary, once they are needed
-        if self._packed is None and self.readout.reads_text:
+        if self.packed is None and self.readout.reads_text:
             self.teacher_text  # noqa: B018 - the student reads it too, and bad names fail here
 
     def injection(self) -> Injection:
@@ -139,8 +146,8 @@ class Student(nn.Module):
             read = None if words is None else self.teacher_vocabulary[words]
         encode = self.backbone.encode_patches
         parts: dict[str, Callable[[], Tensor]] = {}  # none needs another; the longest first
-        if self._packed is not None and not self.text_per_image:
-            parts["text"] = lambda: self._read_texts(injection, None, words)
+        if self.packed is not None and not self.text_per_image:
+            parts["text"] = lambda: self._encode_names(injection, None, words)
         if self.adapts_images:
             parts["image"] = lambda: encode(patches, injection)
         if teacher_image is None:
@@ -150,13 +157,13 @@ class Student(nn.Module):
         teacher_image = found["teacher"] if teacher_image is None else teacher_image
         teacher = Features(teacher_image, self.teacher_text, read)
         image = found.get("image", teacher_image)
-        if self._packed is None:
+        if self.packed is None:
             return Features(image, teacher.text, teacher.vocabulary), teacher
-        text = found["text"] if "text" in found else self._read_texts(injection, image, words)
+        text = found["text"] if "text" in found else self._encode_names(injection, image, words)
         if words is None:
             return Features(image, text), teacher
         names, others = text.split([len(self._tokens), len(words)], dim=-2)
-        return Features(image, self._read.average(names), others), teacher
+        return Features(image, self._average(names), others), teacher
 
     def patch_tokens(self, inputs: Tensor) -> Tensor:
         """The stem's output [B, N, W], which nothing learned changes, of images or of itself."""
@@ -184,7 +191,7 @@ class Student(nn.Module):
             image_features: the student's, [B, D]; needed if its text depends on the image. The
                 result is [B, C, D] then.
         """
-        if self._packed is None:
+        if self.packed is None:
             return self.teacher_text
         return self._encode_names(self.injection(), image_features)
 
@@ -203,9 +210,9 @@ class Student(nn.Module):
         scale, bias = self.backbone.logit_scale, self.backbone.logit_bias
         if text is None:
             text = self.shared_text()
-        if text is not None or self._packed is None or not self.reads_text:
+        if text is not None or self.packed is None or not self.reads_text:
             return self.readout(image_features, text, scale, self._rows, bias)
-        images = max(1, self.backbone.tokens_together // self._packed.tokens)
+        images = max(1, self.backbone.tokens_together // self.packed.tokens)
         return torch.cat(
             [
                 self.readout(some, self.encode_classes(some), scale, self._rows, bias)
@@ -308,49 +315,31 @@ class Student(nn.Module):
 
     def pack(self, words: Tensor) -> Packed:
         """The class names and the anchor words at these positions [A], packed in one."""
-        assert self._packed is not None, "something learns in the texts"
+        assert self.packed is not None, "something learns in the texts"
         if self._words is None:
             self._words = AnchorTexts(self.backbone, self._tokenize(self.vocabulary))
-        return self._words.behind(self._tokens, self._packed, words)
+        return self._words.behind(self._tokens, self.packed, words)
 
-    def activation_bytes(self, batch: int, words: int = 0) -> int:
-        """Bytes that a training step of B images and A anchor words keeps for its backward pass.
-
-        The teacher keeps nothing; of the student, the prompted image tower keeps B · (1 + N + m)
-        tokens a block, and the text tower the shared prefix once and the own tokens of each class
-        and anchor word; all of that B times where the text depends on the image.
-        """
-        injection = self.injection()
-        total = self.backbone.image_tower.activation_bytes(batch, injection)
-        if self._packed is not None:
-            read = torch.arange(min(words, len(self.vocabulary)))
-            packed = self.pack(read) if len(read) else self._packed
-            total += self.backbone.text_tower.activation_bytes(packed, injection, batch)
-        return total
-
-    def _read_texts(
-        self, injection: Injection, image_features: Tensor | None, words: Tensor | None
+    def _encode_names(
+        self, injection: Injection, image_features: Tensor | None, words: Tensor | None = None
     ) -> Tensor:
-        """The student's text features, or those of all names that are read, with the words'."""
-        if words is None:
-            return self._encode_names(injection, image_features)
-        return self._encode_text(self.pack(words), injection, image_features)
-
-    def _encode_names(self, injection: Injection, image_features: Tensor | None) -> Tensor:
         """The student's text features [C, D], or [B, C, D] where they depend on the image.
 
         Without gradients they are computed some at a time, so that memory does not grow with C.
+        With `words` they are those of all names that are read, not of classes, and the words'.
         """
+        if words is not None:
+            return self._encode_text(self.pack(words), injection, image_features)
         together = self.backbone.names_together
-        if self._packed is not None and (torch.is_grad_enabled() or len(self._tokens) <= together):
-            return self._read.average(self._encode_text(self._packed, injection, image_features))
+        if self.packed is not None and (torch.is_grad_enabled() or len(self._tokens) <= together):
+            return self._average(self._encode_text(self.packed, injection, image_features))
         features = []
         for start in range(0, len(self._tokens), together):
             part = slice(start, start + together)
-            packed = self.backbone.pack_names(self._tokens[part])
+            packed = self._pack(self._tokens[part])
             own = injection.select_classes(part)
             features.append(self._encode_text(packed, own, image_features))
-        return self._read.average(torch.cat(features, dim=-2))
+        return self._average(torch.cat(features, dim=-2))
 
     def _encode_text(
         self, text: Packed, injection: Injection, image_features: Tensor | None
@@ -360,11 +349,36 @@ class Student(nn.Module):
             if image_features is None:
                 raise ValueError("the text depends on the image: give the image features")
             injection = injection.for_images(image_features)
+        if self.template_mean == "raw" and len(self._templates) > 1:
+            return self.backbone.text_tower.encode(text, injection).float()
         return self.backbone.encode_text(text, injection)
 
+    @property
+    def _templates(self) -> tuple[str, ...]:
+        """What the student reads every name in; none where it has a context."""
+        if self.context_tokens:
+            return ()
+        return (self.template,) if isinstance(self.template, str) else self.template
+
     def _tokenize(self, names: Sequence[str]) -> list[list[int]]:
-        fixed_words = self.adaptation.fixed_words
-        return self.backbone.tokenize_names(names, self.context_tokens, fixed_words)
+        """Token ids of names; of all in one template after the other."""
+        if self.context_tokens:
+            fixed_words = self.adaptation.fixed_words
+            return self.backbone.tokenize_names(names, self.context_tokens, fixed_words)
+        read = (self.backbone.tokenize_template(names, text) for text in self._templates)
+        return [tokens for one in read for tokens in one]
+
+    def _pack(self, tokens: Sequence[Sequence[int]]) -> Packed:
+        """Packed so that anchor words, which begin in another way, find their place behind them."""
+        prompted = self.context_tokens > 0 or bool(self.vocabulary)
+        return self.backbone.pack_names(tokens, prompted=prompted)
+
+    def _average(self, features: Tensor) -> Tensor:
+        """Of every name in every template [.., T · N, D] → of every class [.., C, D]."""
+        count = len(self._templates)
+        if count > 1:
+            features = F.normalize(features.unflatten(-2, (count, -1)).mean(dim=-3), dim=-1)
+        return self._read.average(features)
 
     def _encode_templates(self, names: Sequence[str]) -> Tensor:
         """The frozen features of names in every template, averaged, [C, D]."""

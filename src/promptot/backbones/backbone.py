@@ -186,12 +186,7 @@ class Backbone(nn.Module):
 
     def tokenize(self, class_names: Sequence[str], template: str = "a photo of a {}.") -> Packed:
         """Class names in a template, packed for `encode_text` without context."""
-        tower = self.text_tower
-        return tower.pack(
-            tokenize_template(
-                self.tokenizer, class_names, template, tower.context_length, tower.starts
-            )
-        )
+        return self.text_tower.pack(self.tokenize_template(class_names, template))
 
     def tokenize_names(
         self, class_names: Sequence[str], context_tokens: int, fixed_words: str = ""
@@ -205,9 +200,20 @@ class Backbone(nn.Module):
             self.tokenizer, class_names, context_tokens, length, fixed_words, starts
         )
 
-    def pack_names(self, sequences: Sequence[Sequence[int]]) -> Packed:
-        """Pack what `tokenize_names` gave, for `encode_text` with learned context after [SOS]."""
-        return self.text_tower.pack(sequences, prompted=True)
+    def pack_names(self, sequences: Sequence[Sequence[int]], *, prompted: bool = True) -> Packed:
+        """Pack what `tokenize_names` gave, for `encode_text` with learned context after [SOS].
+
+        Args:
+            prompted: see `TextEncoder.pack`.
+        """
+        return self.text_tower.pack(sequences, prompted=prompted)
+
+    def tokenize_template(self, class_names: Sequence[str], template: str) -> list[list[int]]:
+        """Token ids of class names in a template."""
+        tower = self.text_tower
+        return tokenize_template(
+            self.tokenizer, class_names, template, tower.context_length, tower.starts
+        )
 
     def identity(self) -> FunctionIdentity:
         """What the features depend on, beside the image or the text.
@@ -222,6 +228,11 @@ class Backbone(nn.Module):
         return FunctionIdentity(
             self.weight_hash(), function, describe_structure(self), self.precision
         )
+
+    def forget(self) -> None:
+        """Forget what was worked out of the weights; whoever changes these calls it."""
+        self._weight_hash = None
+        self._frozen_texts.clear()
 
     def weight_hash(self) -> str:
         """SHA-256 over the names, shapes and values of the weights as loaded, 64 hex digits.

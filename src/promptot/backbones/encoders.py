@@ -69,6 +69,11 @@ class ImageEncoder(nn.Module, ABC):
     @abstractmethod
     def embed_dim(self) -> int: ...
 
+    @property
+    def mlp_width(self) -> int:
+        """Width within the MLPs of the blocks; 0 without blocks."""
+        return 0
+
     @abstractmethod
     def encode(self, tokens: Tensor, injection: Injection = FROZEN) -> Tensor:
         """Features [B, D], not normalised, of the stem's tokens [B, N, W]."""
@@ -107,6 +112,11 @@ class TextEncoder(nn.Module, ABC):
     @property
     @abstractmethod
     def layers(self) -> int: ...
+
+    @property
+    def mlp_width(self) -> int:
+        """Width within the MLPs of the blocks; 0 without blocks."""
+        return 0
 
     @abstractmethod
     def pack(self, sequences: Sequence[Sequence[int]], *, prompted: bool = False) -> Packed:

@@ -15,7 +15,7 @@ class ExportOptions(common.Options):
     run: common.RunFolder
     out: Annotated[Path, "--out", "-o", "Folder for the export."]
     format: Annotated[
-        Literal["onnx", "torchscript", "open_clip", "transformers"],
+        Literal["onnx", "torchscript", "open_clip", "transformers", "openai"],
         *("--format", "-f"),
         "Where it will run.",
     ] = "onnx"

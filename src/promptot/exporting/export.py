@@ -19,7 +19,7 @@ from promptot.backbones.preprocess import Preprocess
 from promptot.data.catalog.drawings import list_groups, load_bundled
 from promptot.data.images.read_image import UnreadableImage, load_image
 from promptot.errors import PromptotError, nearest
-from promptot.exporting import graphs
+from promptot.exporting import graphs, plain
 from promptot.exporting import library_formats as libraries
 from promptot.exporting.formats import ABOUT, Content, Read, describe
 from promptot.files.owned import head_of, kind_of, replace_folder, temporary_name, unknown_in
@@ -35,7 +35,7 @@ EARLIER_FILES = (
     "config.json", "model.safetensors", "modeling_prompted_clip.py", "preprocessor_config.json",
     "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
     "vocab.json", "merges.txt", "tokenizer.model", "spiece.model", "processor_config.json",
-    "chat_template.jinja",
+    "chat_template.jinja", "modules.json", plain.OPENAI_FILE,
 )  # fmt: skip
 """What exports of any version may consist of; no other name is removed, whatever one lists."""
 IMAGES = 12
@@ -48,11 +48,18 @@ PROBABILITIES: dict[Fit, dict[str, Any]] = {
 
 @dataclass(frozen=True)
 class Format:
-    """How a format is written and read back; `summary` is for a list of formats."""
+    """How a format is written and read back.
+
+    Attributes:
+        summary: for a list of formats.
+        plain: the same for a run that merges into the weights, if the format has that in a way of
+            its own.
+    """
 
     write: Callable[[Path, Content], None]
     read: Callable[[Path], Read]
     summary: str
+    plain: Format | None = None
 
 
 FORMATS: dict[str, Format] = {
@@ -61,12 +68,22 @@ FORMATS: dict[str, Format] = {
         graphs.write_torchscript, graphs.read_torchscript, "one graph for torch.jit.load, C++ too"
     ),
     "open_clip": Format(
-        libraries.write_open_clip, libraries.read_open_clip, "open_clip's CLIP with the prompts"
+        libraries.write_open_clip,
+        libraries.read_open_clip,
+        "open_clip's CLIP with the prompts",
+        Format(plain.write_open_clip, plain.read_open_clip, "open_clip's CLIP"),
     ),
     "transformers": Format(
         libraries.write_transformers,
         libraries.read_transformers,
         "for AutoModelForImageClassification and pipelines",
+        Format(plain.write_transformers, plain.read_transformers, "a CLIPModel"),
+    ),
+    "openai": Format(
+        plain.write_openai,
+        plain.read_openai,
+        "OpenAI's state dict, of a run that merges into the weights",
+        Format(plain.write_openai, plain.read_openai, "OpenAI's state dict"),
     ),
 }
 
@@ -130,7 +147,22 @@ def export_model(
         PromptotError: as `promptot.export`.
     """
     target = check_export(out, format, overwrite)
+    original, kind = model, FORMATS[format]
+    if plain.merges(model):
+        model, kind = plain.merged(model), kind.plain or kind
+    elif kind.write is plain.write_openai:
+        raise PromptotError(
+            "What this run learned does not merge into the weights, and OpenAI's code has no place "
+            "for it.",
+            fix="Export it with --format open_clip, or train a recipe that merges (clip-lora).",
+        )
     content = describe(model)
+    if kind is FORMATS[format].plain and content.template is None:
+        raise PromptotError(
+            "The text features of this run are means before they are normalised, which readers of "
+            "a plain CLIP do not know.",
+            fix="Export it with --format onnx or torchscript.",
+        )
     about = _about(format, content, name or model.backbone.name)
 
     staging = Path(os.path.realpath(target)).with_name(temporary_name())
@@ -138,8 +170,12 @@ def export_model(
         with system_errors(target):
             staging.mkdir(parents=True)
             write_json(staging / ABOUT, about)
-            FORMATS[format].write(staging, content)
-        difference = compare(FORMATS[format].read(staging), model, real_images(model, images))
+            kind.write(staging, content)
+        if kind is FORMATS[format].plain:  # it has the text tower, and no list of synonyms
+            original = original.for_classes(
+                model.class_names, synonyms=dict.fromkeys(model.class_names, ())
+            )
+        difference = compare(kind.read(staging), original, real_images(model, images))
         if not difference.largest <= TOLERANCE:
             raise PromptotError(
                 f"The {format} export differs from the original by {difference.largest:.1e} "

@@ -39,11 +39,7 @@ def write_open_clip(folder: Path, content: Content) -> None:
     """Write an open_clip folder of the frozen CLIP, the prompts, and the module that joins them."""
     backbone = content.model.backbone
     config = open_clip_config(backbone)
-    if not isinstance(backbone.tokenizer, ClipTokenizer) and not _same_tokens(backbone):
-        raise PromptotError(
-            "This backbone's tokenizer is not the one of open_clip.",
-            fix="Export it with --format transformers, onnx or torchscript.",
-        )
+    check_tokenizer(backbone)
     write_json(folder / "open_clip_config.json", config)
     save_file(weights_for(to_openai, backbone), folder / "open_clip_model.safetensors")
     learned = {"matrix": content.fixed.matrix, "bias": content.fixed.bias}
@@ -77,7 +73,7 @@ def read_open_clip(folder: Path) -> Read:
 
 def write_transformers(folder: Path, content: Content) -> None:
     """Write a transformers folder: model, its code, image processor and tokenizer."""
-    transformers = _need_transformers()
+    transformers = need_transformers()
     from promptot.exporting.standalone import modeling_prompted_clip as modeling
 
     model, fixed = content.model, content.fixed
@@ -111,12 +107,12 @@ def write_transformers(folder: Path, content: Content) -> None:
 
     images = clip_image_processor(model.backbone.preprocess)
     transformers.CLIPImageProcessor(**images).save_pretrained(folder)
-    _write_tokenizer(folder, model.backbone)
+    write_tokenizer(folder, model.backbone)
 
 
 def read_transformers(folder: Path) -> Read:
     """Load the folder with transformers and the class whose code is in it."""
-    transformers = _need_transformers()
+    transformers = need_transformers()
     from promptot.exporting.standalone import modeling_prompted_clip as modeling
 
     model = modeling.PromptedCLIPForImageClassification.from_pretrained(folder).eval()
@@ -143,7 +139,7 @@ def read_transformers(folder: Path) -> Read:
     return Read(logits, text)
 
 
-def _write_tokenizer(folder: Path, backbone: Backbone) -> None:
+def write_tokenizer(folder: Path, backbone: Backbone) -> None:
     """The backbone's tokenizer in transformers' files."""
     theirs = getattr(backbone.tokenizer, "_tokenizer", None)
     if theirs is not None:
@@ -169,6 +165,19 @@ def _write_tokenizer(folder: Path, backbone: Backbone) -> None:
     )
 
 
+def check_tokenizer(backbone: Backbone) -> None:
+    """Refuse texts that open_clip's CLIP would read as other tokens.
+
+    Raises:
+        PromptotError: they are.
+    """
+    if not isinstance(backbone.tokenizer, ClipTokenizer) and not _same_tokens(backbone):
+        raise PromptotError(
+            "This backbone's tokenizer is not the one of open_clip.",
+            fix="Export it with --format transformers, onnx or torchscript.",
+        )
+
+
 def _same_tokens(backbone: Backbone) -> bool:
     """Whether another tokenizer gives the ids of open_clip's, as far as a sentence tells."""
     if backbone.text_tower.token_embedding.num_embeddings != CLIP_VOCABULARY:
@@ -192,7 +201,7 @@ def _import(path: Path) -> Any:
     return module
 
 
-def _need_transformers() -> Any:
+def need_transformers() -> Any:
     try:
         import transformers
     except ImportError as error:

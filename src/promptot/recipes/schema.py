@@ -21,6 +21,7 @@ from pydantic import (
     field_validator,
     model_validator,
 )
+from pydantic_core import to_jsonable_python
 
 from promptot.data.class_names import TemplateMean, check_template
 from promptot.recipes.templates import check_templates
@@ -142,8 +143,32 @@ class CoCoOpConfig(_TextPrompts):
     design: Literal["cocoop"]
 
 
+class LoRAConfig(_Section):
+    """No prompts: low-rank changes of frozen matrices. They merge into the weights."""
+
+    design: Literal["lora"]
+    towers: Literal["both", "text", "image"] = "both"
+    targets: Annotated[
+        tuple[Literal["q", "k", "v", "o", "fc", "proj"], ...], Field(strict=False, min_length=1)
+    ] = ("q", "k", "v")
+    """Which matrices of every block: queries, keys, values and output of the attention, and the two
+    of the MLP."""
+    rank: Annotated[int, Field(ge=1, le=1024)] = 2
+    alpha: PositiveFloat = 1.0
+    """The factor of a change is alpha / √rank."""
+    dropout: Decay = 0.25
+    """Share of the entries of its input that a change does not see in a training step."""
+
+    @field_validator("targets")
+    @classmethod
+    def _each_once(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(value)) < len(value):
+            raise ValueError(f"targets has a name twice: {', '.join(value)}")
+        return value
+
+
 PromptsConfig = Annotated[
-    IVLPConfig | MaPLeConfig | CoCoOpConfig | LinearProbeConfig | NoPromptsConfig,
+    IVLPConfig | MaPLeConfig | CoCoOpConfig | LoRAConfig | LinearProbeConfig | NoPromptsConfig,
     Field(discriminator="design"),
 ]
 """What learns."""
@@ -491,7 +516,8 @@ class Recipe(_Section):
         """The values by section, those that have no effect included."""
         values = self.model_dump(mode=mode)
         for section, unused in self._unused.items():
-            values[section] = {**unused, **values[section]}
+            own = to_jsonable_python(unused) if mode == "json" else unused
+            values[section] = {**own, **values[section]}
         return values
 
     @property
@@ -687,7 +713,10 @@ def complete_values(recipe: Recipe) -> dict[str, Any]:
 
 
 _LATER: dict[str, dict[str, Any]] = {
-    "prompts": {"fill": "none"},
+    "prompts": {
+        "fill": "none", "towers": "both", "targets": ["q", "k", "v"], "rank": 2, "alpha": 1.0,
+        "dropout": 0.25,
+    },
     "objective": {"fit": "softmax", "combine": "sum"},
     "optim": {
         "optimizer": "sgd", "betas": [0.9, 0.999], "eps": 1e-8, "schedule": "epochs", "min_lr": 0.0

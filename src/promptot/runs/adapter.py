@@ -17,6 +17,7 @@ from safetensors.torch import load, save
 
 from promptot.adaptation import DESIGNS, Adaptation
 from promptot.adaptation.linear_head import LinearHead
+from promptot.adaptation.lora import LoRA
 from promptot.adaptation.readout import Readout
 from promptot.adaptation.student import Student
 from promptot.backbones.backbone import Backbone
@@ -32,6 +33,7 @@ from promptot.runs.card import (
     CARD,
     FORMAT_VERSION,
     LARGEST_CARD,
+    PROMPTS_VERSION,
     BackboneIdentity,
     Card,
     LearnedShape,
@@ -100,7 +102,8 @@ class Adapter(NamedTuple):
         """The card and the tensors as this version writes them, whatever they were read from."""
         tensors = _to_bytes(self.learned)
         digest = hashlib.sha256(tensors).hexdigest()
-        changed = {"tensors_sha256": digest, "format_version": FORMAT_VERSION}
+        version = FORMAT_VERSION if isinstance(self.learned, LoRA) else PROMPTS_VERSION
+        changed = {"tensors_sha256": digest, "format_version": version}
         return self.card.model_copy(update=changed), tensors
 
     def __reduce__(self) -> tuple[Callable[..., Adapter], tuple[bytes, bytes]]:
@@ -337,6 +340,10 @@ def _check_sizes(arguments: Mapping[str, Any], backbone: Backbone) -> None:
         "vision_width": backbone.image_tower.width,
         "embed_dim": backbone.embed_dim,
     }
+    for name, tower in (("text", backbone.text_tower), ("vision", backbone.image_tower)):
+        if arguments.get(f"{name}_layers"):
+            sizes[f"{name}_layers"] = tower.layers
+            sizes[f"{name}_hidden"] = tower.mlp_width
     for name, size in sizes.items():
         if arguments.get(name, size) != size:
             raise PromptotError(

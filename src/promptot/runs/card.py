@@ -16,9 +16,10 @@ from promptot.files.reading import Unreadable, parse_json
 from promptot.objectives.fit import Fit
 
 CARD = "card.json"
-FORMAT_VERSION = 4
+FORMAT_VERSION = 5
 """1 (promptot 0.1.0) knew the design "ivlp" only, and one template; 2 knew no synonyms; 3 knew the
-backbone by its weights alone. All are read as they stand."""
+backbone by its weights alone; 4 knew no "lora". All are read as they stand."""
+PROMPTS_VERSION = 4  # what is written of anything but "lora", for those who read no more
 LARGEST_CARD = 16 * 2**20  # bytes; a card holds names and numbers
 MOST_CLASSES = 2**20
 MOST_SETTINGS = 2**10  # of a backbone's function
@@ -60,21 +61,25 @@ class LearnedShape(BaseModel):
     """A design's name and, beside it, the arguments that rebuild it."""
 
     model_config = ConfigDict(frozen=True, extra="allow")
-    __pydantic_extra__: dict[str, Annotated[int, Field(ge=0, le=LARGEST_SIZE)] | str | None] = (
-        Field(init=False)
-    )
+    __pydantic_extra__: dict[
+        str,
+        Annotated[int, Field(ge=0, le=LARGEST_SIZE)]
+        | Annotated[float, Field(ge=0, le=LARGEST_SIZE, allow_inf_nan=False)]
+        | str
+        | None,
+    ] = Field(init=False)
 
     design: str
 
     @property
-    def arguments(self) -> dict[str, int | str | None]:
+    def arguments(self) -> dict[str, int | float | str | None]:
         return dict(self.__pydantic_extra__)
 
 
 class Card(_Part):
     """Everything about an adapter that is not a tensor."""
 
-    format_version: int = Field(default=FORMAT_VERSION, ge=1)
+    format_version: int = Field(default=PROMPTS_VERSION, ge=1)
     backbone: BackboneIdentity
     prompts: LearnedShape
     class_names: tuple[str, ...] = Field(max_length=MOST_CLASSES)

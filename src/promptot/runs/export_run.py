@@ -25,6 +25,10 @@ def export(
 ) -> Export:
     """Write a run as a classifier of fixed names for another runtime.
 
+    What a run of LoRA learned is added to the weights: as "open_clip", "transformers" and "openai"
+    it is a plain CLIP then, for any class names, which these libraries load without code of ours
+    (sentence-transformers what is for transformers).
+
     The folder gets the model and `classifier.json`: class names, how images are to be prepared, and
     the differences that were measured. It appears only after the export, read back by its own
     runtime, has given the original's answers on real images to within 1e-4 (probabilities, cosine
@@ -34,7 +38,8 @@ def export(
     Args:
         run: a run folder that `fit` wrote, or its adapter folder.
         out: the folder to write.
-        format: "onnx", "torchscript", "open_clip" or "transformers".
+        format: "onnx", "torchscript", "open_clip", "transformers"; of a run that merges also
+            "openai".
         class_names: the names to classify among, or lists of a name and its synonyms; by default
             those of the training.
         backbone: where the adapter belongs; by default loaded by the name on its card.

@@ -11,13 +11,18 @@ from statistics import median
 from typing import Any, ClassVar
 
 import torch
+from torch import Tensor
 
+from promptot.adaptation import Adaptation
+from promptot.adaptation.lora import LoRA
+from promptot.adaptation.lora import mean as mean_of_changes
+from promptot.adaptation.readout import Readout
 from promptot.backbones.identity import differences
 from promptot.backbones.library_versions import versions
 from promptot.errors import PromptotError
 from promptot.files.reading import PathLike
 from promptot.runs.adapter import Adapter, Learned, load_adapter, warn_of_activation
-from promptot.runs.card import Card
+from promptot.runs.card import Card, LearnedShape
 from promptot.runs.hub import adapter_folder
 from promptot.runs.manifest import Manifest, MergedRun, find_manifest
 from promptot.runs.run_contents import RunContents
@@ -89,12 +94,19 @@ def merge(
             fix="Merge runs of a recipe that trains.",
         )
     apart = max(_distance(other, learned) for _, other in others)
-    parts = [own.state_dict() for _, own in loaded if own is not None]
-    mean = {
-        key: sum((w * part[key].double() for w, part in zip(shares, parts, strict=True)), 0.0)
-        for key in parts[0]
-    }
-    learned.load_state_dict({key: torch.as_tensor(value).float() for key, value in mean.items()})
+    changes = [own for _, own in loaded if isinstance(own, LoRA)]
+    if changes:
+        learned = mean_of_changes(changes, shares)
+        card = card.model_copy(
+            update={"prompts": LearnedShape(design=learned.name, **learned.arguments)}
+        )
+    else:
+        parts = [own.state_dict() for _, own in loaded if own is not None]
+        mean = {
+            key: sum((w * part[key].double() for w, part in zip(shares, parts, strict=True)), 0.0)
+            for key in parts[0]
+        }
+        learned.load_state_dict({key: torch.as_tensor(v).float() for key, v in mean.items()})
 
     sources = [
         MergedRun(run=os.fspath(run), weight=share, tensors_sha256=own.tensors_sha256)
@@ -169,8 +181,17 @@ def _check_alike(card: Card, other: Card, which: str) -> None:
 def _distance(other: Learned, first: Learned) -> float:
     assert other is not None
     assert first is not None
-    pairs = zip(first.parameters(), other.parameters(), strict=True)
+    pairs = zip(_compared(first), _compared(other), strict=True)
     return median(float(((a - b).norm() / a.norm().clamp_min(1e-12)).detach()) for a, b in pairs)
+
+
+def _compared(learned: Adaptation | Readout) -> list[Tensor]:
+    """Tokens or, of low-rank changes, the changes themselves."""
+    if not isinstance(learned, LoRA):
+        return list(learned.parameters())
+    injection = learned()
+    blocks = (*injection.text_deltas, *injection.image_deltas)
+    return [delta.matrix() for block in blocks for delta in block.values()]
 
 
 def _manifest(runs: Sequence[PathLike], sources: list[MergedRun]) -> Manifest | None:

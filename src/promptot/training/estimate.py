@@ -42,11 +42,27 @@ class Estimate:
         return self.step_seconds * self.steps
 
 
+def activation_bytes(model: Student, batch: int, words: int = 0) -> int:
+    """Bytes that a training step of B images and A anchor words keeps for its backward pass.
+
+    The teacher keeps nothing; of the student, the image tower keeps B · (1 + N + m) tokens a block,
+    and the text tower the shared prefix once and the own tokens of each class and anchor word; all
+    of that B times where the text depends on the image.
+    """
+    injection = model.injection()
+    total = model.backbone.image_tower.activation_bytes(batch, injection)
+    if model.packed is not None:
+        read = torch.arange(min(words, len(model.vocabulary)))
+        packed = model.pack(read) if len(read) else model.packed
+        total += model.backbone.text_tower.activation_bytes(packed, injection, batch)
+    return total
+
+
 def memory_estimate(model: Student, batch_size: int, words: int = 0) -> int:
     """Peak bytes of training: what is held now, what backward keeps, and the largest temporary."""
     device = model.backbone.device
     held = torch.cuda.memory_allocated(device) if device.type == "cuda" else resident_bytes()
-    kept = model.activation_bytes(batch_size, words)
+    kept = activation_bytes(model, batch_size, words)
     layers = max(model.backbone.image_tower.layers, model.backbone.text_tower.layers)
     return held + kept + 2 * kept // layers
 

@@ -41,11 +41,13 @@ class StudentLoss:
 
     def draw(self, epoch: int, step: int) -> Tensor | None:
         """The positions of the step's anchor words, [A] long; None without anchors."""
+        self.model.adaptation.draw(epoch, step)
         return None if self.anchors is None else self.anchors.positions(epoch, step)
 
     def __call__(self, batch: Batch, drawn: Tensor | None = None) -> BatchLoss:
         """See `Loss`; the batch has images [B, 3, R, R] or patch tokens [B, N, W]."""
-        student, teacher = self.model(batch.images, batch.teacher, drawn)
+        with self.model.adaptation.in_training():
+            student, teacher = self.model(batch.images, batch.teacher, drawn)
         scale, bias = self.model.backbone.logit_scale, self.model.backbone.logit_bias
         result = self.objective(student, teacher, batch.labels, scale, bias)
         accuracy = (result.logits.argmax(dim=1) == batch.labels).float().mean()

@@ -42,10 +42,7 @@ from promptot.training.training_log import MEASURED, Log, StepRecord
 
 READ_SECONDS = 0.5
 """How long the records of steps may stay on an accelerator: to fetch them waits for it."""
-LAUNCHED = (
-    "Steps are not replayed as CUDA graphs, which makes them slower: each has to know whether the "
-    "one before it was left out (optim.on_nonfinite=skip)."
-)
+LAUNCHED = "optim.on_nonfinite=skip keeps steps from being replayed as CUDA graphs: slower ones."
 
 
 class Loader(Protocol):

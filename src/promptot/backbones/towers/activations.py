@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from promptot.backbones.injection import Injection
+from promptot.backbones.low_rank import Deltas
 from promptot.backbones.towers.packing import PackedText
 from promptot.backbones.towers.transformer import Transformer
 
@@ -17,10 +20,12 @@ TILED_TENSORS = 4  # queries, keys, values, and the attended values
 
 def image_bytes(transformer: Transformer, patches: int, batch: int, injection: Injection) -> int:
     """Of B · (1 + N + m) tokens in each block; nothing is kept where no token learns."""
-    if not injection.image_tokens:
+    if not injection.changes_images:
         return 0
-    tokens = batch * (1 + patches + injection.image_tokens[0].shape[-2])
-    return _transformer_bytes(transformer, tokens, IMAGE_TENSORS)
+    prompts = injection.image_tokens[0].shape[-2] if injection.image_tokens else 0
+    tokens = batch * (1 + patches + prompts)
+    kept = _transformer_bytes(transformer, tokens, IMAGE_TENSORS)
+    return kept + delta_bytes(tokens, injection.image_deltas)
 
 
 def text_bytes(
@@ -37,19 +42,28 @@ def text_bytes(
     Args:
         tiled: whether attention is computed in tiles, which keep no weights.
     """
-    if not injection.text_tokens:
+    if not injection.changes_text:
         return 0
-    context = injection.text_tokens[0]
-    shared = len(text.prefix) + context.shape[-2]
-    tokens = text.tokens + shared * (context.shape[0] if context.dim() == 3 else 1)
-    passes = 1 if injection.text_shift is None else images
-    if tiled:
+    shared, prefixes = len(text.prefix), 1
+    if injection.text_tokens:
+        context = injection.text_tokens[0]
+        shared += context.shape[-2]
         prefixes = context.shape[0] if context.dim() == 3 else 1
-        return passes * _tiled_bytes(transformer, text, prefixes, shared)
+    tokens = text.tokens + shared * prefixes
+    passes = 1 if injection.text_shift is None else images
+    changes = delta_bytes(tokens, injection.text_deltas)
+    if tiled:
+        return passes * (_tiled_bytes(transformer, text, prefixes, shared) + changes)
     pairs = sum(g.classes * g.length * (g.length + shared) for g in text.groups)
     block, blocks = transformer.blocks[0], len(transformer.blocks)
     weights = blocks * pairs * block.attn.heads * (4 + 2 * block.element_size)
-    return passes * (_transformer_bytes(transformer, tokens, TEXT_TENSORS) + weights)
+    return passes * (_transformer_bytes(transformer, tokens, TEXT_TENSORS) + weights + changes)
+
+
+def delta_bytes(tokens: int, deltas: Sequence[Deltas]) -> int:
+    """What low-rank changes keep of what they multiply, in fp32, and which entries they dropped."""
+    own = (delta for block in deltas for delta in block.values())
+    return tokens * sum(4 * d.down.shape[1] * (2 if d.dropout else 1) for d in own)
 
 
 def _tiled_bytes(transformer: Transformer, text: PackedText, prefixes: int, shared: int) -> int:

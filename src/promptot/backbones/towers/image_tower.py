@@ -11,6 +11,7 @@ from promptot.backbones.architecture import ImageShape
 from promptot.backbones.encoders import ImageEncoder
 from promptot.backbones.injection import FROZEN, Injection
 from promptot.backbones.towers.activations import image_bytes
+from promptot.backbones.towers.adapted_block import adapted
 from promptot.backbones.towers.pooling import AttentionPool
 from promptot.backbones.towers.transformer import Transformer
 
@@ -85,6 +86,10 @@ class ImageTower(ImageEncoder):
         return len(self.transformer.resblocks)
 
     @property
+    def mlp_width(self) -> int:
+        return self.shape.transformer.mlp_width
+
+    @property
     def embed_dim(self) -> int:
         return self._embed_dim
 
@@ -110,7 +115,7 @@ class ImageTower(ImageEncoder):
             x = torch.cat([x, prompts[0].expand(batch, -1, -1)], dim=1)
         x = self.ln_pre(x)  # [B, 1 + N + m, W]
 
-        *blocks, last = self.transformer.blocks
+        *blocks, last = adapted(self.transformer.blocks, injection.image_deltas)
         turn = self.rotation
         for depth, block in enumerate(blocks, start=1):
             if depth < len(prompts):  # what this block makes of its prompts is not read by the next

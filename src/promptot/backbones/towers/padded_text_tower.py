@@ -23,7 +23,8 @@ from torch.utils.checkpoint import checkpoint
 from promptot.backbones.architecture import PaddedTextShape
 from promptot.backbones.encoders import Packed, TextEncoder, TokenTable
 from promptot.backbones.injection import FROZEN, Injection
-from promptot.backbones.towers.activations import padded_text_bytes
+from promptot.backbones.towers.activations import delta_bytes, padded_text_bytes
+from promptot.backbones.towers.adapted_block import adapted
 from promptot.backbones.towers.transformer import Block, Transformer
 from promptot.errors import PromptotError
 
@@ -112,6 +113,10 @@ class PaddedTextTower(TextEncoder):
         return len(self.transformer.resblocks)
 
     @property
+    def mlp_width(self) -> int:
+        return self.shape.transformer.mlp_width
+
+    @property
     def _grows(self) -> bool:
         """Whether a text takes only the places that it needs."""
         return self.hidden_padding or self.pool == "class"
@@ -146,14 +151,15 @@ class PaddedTextTower(TextEncoder):
 
     def activation_bytes(self, packed: Packed, injection: Injection, images: int) -> int:
         text = _own(packed)
-        if not injection.text_tokens:
+        if not injection.changes_text:
             return 0
-        own = injection.text_tokens[0].shape[-2]
+        own = injection.text_tokens[0].shape[-2] if injection.text_tokens else 0
         places = min(text.places + own * self._grows, self.context_length + 1)
         rows = text.classes * (1 if injection.text_shift is None else images)
         if self.recompute:
             rows = min(rows, TOGETHER)
-        return padded_text_bytes(self.transformer, rows * places, whole=self.pool == "mean")
+        kept = padded_text_bytes(self.transformer, rows * places, whole=self.pool == "mean")
+        return kept + delta_bytes(rows * places, injection.text_deltas)
 
     def encode(self, packed: Packed, injection: Injection = FROZEN) -> Tensor:
         """Features [C, D], not normalised, in the order of the class names.
@@ -169,30 +175,37 @@ class PaddedTextTower(TextEncoder):
             names = names.repeat(images)
             contexts = torch.arange(images, device=names.device).repeat_interleave(text.classes)
         context = injection.text_tokens
-        recomputed = self.recompute and torch.is_grad_enabled() and bool(context)
+        deltas = injection.text_deltas
+        blocks = adapted(self.transformer.blocks, deltas)
+        # entries that are dropped would be other ones the second time
+        same = not any(own.dropout for block in deltas for own in block.values())
+        learns = torch.is_grad_enabled() and injection.changes_text
+        recomputed = self.recompute and learns and same
         features = []
         for some, own in zip(names.split(TOGETHER), contexts.split(TOGETHER), strict=True):
             chosen = [tokens[own] if tokens.dim() == 3 else tokens for tokens in context]
             part = text.ids[some], text.lengths[some], *chosen
             if recomputed:
                 found = checkpoint(
-                    self._encode, *part, use_reentrant=False, preserve_rng_state=False
+                    self._encode, blocks, *part, use_reentrant=False, preserve_rng_state=False
                 )
                 assert isinstance(found, Tensor)
                 features.append(found)
             else:
-                features.append(self._encode(*part))
+                features.append(self._encode(blocks, *part))
         together = torch.cat(features)
         return together if images is None else together.unflatten(0, (images, text.classes))
 
-    def _encode(self, ids: Tensor, lengths: Tensor, *context: Tensor) -> Tensor:
+    def _encode(
+        self, blocks: Sequence[Block], ids: Tensor, lengths: Tensor, *context: Tensor
+    ) -> Tensor:
         """Features [c, D] of some texts, each with its context [c, n, W] or the same one [n, W]."""
         own = context[0].shape[-2] if context else 0
         ids = self._filled(ids, own)
         x, kept = self._embed(ids, context)
         visible = self._visible(ids, own)
-        *blocks, last = self.transformer.blocks
-        for depth, block in enumerate(blocks, start=1):
+        *others, last = blocks
+        for depth, block in enumerate(others, start=1):
             if depth < len(context):  # what this block makes of the context, the next does not read
                 replaced = context[depth].expand(len(x), -1, -1)
                 x = torch.cat([block(x, kept, visible=visible), replaced], dim=1)

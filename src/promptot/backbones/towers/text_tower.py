@@ -17,6 +17,7 @@ from promptot.backbones.architecture import TextShape
 from promptot.backbones.encoders import Packed, TextEncoder, TokenTable
 from promptot.backbones.injection import FROZEN, Injection
 from promptot.backbones.towers.activations import text_bytes
+from promptot.backbones.towers.adapted_block import adapted
 from promptot.backbones.towers.packed_blocks import PackedRows, read_by_groups
 from promptot.backbones.towers.packing import (
     PADDING_PER_GROUP,
@@ -55,6 +56,10 @@ class TextTower(TextEncoder):
     @property
     def layers(self) -> int:
         return len(self.transformer.resblocks)
+
+    @property
+    def mlp_width(self) -> int:
+        return self.shape.transformer.mlp_width
 
     def store_matrices(self, dtype: torch.dtype) -> None:
         self.transformer.store_matrices(dtype)
@@ -97,7 +102,8 @@ class TextTower(TextEncoder):
 
         rows = PackedRows(torch.cat([prefix.flatten(0, 1), suffix]), len(prefix), shared)
         read = read_by_tiles if suit_tiles(self.transformer) else read_by_groups
-        ends = read(self.transformer.blocks, rows, context, text)  # [C, W]
+        blocks = adapted(self.transformer.blocks, injection.text_deltas)
+        ends = read(blocks, rows, context, text)  # [C, W]
 
         features = self.ln_final(ends)
         if self.text_projection is not None:

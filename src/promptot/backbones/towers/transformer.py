@@ -66,8 +66,11 @@ class Attention(nn.Module):
         return k, v
 
     def project_output(self, x: Tensor) -> Tensor:  # [..., W] → [..., W]
-        normed = x if self.norm is None else self.norm(x.to(self.norm.weight.dtype))
-        return linear(normed, self.out_proj.weight, self.out_proj.bias)
+        return linear(self.normed(x), self.out_proj.weight, self.out_proj.bias)
+
+    def normed(self, x: Tensor) -> Tensor:  # [..., W] → [..., W]
+        """What the output projection is given."""
+        return x if self.norm is None else self.norm(x.to(self.norm.weight.dtype))
 
     def split_heads(self, x: Tensor) -> Tensor:
         """[..., L, W] → [..., H, L, W / H]."""
@@ -164,15 +167,20 @@ class MLP(nn.Module):
     def forward(self, x: Tensor) -> Tensor:  # [..., W] → [..., W]
         if self.input_norm is not None:
             x = self.input_norm(x)
-        hidden = linear(x, self.c_fc.weight, self.c_fc.bias)
-        activate = ACTIVATIONS[self.activation]
-        if self.gate is None:
-            active = activate(hidden)
-        else:
-            active = activate(linear(x, self.gate.weight, self.gate.bias)) * hidden
-        if self.hidden_norm is not None:
-            active = self.hidden_norm(active.to(self.hidden_norm.weight.dtype))
+        active = activated(self, x, linear(x, self.c_fc.weight, self.c_fc.bias))
         return linear(active, self.c_proj.weight, self.c_proj.bias)
+
+
+def activated(mlp: MLP, x: Tensor, hidden: Tensor) -> Tensor:
+    """What lies before the second product of an MLP, behind the first one of `x`, [..., 4 W]."""
+    activate = ACTIVATIONS[mlp.activation]
+    if mlp.gate is None:
+        active = activate(hidden)
+    else:
+        active = activate(linear(x, mlp.gate.weight, mlp.gate.bias)) * hidden
+    if mlp.hidden_norm is not None:
+        active = mlp.hidden_norm(active.to(mlp.hidden_norm.weight.dtype))
+    return active
 
 
 class Block(nn.Module):
