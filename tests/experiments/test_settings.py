@@ -67,6 +67,10 @@ SCHEDULE: dict[str, dict[str, tuple[float, int, int]]] = {
         FEW: (0.0025, 50, 4),
     },
 }
+CLASSES = {
+    "ImageNet": 1000, "Caltech101": 100, "OxfordPets": 37, "StanfordCars": 196, "Flowers102": 102,
+    "Food101": 101, "FGVCAircraft": 100, "SUN397": 397, "DTD": 47, "EuroSAT": 10, "UCF101": 101,
+}  # fmt: skip
 COOP_FEW_SHOT = {16: 200, 8: 200, 4: 100, 2: 100, 1: 50}
 PUBLISHED_EPOCHS = {
     ("prompt-ot", B2N): 31,
@@ -85,6 +89,9 @@ def schedule(method: str, protocol: str, task: str, shots: int) -> tuple[float, 
         return 0.002, 50, 32
     if method in ("coop", "coop-16", "coop-class-specific") and protocol == FEW:
         return 0.002, 50 if task == "ImageNet" else COOP_FEW_SHOT[shots], 32
+    if method == "clip-lora" and protocol == FEW:  # 500 steps a shot, in whole epochs
+        batches = -(-CLASSES[task] * shots // 32)
+        return 2e-4, -(-500 * shots // batches), 32
     return SCHEDULE.get(method, {}).get(protocol)
 
 
@@ -94,6 +101,8 @@ def design(method: str, protocol: str) -> dict[str, Any]:
     deep = {"prompts.text_tokens": 4, "prompts.vision_tokens": 4}
     if method == "prompt-ot":
         return deep | {"prompts.text_depth": 12, "prompts.vision_depth": 12}
+    if method == "clip-lora":
+        return {"prompts.targets": ["q", "k", "v"], "prompts.rank": 2, "prompts.dropout": 0.25}
     if method == "ivlp":
         return deep | {"prompts.text_depth": 9, "prompts.vision_depth": 9}
     if method == "promptsrc":
@@ -191,7 +200,8 @@ def test_every_cell_has_the_settings_of_the_table(
             assert cell["state"] == "published", where
             keys = ("optim.lr", "optim.epochs", "optim.batch_size")
             assert tuple(values[key] for key in keys) == expected, where
-            assert (values["optim.momentum"], values["optim.weight_decay"]) == (0.9, 5e-4)
+            decay = (values.get("optim.momentum"), values["optim.weight_decay"])
+            assert decay == ((None, 1e-2) if method == "clip-lora" else (0.9, 5e-4))
             for key, value in design(method, protocol).items():
                 assert values[key] == value, (*where, key)
             if method == "promptsrc":
