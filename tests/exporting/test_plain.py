@@ -13,6 +13,8 @@ from test_export import Adapter, outside, random_images
 import promptot
 from promptot.backbones import Backbone
 from promptot.errors import PromptotError
+from promptot.exporting.export import EARLIER_FILES
+from promptot.exporting.formats import ABOUT
 
 FEATURES = 1e-5
 """The largest difference of a feature from the run's."""
@@ -60,6 +62,7 @@ def test_other_libraries_give_the_features_of_the_run(
     assert result.difference.largest < FEATURES
     assert result.difference.text is not None
     assert not [name for name in result.files if name.endswith(".py") or "prompt" in name]
+    assert set(result.files) <= {*EARLIER_FILES, ABOUT}  # what `overwrite` may remove
 
     images = random_images(backbone)
     torch.save(images, tmp_path / "images.pt")

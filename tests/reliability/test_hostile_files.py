@@ -156,7 +156,7 @@ def test_forged_tensors(valid: Valid, tmp_path: Path, tensors: bytes) -> None:
                       "text_depth": 2, "vision_tokens": 2, "vision_depth": 2,
                       "fixed_words": ""}}, "not those that the card"),
         ({"format_version": 0}, "format_version"),
-        ({"format_version": 5}, "format version 5.*Update promptot"),
+        ({"format_version": 6}, "format version 6.*Update promptot"),
         ({"backbone": {"name": "x", "weight_hash": "../" * 21 + "x"}}, "weight_hash"),
     ],
 )  # fmt: skip

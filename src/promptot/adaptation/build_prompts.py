@@ -67,18 +67,21 @@ def check_prompts(config: PromptsConfig, backbone: Backbone) -> None:
     Raises:
         PromptotError: they are asked for; it names the recipes that the backbone can take.
     """
-    if backbone.image_tower.promptable or not _prompts_images(config):
+    if backbone.image_tower.promptable or not changes_images(config):
         return
-    others = [name for name in list_recipes() if not _prompts_images(load_recipe(name).prompts)]
-    what = "has no blocks" if isinstance(config, LoRAConfig) else "takes no prompts"
+    others = [name for name in list_recipes() if not changes_images(load_recipe(name).prompts)]
+    lora = isinstance(config, LoRAConfig)
+    what = "has no blocks to change" if lora else "takes no prompts"
+    own = "prompts.towers=text, " if lora else ""
     raise PromptotError(
         f"The image encoder of '{backbone.name}' {what}: it is no Vision Transformer.",
-        fix=f"Take a recipe without them ({', '.join(others)}), or another backbone: "
-        "`promptot backbones` says what can learn in each.",
+        fix=f"Take {own}a recipe that leaves it as it is ({', '.join(others)}), or another "
+        "backbone: `promptot backbones` says what can learn in each.",
     )
 
 
-def _prompts_images(config: PromptsConfig) -> bool:
+def changes_images(config: PromptsConfig) -> bool:
+    """Whether something learns in the image encoder."""
     if isinstance(config, IVLPConfig):
         return config.vision_tokens > 0 and config.vision_depth > 0
     if isinstance(config, LoRAConfig):

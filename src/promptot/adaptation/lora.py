@@ -96,7 +96,8 @@ class LoRA(Adaptation):
     def _generator(self) -> torch.Generator:
         device = next(self.parameters()).device
         if device.type == "cuda":  # the one that CUDA graphs know
-            return torch.cuda.default_generators[device.index or 0]
+            index = torch.cuda.current_device() if device.index is None else device.index
+            return torch.cuda.default_generators[index]
         return self._generators.setdefault(device, torch.Generator(device))
 
     def forward(self) -> Injection:

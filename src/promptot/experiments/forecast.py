@@ -9,13 +9,14 @@ from dataclasses import dataclass
 
 import torch
 
+from promptot.adaptation.build_prompts import changes_images
 from promptot.backbones.backbone import Backbone
 from promptot.data.images.read_image import UnreadableImage
 from promptot.errors import PromptotError
 from promptot.experiments.cells import Cell
 from promptot.experiments.methods import Method
 from promptot.experiments.scenarios import Scenario, Unit
-from promptot.recipes.schema import IVLPConfig, Recipe
+from promptot.recipes.schema import Recipe
 from promptot.runs.learning import timed_step, untrained_model
 from promptot.training.batches import views_bytes, views_used
 from promptot.training.estimate import memory_estimate
@@ -147,7 +148,7 @@ def _forecast_method(
         training += views * images * once
         if not views or recipe.data.teacher == "cached-views":  # else what is read once is kept
             training += epochs * images * rates.read
-        if isinstance(recipe.prompts, IVLPConfig) and recipe.prompts.vision_tokens:
+        if changes_images(recipe.prompts):
             testing += sum(len(part.test) for part in scenario.parts.values()) * once
     return MethodForecast(first.label, len(cells), steps, training, testing), memory
 

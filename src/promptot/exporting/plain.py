@@ -26,7 +26,8 @@ from promptot.exporting.configurations import (
 )
 from promptot.exporting.formats import ABOUT, Content, Read, fill
 from promptot.exporting.library_formats import check_tokenizer, need_transformers, write_tokenizer
-from promptot.files.reading import parse_json
+from promptot.files.reading import read_json
+from promptot.files.weights_file import read_state_dict
 from promptot.files.writing import write_json
 
 OPENAI_FILE = "clip.pt"
@@ -125,7 +126,7 @@ def read_openai(folder: Path) -> Read:
     """
     import open_clip
 
-    state = torch.load(folder / OPENAI_FILE, weights_only=True)
+    state = read_state_dict(folder / OPENAI_FILE)
     model = open_clip.model.build_model_from_openai_state_dict(dict(state)).float()
     model.load_state_dict(state)
     return _reader(folder, model.eval(), open_clip.tokenize)
@@ -178,7 +179,7 @@ def _read(
     bias: Tensor | None,
 ) -> Read:
     """How a plain CLIP classifies the names that the folder's description lists."""
-    about = parse_json((folder / ABOUT).read_text(encoding="utf-8"))
+    about = read_json(folder / ABOUT)
 
     @torch.no_grad()
     def text(names: tuple[str, ...]) -> Tensor:
