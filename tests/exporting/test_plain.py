@@ -51,19 +51,32 @@ torch.save({k: torch.nn.functional.normalize(v.detach(), dim=-1) for k, v in fea
 """
 
 
+def of_all_matrices(make_adapter: Adapter, format: str) -> Path:
+    options = ("prompts.targets=[q,k,v,o,fc,proj]", "prompts.alpha=0.2")
+    return make_adapter(SOURCES[format], "lora-ot", *options)
+
+
 @pytest.mark.parametrize("format", OUTSIDE)
-def test_other_libraries_give_the_features_of_the_run(
+def test_it_is_compared_as_its_library_reads_it(
     make_adapter: Adapter, backbones: Callable[[str], Backbone], tmp_path: Path, format: str
 ) -> None:
-    backbone = backbones(SOURCES[format])
-    options = ("prompts.targets=[q,k,v,o,fc,proj]", "prompts.alpha=0.2")
-    adapter = make_adapter(SOURCES[format], "lora-ot", *options)
+    adapter, backbone = of_all_matrices(make_adapter, format), backbones(SOURCES[format])
     result = promptot.export(adapter, tmp_path / "out", format, backbone=backbone)
     assert result.difference.largest < FEATURES
     assert result.difference.text is not None
     assert not [name for name in result.files if name.endswith(".py") or "prompt" in name]
     assert set(result.files) <= {*EARLIER_FILES, ABOUT}  # what `overwrite` may remove
 
+
+@pytest.mark.parametrize(
+    "format", ["open_clip", *(pytest.param(f, marks=pytest.mark.slow) for f in [*OUTSIDE][1:])]
+)
+def test_other_libraries_give_the_features_of_the_run(
+    make_adapter: Adapter, backbones: Callable[[str], Backbone], tmp_path: Path, format: str
+) -> None:
+    """In a process that can't import promptot."""
+    adapter, backbone = of_all_matrices(make_adapter, format), backbones(SOURCES[format])
+    promptot.export(adapter, tmp_path / "out", format, backbone=backbone)
     images = random_images(backbone)
     torch.save(images, tmp_path / "images.pt")
     outside(f"TEXTS = {TEXTS}\n" + OUTSIDE[format] + SAVE, tmp_path)
