@@ -331,7 +331,7 @@ def test_an_export_cannot_list_what_is_not_its_own(export: Callable, runs: Path)
     export(runs / "out", overwrite=True)
 
 
-@pytest.mark.parametrize("format", [name for name in FORMATS if name != "openai"])
+@pytest.mark.parametrize("format", FORMATS)
 def test_all_that_an_export_writes_is_known(runs: Path, small: Backbone, format: str) -> None:
     made = promptot.export(runs / "a", runs / "out", format, backbone=small)
     assert set(made.files) <= {*EARLIER_FILES, ABOUT}

@@ -40,21 +40,13 @@ def cached_bytes(model: Student, images: Tensor, words: Tensor | None = None) ->
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize(
-    ("classes", "batch", "text_tokens", "vision_tokens", "specific"),
+    "sizes",
     [(200, 2, 4, 4, False), (3, 32, 4, 4, False), (50, 4, 0, 4, False), (80, 4, 4, 0, True)],
 )
 def test_activations_are_estimated_within_30_percent(
-    clip_file: Path,
-    precision: str,
-    classes: int,
-    batch: int,
-    text_tokens: int,
-    vision_tokens: int,
-    specific: bool,
+    clip_file: Path, precision: str, sizes: tuple[int, int, int, int, bool]
 ) -> None:
-    kept, estimate = kept_and_estimated(
-        clip_file, precision, classes, batch, text_tokens, vision_tokens, specific
-    )
+    kept, estimate = kept_and_estimated(clip_file, precision, *sizes)
     assert estimate == pytest.approx(kept, rel=0.3)
 
 

@@ -120,14 +120,13 @@ def _cocoop(config: CoCoOpConfig, backbone: Backbone, classes: int) -> dict[str,
 
 def _lora(config: LoRAConfig, backbone: Backbone, classes: int) -> Arguments:
     image, text = backbone.image_tower, backbone.text_tower
-    adapts_images = config.towers != "text"
     return {
         "text_width": text.width,
         "vision_width": image.width,
         "text_hidden": text.mlp_width,
-        "vision_hidden": image.mlp_width if adapts_images else image.width,
+        "vision_hidden": image.mlp_width,
         "text_layers": text.layers if config.towers != "image" else 0,
-        "vision_layers": image.layers if adapts_images else 0,
+        "vision_layers": image.layers if config.towers != "text" else 0,
         "rank": config.rank,
         "alpha": config.alpha,
         "targets": ",".join(config.targets),

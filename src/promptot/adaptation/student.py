@@ -81,7 +81,8 @@ class Student(nn.Module):
         self.adaptation = learned if isinstance(learned, Adaptation) else Adaptation()
         self.readout = learned if isinstance(learned, Readout) else ScaledCosine()
         self.class_names = tuple(class_names)
-        self.template = template if isinstance(template, str) else tuple(template)
+        self._sentences = (template,) if isinstance(template, str) else tuple(template)
+        self.template = template if isinstance(template, str) else self._sentences
         self.template_mean = template_mean
         self.fit: Fit = fit
         self.vocabulary = tuple(vocabulary)
@@ -358,7 +359,7 @@ class Student(nn.Module):
         """What the student reads every name in; none where it has a context."""
         if self.context_tokens:
             return ()
-        return (self.template,) if isinstance(self.template, str) else self.template
+        return self._sentences
 
     def _tokenize(self, names: Sequence[str]) -> list[list[int]]:
         """Token ids of names; of all in one template after the other."""
@@ -382,5 +383,4 @@ class Student(nn.Module):
 
     def _encode_templates(self, names: Sequence[str]) -> Tensor:
         """The frozen features of names in every template, averaged, [C, D]."""
-        templates = (self.template,) if isinstance(self.template, str) else self.template
-        return self.backbone.frozen_text(names, templates, self.template_mean)
+        return self.backbone.frozen_text(names, self._sentences, self.template_mean)

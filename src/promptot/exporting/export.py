@@ -48,18 +48,11 @@ PROBABILITIES: dict[Fit, dict[str, Any]] = {
 
 @dataclass(frozen=True)
 class Format:
-    """How a format is written and read back.
-
-    Attributes:
-        summary: for a list of formats.
-        plain: the same for a run that merges into the weights, if the format has that in a way of
-            its own.
-    """
+    """How a format is written and read back; `summary` is for a list of formats."""
 
     write: Callable[[Path, Content], None]
     read: Callable[[Path], Read]
     summary: str
-    plain: Format | None = None
 
 
 FORMATS: dict[str, Format] = {
@@ -68,24 +61,20 @@ FORMATS: dict[str, Format] = {
         graphs.write_torchscript, graphs.read_torchscript, "one graph for torch.jit.load, C++ too"
     ),
     "open_clip": Format(
-        libraries.write_open_clip,
-        libraries.read_open_clip,
-        "open_clip's CLIP with the prompts",
-        Format(plain.write_open_clip, plain.read_open_clip, "open_clip's CLIP"),
+        libraries.write_open_clip, libraries.read_open_clip, "open_clip's CLIP with the prompts"
     ),
     "transformers": Format(
         libraries.write_transformers,
         libraries.read_transformers,
         "for AutoModelForImageClassification and pipelines",
-        Format(plain.write_transformers, plain.read_transformers, "a CLIPModel"),
-    ),
-    "openai": Format(
-        plain.write_openai,
-        plain.read_openai,
-        "OpenAI's state dict, of a run that merges into the weights",
-        Format(plain.write_openai, plain.read_openai, "OpenAI's state dict"),
     ),
 }
+PLAIN: dict[str, Format] = {
+    "open_clip": Format(plain.write_open_clip, plain.read_open_clip, "open_clip's CLIP"),
+    "transformers": Format(plain.write_transformers, plain.read_transformers, "a CLIPModel"),
+    "openai": Format(plain.write_openai, plain.read_openai, "OpenAI's state dict"),
+}
+"""Of a run that merges into the weights, instead of those above or beside them."""
 
 
 @dataclass(frozen=True)
@@ -138,7 +127,7 @@ def export_model(
     Args:
         model: over the names to classify among.
         out: the folder to write.
-        format: one of `FORMATS`.
+        format: one of `FORMATS`, or of `PLAIN` for a model that merges.
         name: of the backbone, for the description; by default its own.
         images: paths of images to compare both on, beside drawings that ship with promptot.
         overwrite: replace an earlier export in `out`.
@@ -147,17 +136,19 @@ def export_model(
         PromptotError: as `promptot.export`.
     """
     target = check_export(out, format, overwrite)
-    original, kind = model, FORMATS[format]
+    original = model
     if plain.merges(model):
-        model, kind = plain.merged(model), kind.plain or kind
-    elif kind.write is plain.write_openai:
+        model, kind = plain.merged(model), PLAIN.get(format) or FORMATS[format]
+    elif format in FORMATS:
+        kind = FORMATS[format]
+    else:
         raise PromptotError(
             "What this run learned does not merge into the weights, and OpenAI's code has no place "
             "for it.",
             fix="Export it with --format open_clip, or train a recipe that merges (clip-lora).",
         )
     content = describe(model)
-    if kind is FORMATS[format].plain and content.template is None:
+    if kind is PLAIN.get(format) and content.template is None:
         raise PromptotError(
             "The text features of this run are means before they are normalised, which readers of "
             "a plain CLIP do not know.",
@@ -171,7 +162,7 @@ def export_model(
             staging.mkdir(parents=True)
             write_json(staging / ABOUT, about)
             kind.write(staging, content)
-        if kind is FORMATS[format].plain:  # it has the text tower, and no list of synonyms
+        if kind is PLAIN.get(format):  # it has the text tower, and no list of synonyms
             original = original.for_classes(
                 model.class_names, synonyms=dict.fromkeys(model.class_names, ())
             )
@@ -230,8 +221,8 @@ def check_export(
     Raises:
         PromptotError: the format is unknown, or the folder holds something.
     """
-    if format not in FORMATS:
-        raise PromptotError(f"Unknown export format '{format}'.", fix=nearest(format, FORMATS))
+    if format not in (known := FORMATS | PLAIN):
+        raise PromptotError(f"Unknown export format '{format}'.", fix=nearest(format, known))
     target = output_folder(out)
     check_replaceable(target, *inputs)
     _check_free(target, overwrite)

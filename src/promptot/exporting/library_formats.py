@@ -37,16 +37,20 @@ CLIP_VOCABULARY = 49408
 
 def write_open_clip(folder: Path, content: Content) -> None:
     """Write an open_clip folder of the frozen CLIP, the prompts, and the module that joins them."""
-    backbone = content.model.backbone
-    config = open_clip_config(backbone)
-    check_tokenizer(backbone)
-    write_json(folder / "open_clip_config.json", config)
-    save_file(weights_for(to_openai, backbone), folder / "open_clip_model.safetensors")
+    write_open_clip_model(folder, content.model.backbone)
     learned = {"matrix": content.fixed.matrix, "bias": content.fixed.bias}
     learned |= {f"vision.{i}": tokens for i, tokens in enumerate(content.vision)}
     learned |= {f"text.{i}": tokens for i, tokens in enumerate(content.text)}
     save_file(learned, folder / "prompts.safetensors")
     shutil.copyfile(STANDALONE / OPEN_CLIP_MODULE, folder / OPEN_CLIP_MODULE)
+
+
+def write_open_clip_model(folder: Path, backbone: Backbone) -> None:
+    """The frozen CLIP as open_clip has it."""
+    config = open_clip_config(backbone)
+    check_tokenizer(backbone)
+    write_json(folder / "open_clip_config.json", config)
+    save_file(weights_for(to_openai, backbone), folder / "open_clip_model.safetensors")
 
 
 def read_open_clip(folder: Path) -> Read:
@@ -61,7 +65,7 @@ def read_open_clip(folder: Path) -> Read:
 
     @torch.no_grad()
     def text(names: tuple[str, ...]) -> Tensor:
-        return _mean(
+        return mean_over_templates(
             [
                 loaded.model.encode_text(loaded.tokenizer(texts), normalize=True)
                 for texts in fill(loaded.template, names)
@@ -73,7 +77,7 @@ def read_open_clip(folder: Path) -> Read:
 
 def write_transformers(folder: Path, content: Content) -> None:
     """Write a transformers folder: model, its code, image processor and tokenizer."""
-    transformers = need_transformers()
+    need_transformers()
     from promptot.exporting.standalone import modeling_prompted_clip as modeling
 
     model, fixed = content.model, content.fixed
@@ -105,9 +109,7 @@ def write_transformers(folder: Path, content: Content) -> None:
     )
     prompted.eval().save_pretrained(folder)
 
-    images = clip_image_processor(model.backbone.preprocess)
-    transformers.CLIPImageProcessor(**images).save_pretrained(folder)
-    write_tokenizer(folder, model.backbone)
+    write_processor(folder, model.backbone)
 
 
 def read_transformers(folder: Path) -> Read:
@@ -129,7 +131,7 @@ def read_transformers(folder: Path) -> Read:
 
     @torch.no_grad()
     def text(names: tuple[str, ...]) -> Tensor:
-        return _mean(
+        return mean_over_templates(
             [
                 model.get_text_features(**tokenizer(texts, padding=True, return_tensors="pt"))
                 for texts in fill(template, names)
@@ -139,8 +141,10 @@ def read_transformers(folder: Path) -> Read:
     return Read(logits, text)
 
 
-def write_tokenizer(folder: Path, backbone: Backbone) -> None:
-    """The backbone's tokenizer in transformers' files."""
+def write_processor(folder: Path, backbone: Backbone) -> None:
+    """How the backbone reads images and texts, in transformers' files."""
+    images = clip_image_processor(backbone.preprocess)
+    need_transformers().CLIPImageProcessor(**images).save_pretrained(folder)
     theirs = getattr(backbone.tokenizer, "_tokenizer", None)
     if theirs is not None:
         theirs.save_pretrained(folder)
@@ -186,7 +190,7 @@ def _same_tokens(backbone: Backbone) -> bool:
     return backbone.tokenizer.encode(sentence) == ClipTokenizer().encode(sentence)
 
 
-def _mean(features: list[Tensor]) -> Tensor:
+def mean_over_templates(features: list[Tensor]) -> Tensor:
     """Normalised mean over templates of normalised features."""
     return F.normalize(torch.stack(features).mean(dim=0), dim=-1)
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import copy
+import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from safetensors.torch import save_file
 from torch import Tensor
 
 from promptot.adaptation.student import Student
@@ -20,12 +20,17 @@ from promptot.errors import PromptotError
 from promptot.exporting.configurations import (
     DEFAULT_EPS,
     clip_config,
-    clip_image_processor,
     open_clip_config,
     weights_for,
 )
 from promptot.exporting.formats import ABOUT, Content, Read, fill
-from promptot.exporting.library_formats import check_tokenizer, need_transformers, write_tokenizer
+from promptot.exporting.library_formats import (
+    check_tokenizer,
+    mean_over_templates,
+    need_transformers,
+    write_open_clip_model,
+    write_processor,
+)
 from promptot.files.reading import read_json
 from promptot.files.weights_file import read_state_dict
 from promptot.files.writing import write_json
@@ -74,11 +79,7 @@ def _add(block: Block, deltas: Deltas) -> None:
 
 def write_open_clip(folder: Path, content: Content) -> None:
     """Write an open_clip folder, as open_clip's `local-dir:` takes it."""
-    backbone = content.model.backbone
-    config = open_clip_config(backbone)
-    check_tokenizer(backbone)
-    write_json(folder / "open_clip_config.json", config)
-    save_file(weights_for(to_openai, backbone), folder / "open_clip_model.safetensors")
+    write_open_clip_model(folder, content.model.backbone)
 
 
 def read_open_clip(folder: Path) -> Read:
@@ -90,7 +91,7 @@ def read_open_clip(folder: Path) -> Read:
 
 
 def write_openai(folder: Path, content: Content) -> None:
-    """Write the state dict that OpenAI's `clip.load` takes, in fp32.
+    """Write the state dict that OpenAI's `clip.model.build_model` takes, in fp32.
 
     Raises:
         PromptotError: OpenAI's code builds another model of these weights.
@@ -139,9 +140,7 @@ def write_transformers(folder: Path, content: Content) -> None:
     model = transformers.CLIPModel(transformers.CLIPConfig(**clip_config(backbone)))
     model.load_state_dict(weights_for(to_transformers, backbone))
     model.eval().save_pretrained(folder)
-    images = clip_image_processor(backbone.preprocess)
-    transformers.CLIPImageProcessor(**images).save_pretrained(folder)
-    write_tokenizer(folder, backbone)
+    write_processor(folder, backbone)
     module = {"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.models.CLIPModel"}
     write_json(folder / "modules.json", [module])
 
@@ -181,11 +180,11 @@ def _read(
     """How a plain CLIP classifies the names that the folder's description lists."""
     about = read_json(folder / ABOUT)
 
+    @functools.cache
     @torch.no_grad()
     def text(names: tuple[str, ...]) -> Tensor:
         found = [encode_text(texts) for texts in fill(about["template"], names)]
-        normed = torch.stack([F.normalize(features, dim=-1) for features in found])
-        return F.normalize(normed.mean(dim=0), dim=-1)
+        return mean_over_templates([F.normalize(features, dim=-1) for features in found])
 
     @torch.no_grad()
     def logits(images: Tensor) -> Tensor:

@@ -12,9 +12,7 @@ from torch import Tensor, nn
 
 from promptot.backbones.low_rank import Deltas
 from promptot.backbones.towers.products import linear
-from promptot.backbones.towers.transformer import MLP, Attention, Block, activated
-
-_ATTENTION = ("q", "k", "v")
+from promptot.backbones.towers.transformer import MLP, Attention, Block
 
 
 def adapted(blocks: Sequence[Block], deltas: Sequence[Deltas]) -> list[Block]:
@@ -29,32 +27,13 @@ def adapted(blocks: Sequence[Block], deltas: Sequence[Deltas]) -> list[Block]:
     return [AdaptedBlock(block, own) if own else block for block, own in pairs]
 
 
-class AdaptedAttention(Attention):
-    """The same parameters, and what is added to their products."""
+class _Adds(nn.Module):
+    """Adds what was learned to products with frozen matrices."""
 
-    def __init__(self, attn: Attention, deltas: Deltas) -> None:
-        nn.Module.__init__(self)
-        self.heads, self.norm, self.out_proj = attn.heads, attn.norm, attn.out_proj
-        self.in_proj_weight, self.in_proj_bias = attn.in_proj_weight, attn.in_proj_bias
-        self.deltas = deltas
+    deltas: Deltas
 
-    def project_together(self, x: Tensor) -> Tensor:
-        return self._add(super().project_together(x), x, *_ATTENTION)
-
-    def project_queries(self, x: Tensor) -> Tensor:
-        return self._add(super().project_queries(x), x, "q")
-
-    def project_keys_values(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        together = torch.cat(super().project_keys_values(x), dim=-1)
-        k, v = self._add(together, x, "k", "v").chunk(2, dim=-1)
-        return k, v
-
-    def project_output(self, x: Tensor) -> Tensor:
-        x = self.normed(x)
-        return self._add(linear(x, self.out_proj.weight, self.out_proj.bias), x, "o")
-
-    def _add(self, product: Tensor, x: Tensor, *names: str) -> Tensor:
-        """To a product of `x`, whose parts of equal size have these names."""
+    def _product(self, x: Tensor, weight: Tensor, bias: Tensor | None, *names: str) -> Tensor:
+        product = linear(x, weight, bias)
         if not any(name in self.deltas for name in names):
             return product
         own = product.shape[-1] // len(names)
@@ -66,7 +45,17 @@ class AdaptedAttention(Attention):
         return product + added.to(product.dtype)
 
 
-class AdaptedMLP(MLP):
+class AdaptedAttention(_Adds, Attention):
+    """The same parameters, and what is added to their products."""
+
+    def __init__(self, attn: Attention, deltas: Deltas) -> None:
+        nn.Module.__init__(self)
+        self.heads, self.norm, self.out_proj = attn.heads, attn.norm, attn.out_proj
+        self.in_proj_weight, self.in_proj_bias = attn.in_proj_weight, attn.in_proj_bias
+        self.deltas = deltas
+
+
+class AdaptedMLP(_Adds, MLP):
     """The same parameters, and what is added to their products."""
 
     def __init__(self, mlp: MLP, deltas: Deltas) -> None:
@@ -74,17 +63,6 @@ class AdaptedMLP(MLP):
         self.activation, self.c_fc, self.c_proj = mlp.activation, mlp.c_fc, mlp.c_proj
         self.gate, self.input_norm, self.hidden_norm = mlp.gate, mlp.input_norm, mlp.hidden_norm
         self.deltas = deltas
-
-    def forward(self, x: Tensor) -> Tensor:  # [..., W] → [..., W]
-        if self.input_norm is not None:
-            x = self.input_norm(x)
-        active = activated(self, x, self._product("fc", self.c_fc, x))
-        return self._product("proj", self.c_proj, active)
-
-    def _product(self, name: str, layer: nn.Linear, x: Tensor) -> Tensor:
-        product = linear(x, layer.weight, layer.bias)
-        own = self.deltas.get(name)
-        return product if own is None else product + own(x).to(product.dtype)
 
 
 class AdaptedBlock(Block):

@@ -52,25 +52,27 @@ class Attention(nn.Module):
 
     def project_together(self, x: Tensor) -> Tensor:
         """The same beside each other, [..., L, 3 W]."""
-        return linear(x, self.in_proj_weight, self.in_proj_bias)
+        return self._product(x, self.in_proj_weight, self.in_proj_bias, "q", "k", "v")
 
     def project_queries(self, x: Tensor) -> Tensor:
         """Only the queries [..., L, W] of `x` [..., L, W]."""
         width = x.shape[-1]
-        return linear(x, self.in_proj_weight[:width], self.in_proj_bias[:width])
+        return self._product(x, self.in_proj_weight[:width], self.in_proj_bias[:width], "q")
 
     def project_keys_values(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Only the keys and values, each [..., L, W], of `x` [..., L, W]."""
         width = x.shape[-1]
-        k, v = linear(x, self.in_proj_weight[width:], self.in_proj_bias[width:]).chunk(2, dim=-1)
+        weight, bias = self.in_proj_weight[width:], self.in_proj_bias[width:]
+        k, v = self._product(x, weight, bias, "k", "v").chunk(2, dim=-1)
         return k, v
 
     def project_output(self, x: Tensor) -> Tensor:  # [..., W] → [..., W]
-        return linear(self.normed(x), self.out_proj.weight, self.out_proj.bias)
+        normed = x if self.norm is None else self.norm(x.to(self.norm.weight.dtype))
+        return self._product(normed, self.out_proj.weight, self.out_proj.bias, "o")
 
-    def normed(self, x: Tensor) -> Tensor:  # [..., W] → [..., W]
-        """What the output projection is given."""
-        return x if self.norm is None else self.norm(x.to(self.norm.weight.dtype))
+    def _product(self, x: Tensor, weight: Tensor, bias: Tensor | None, *names: str) -> Tensor:
+        """x Wᵀ + b of the matrices with these names (see `MATRICES`), below each other in W."""
+        return linear(x, weight, bias)
 
     def split_heads(self, x: Tensor) -> Tensor:
         """[..., L, W] → [..., H, L, W / H]."""
@@ -167,20 +169,19 @@ class MLP(nn.Module):
     def forward(self, x: Tensor) -> Tensor:  # [..., W] → [..., W]
         if self.input_norm is not None:
             x = self.input_norm(x)
-        active = activated(self, x, linear(x, self.c_fc.weight, self.c_fc.bias))
-        return linear(active, self.c_proj.weight, self.c_proj.bias)
+        hidden = self._product(x, self.c_fc.weight, self.c_fc.bias, "fc")
+        activate = ACTIVATIONS[self.activation]
+        if self.gate is None:
+            active = activate(hidden)
+        else:
+            active = activate(linear(x, self.gate.weight, self.gate.bias)) * hidden
+        if self.hidden_norm is not None:
+            active = self.hidden_norm(active.to(self.hidden_norm.weight.dtype))
+        return self._product(active, self.c_proj.weight, self.c_proj.bias, "proj")
 
-
-def activated(mlp: MLP, x: Tensor, hidden: Tensor) -> Tensor:
-    """What lies before the second product of an MLP, behind the first one of `x`, [..., 4 W]."""
-    activate = ACTIVATIONS[mlp.activation]
-    if mlp.gate is None:
-        active = activate(hidden)
-    else:
-        active = activate(linear(x, mlp.gate.weight, mlp.gate.bias)) * hidden
-    if mlp.hidden_norm is not None:
-        active = mlp.hidden_norm(active.to(mlp.hidden_norm.weight.dtype))
-    return active
+    def _product(self, x: Tensor, weight: Tensor, bias: Tensor | None, *names: str) -> Tensor:
+        """As `Attention` has it."""
+        return linear(x, weight, bias)
 
 
 class Block(nn.Module):
